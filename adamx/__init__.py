@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
+
+from adamx import decay, rules, storage
+from adamx.clip import (
+    adaptive_grad_clip,
+    clip,
+    clip_by_block_rms,
+    clip_by_global_norm,
+    clip_by_leaf_norm,
+)
+from adamx.compiled import step
+from adamx.decay import add_decayed_weights
+from adamx.lift import scale_by
+from adamx.optimizers import (
+    adabelief,
+    adam,
+    adamax,
+    adamaxw,
+    adamw,
+    adan,
+    adopt,
+    amsgrad,
+    lamb,
+    lion,
+    nadam,
+    nadamw,
+    radam,
+    yogi,
+)
+from adamx.rate import scale_by_learning_rate
+from adamx.transforms import (
+    scale_by_adam,
+    scale_by_adamax,
+    scale_by_adan,
+    scale_by_adopt,
+    scale_by_amsgrad,
+    scale_by_belief,
+    scale_by_lion,
+    scale_by_radam,
+    scale_by_yogi,
+)
+from adamx.trust import scale_by_trust_ratio
+
+__version__ = "0.1.0"

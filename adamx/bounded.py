@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a rule with a bound on gradients to a gradient transformation.
+
+Checks what comes in, finds the bounds of this step, and shrinks arrays down to a norm. The rules
+themselves are in `clip` and `agc`, the norms in `norms`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamx import hyper, paths
+from adamx.compiled import compiled
+from adamx.hyper import Hyper
+from adamx.norms import Scaled
+
+
+def bounded(
+    rule: Callable[..., list[jax.Array]],
+    *,
+    needs_params: str | None = None,
+    **bounds: Hyper,
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that applies `rule` to the leaves of a tree.
+
+    Args:
+      rule: gradient leaves and keywords to gradient leaves; keywords are the bounds, and with
+        `needs_params` also `params` (leaves) and `names` (of leaves).
+      needs_params: who needs the parameters, if the rule does.
+      **bounds: numbers, traced values or schedules; one call may override the first.
+    """
+    for name, bound in bounds.items():
+        _check_bound(name, bound, strict=name != "eps")
+    main, *_ = bounds
+    scheduled = any(map(callable, bounds.values()))
+
+    def init(params: optax.Params) -> Any:
+        del params
+        if scheduled:
+            return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+        return optax.EmptyState()
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        now = {k: v for k, v in (bounds | extra).items() if not callable(v)}
+        if scheduled:
+            now = {k: v(state.count) for k, v in bounds.items() if callable(v)} | now
+            state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        leaves, treedef = jax.tree.flatten(updates)
+        _check_leaves("gradient", updates, leaves)
+        if needs_params:
+            now["params"] = _params_like(updates, leaves, treedef, params, needs_params)
+            now["names"] = paths.names(updates)
+        return treedef.unflatten(rule(leaves, **now)), state
+
+    inner = compiled(optax.GradientTransformationExtraArgs(init, update), (main,))
+
+    def checked(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        override = {main: extra[main]} if extra.get(main) is not None else {}
+        if override:
+            _check_bound(main, extra[main], may_vary=False)
+        if scheduled and not isinstance(state, optax.ScaleByScheduleState):
+            raise ValueError(
+                f"the schedule of `{main}` needs the state ScaleByScheduleState, got "
+                f"{type(state).__name__}: it was made by another transformation"
+            )
+        return inner.update(updates, state, params, **override)
+
+    return optax.GradientTransformationExtraArgs(init, checked)
+
+
+@jax.jit
+def shrunk(x: jax.Array, norm: Scaled, bound: Any) -> jax.Array:
+    """`x` scaled down to `bound` where its norm is larger, elsewhere `x` itself."""
+    root, factor = norm
+    bound = rounded(bound, root.dtype)
+    keep = root / factor <= bound
+    gain = bound / jnp.where(keep, 1, root)
+    # Beside inf the finite rest vanishes; a gain of 0 would make the inf itself a NaN.
+    gain = jnp.where(root == jnp.inf, jnp.finfo(root.dtype).tiny, gain)
+    gain, factor = jnp.where(keep, 1, gain), jnp.where(keep, 1, factor)
+
+    return by_part(lambda part: part.astype(root.dtype) * factor * gain, x)
+
+
+def by_part(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function` of a real array, or of both parts of a complex one, in the dtype of `x`."""
+    if not jnp.iscomplexobj(x):
+        return function(x).astype(x.dtype)
+    return jax.lax.complex(function(x.real), function(x.imag)).astype(x.dtype)
+
+
+def rounded(bound: Any, dtype: Any) -> np.ndarray | jax.Array:
+    """A scalar of `dtype`, inf where the bound is beyond its range."""
+    with np.errstate(over="ignore"):
+        return hyper.rounded(bound, dtype)
+
+
+def _check_bound(name: str, bound: Any, *, strict: bool = True, may_vary: bool = True) -> None:
+    if bound is None or (callable(bound) and not may_vary):
+        kinds = "a number, an array or a schedule" if may_vary else "a number or an array here"
+        raise TypeError(f"`{name}` must be {kinds}, got {bound!r}")
+    if isinstance(bound, int | float | np.number) and not isinstance(bound, bool):
+        if not (bound > 0 or (bound == 0 and not strict)):
+            raise ValueError(f"`{name}` must be {'>' if strict else '>='} 0, got {bound}")
+        if bound == math.inf:
+            return
+    hyper.check(**{name: bound})
+
+
+def _check_leaves(what: str, tree: Any, leaves: list[Any]) -> None:
+    for i, leaf in enumerate(leaves):
+        number = isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+        dtype = jnp.result_type(leaf) if number else type(leaf).__name__
+        if not number or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{paths.names(tree)[i]}: {what} is {dtype}, clipping needs floating point "
+                "(leave such leaves out with `optax.masked` or `optax.partition`)"
+            )
+
+
+def _params_like(updates: Any, leaves: list[Any], treedef: Any, params: Any, who: str) -> list[Any]:
+    if params is None:
+        raise ValueError(f"{who} needs the parameters: call `update(grads, state, params)`")
+    try:
+        beside = treedef.flatten_up_to(params)
+    except (ValueError, TypeError) as e:
+        what = paths.difference(params, updates, "params", "the gradient")
+        raise ValueError(f"{who}: {what}") from e
+    _check_leaves("parameter", updates, beside)
+    for name, g, p in zip(paths.names(updates), leaves, beside, strict=True):
+        if jnp.shape(g) != jnp.shape(p):
+            raise ValueError(
+                f"{name}: gradient has shape {jnp.shape(g)}, parameter has {jnp.shape(p)} ({who})"
+            )
+    return beside

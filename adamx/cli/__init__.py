@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of `python -m adamx`.
+
+A subcommand is a module with a docstring, `add_arguments(parser)` and `run(args) -> exit code`, and
+one row in `COMMANDS`. What it cannot do it says by raising `UsageError`: one sentence on stderr,
+exit code 2.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from adamx.cli import bench, train
+from adamx.cli.arguments import Parser, UsageError
+
+COMMANDS: dict[str, ModuleType] = {"train": train, "bench": bench}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line (that of the process by default) and returns its exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except UsageError as error:
+        print(f"python -m adamx {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"python -m adamx {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line, one subparser for each row of `COMMANDS`."""
+    parser = Parser(prog="python -m adamx", description="The Adam family for JAX.")
+    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for name, module in COMMANDS.items():
+        summary, _, _ = (module.__doc__ or "").partition("\n")
+        subparser = subparsers.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    return parser

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every subcommand needs to read its flags: the parser, the types, and how to refuse."""
+
+import argparse
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+
+class UsageError(Exception):
+    """A request that cannot be met; its message is the one sentence that the user gets."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that answers a wrong flag in one line and keeps the docstring's lines."""
+
+    def __init__(self, **settings: Any):
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(**settings, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with one line and exit code 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that takes an integer from `least` to `most`."""
+    bounds = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"must be a whole number, {bounds}, got {text!r}")
+        return value
+
+    return parse
+
+
+def non_negative(text: str) -> float:
+    """The type of a flag that takes a finite number of at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, got {text!r}")
+    return value
+
+
+def names_among(choices: Sequence[str]) -> Callable[[str], list[str]]:
+    """The type of a flag that takes names from `choices`, separated by commas."""
+
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in choices:
+                known = ", ".join(choices)
+                raise argparse.ArgumentTypeError(f"{name!r} is not one of: {known}")
+        return list(dict.fromkeys(names))
+
+    return parse
+
+
+def optional_import(module: str, package: str) -> ModuleType:
+    """Imports `module`, or refuses with the command that installs the `package` it is part of."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UsageError(f'{package} is not installed; run: pip install -e ".[demo]"') from error

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measure our recipes beside Optax's and torch's.
+
+Every contestant runs in this one process, in turn, so that whatever else keeps the machine busy
+slows all of them. A figure is the median of its samples; a ratio is the median over the rounds of
+ours divided by Optax's, with its quartiles where there is noise. Equations are those of `update`;
+trace, lower, compile and the temporary memory are those of a jitted step that updates and applies,
+on fresh functions and empty caches; the jitted step owns its parameters and state (donated); the
+eager update runs without jit, from the second call on.
+"""
+
+import argparse
+import json
+import math
+import sys
+from typing import TextIO
+
+from adamx.cli import recipes
+from adamx.cli.arguments import UsageError, names_among, whole
+from adamx.cli.contest import Samples, contest
+from adamx.cli.machine import machine
+from adamx.cli.scoreboard import scoreboard
+from adamx.cli.shapes import TREES
+from adamx.cli.tables import as_markdown, as_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `bench`."""
+    add = parser.add_argument
+    add(
+        "--trees",
+        type=names_among(tuple(TREES)),
+        metavar="NAMES",
+        help="any of one (33.5 M in one leaf), gpt2 (124 M in 148), leaves (1,000 small ones), "
+        "small (10), separated by commas (default: one,gpt2,leaves)",
+    )
+    add(
+        "--recipes",
+        type=names_among(recipes.RECIPES),
+        default=["adamw"],
+        metavar="NAMES",
+        help=f"any of {', '.join(recipes.RECIPES)} (default: adamw)",
+    )
+    add(
+        "--storages",
+        type=names_among(recipes.STORAGES),
+        default=list(recipes.STORAGES),
+        metavar="NAMES",
+        help=f"of our moments; Optax's stay in float32 (default: {','.join(recipes.STORAGES)})",
+    )
+    add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
+    add("--quick", action="store_true", help="a look: --trees small --repeats 2, unless given")
+    add("--markdown", action="store_true", help="print Markdown tables")
+    add("--json", metavar="FILE", help="write every sample to FILE as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures tree after tree and prints each table as it is ready."""
+    trees = args.trees or (["small"] if args.quick else ["one", "gpt2", "leaves"])
+    repeats = args.repeats or (2 if args.quick else 15)
+    file = _open(args.json)
+    results = []
+    print(machine(), flush=True)
+    for recipe in args.recipes:
+        for name in trees:
+            print(f"measuring {recipe} on {name} ...", file=sys.stderr, flush=True)
+            tree = TREES[name]()
+            samples = contest(recipe, args.storages, tree, repeats)
+            title = f"{recipe} on {name}: {_size(tree)}"
+            results.append({"title": title, "recipe": recipe, "tree": name, "samples": samples})
+            print("\n" + _table(title, samples, args.markdown), flush=True)
+    if file:
+        with file:
+            json.dump(
+                {"machine": machine(), "repeats": repeats, "results": results}, file, indent=1
+            )
+    return 0
+
+
+def _open(path: str | None) -> TextIO | None:
+    """Opened before anything is measured: better no figures than figures that cannot be kept."""
+    if path is None:
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _size(tree: dict[str, tuple[int, ...]]) -> str:
+    parameters = sum(math.prod(shape) for shape in tree.values())
+    return f"{parameters:,} parameters in {len(tree):,} {'leaf' if len(tree) == 1 else 'leaves'}"
+
+
+def _table(title: str, samples: Samples, markdown: bool) -> str:
+    header, rows = scoreboard(samples)
+    if markdown:
+        return f"**{title}**\n\n{as_markdown(header, rows)}"
+    return f"{title}\n\n{as_text(header, rows)}"

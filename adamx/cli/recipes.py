@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes and storages that the commands offer, ours and Optax's, by name."""
+
+import inspect
+from typing import Any
+
+import optax
+import optax.contrib
+
+import adamx
+from adamx.cli.arguments import UsageError
+
+RECIPES = (
+    "adam",
+    "adamw",
+    "nadam",
+    "nadamw",
+    "amsgrad",
+    "adamax",
+    "adamaxw",
+    "radam",
+    "adabelief",
+    "yogi",
+    "lion",
+    "lamb",
+    "adan",
+    "adopt",
+)
+STORAGES = tuple(adamx.storage.NAMED)
+
+
+def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
+    """`adamx.<recipe>(**settings)`; a value that it does not take is refused in its own words."""
+    try:
+        return getattr(adamx, recipe)(**settings)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
+    """Optax's recipe of the same name; an argument that it lacks is refused."""
+    factory = getattr(optax, recipe, None) or getattr(optax.contrib, recipe)
+    for name in settings:
+        if name not in inspect.signature(factory).parameters:
+            flag = name.replace("_", "-")
+            raise UsageError(
+                f"optax.{recipe} has no {name}; leave --{flag} out or add --compare none"
+            )
+    return factory(**settings)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call for a step, compiled where nobody else compiles it.
+
+Under a trace (`jit`, `scan`, `pmap` …) nothing here leaves a mark: the call is inlined. Outside of
+one, an eager loop costs one dispatch per step instead of several per leaf.
+"""
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+
+def step(
+    opt: optax.GradientTransformation,
+    grads: optax.Updates,
+    state: optax.OptState,
+    params: optax.Params,
+    **extra: Any,
+) -> tuple[optax.Params, optax.OptState]:
+    """Updates the parameters: `opt.update`, then `optax.apply_updates`.
+
+    Args:
+      opt: any Optax transformation.
+      grads: the gradients, a tree like `params`.
+      state: the state, from `opt.init(params)` or the step before.
+      params: the parameters.
+      **extra: handed on to `opt.update`.
+
+    Returns:
+      The new parameters and the new state.
+
+    Example:
+      >>> import adamx, jax, jax.numpy as jnp
+      >>> opt = adamx.adam(0.1)
+      >>> params = jnp.array([1.0])
+      >>> state = opt.init(params)
+      >>> for _ in range(3):
+      ...     params, state = adamx.step(opt, 2 * params, state, params)
+      >>> print(params)
+      [0.701586]
+    """
+    return _call(_compiled_step, functools.partial(_step, opt), (grads, state, params, extra), opt)
+
+
+def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
+    updates, state = optax.with_extra_args_support(opt).update(grads, state, params, **extra)
+    return optax.apply_updates(params, updates), state
+
+
+_compiled_step = jax.jit(_step, static_argnums=0, inline=True)
+
+
+def compiled(
+    inner: optax.GradientTransformationExtraArgs, extra_names: Iterable[str]
+) -> optax.GradientTransformationExtraArgs:
+    """`inner` with an `update` that compiles itself and ignores extra arguments but these."""
+    names = tuple(extra_names)
+
+    def plain(updates: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
+        return inner.update(updates, state, params, **extra)
+
+    compiled_update = jax.jit(plain, inline=True)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        known = {k: extra[k] for k in names if k in extra}
+        return _call(compiled_update, plain, (updates, state, params, known))
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def _call(compiled: Callable, plain: Callable, args: tuple, *static: Any) -> Any:
+    """The compiled function, or the plain one where a leaf is nothing that JAX can take in.
+
+    Such leaves are legal: the activation functions of an Equinox model given as `params`, say,
+    or a `value_fn` among the extra arguments.
+    """
+    if all(isinstance(x, _TRACEABLE) for x in jax.tree.leaves(args)):
+        return compiled(*static, *args)
+    return plain(*args)
+
+
+_TRACEABLE = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which dtype a leaf is computed in, rests in and leaves in.
+
+Arithmetic is float32 for everything up to float32 and float64 for float64; complex numbers
+follow the same rule part by part. Answers never depend on `jax_numpy_dtype_promotion`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+
+def of(x: ArrayLike | jax.ShapeDtypeStruct) -> jnp.dtype:
+    """The dtype that JAX gives `x`: a NumPy float64 is a float32 unless x64 is enabled."""
+    return jnp.result_type(x)
+
+
+@functools.cache
+def wider(a: DTypeLike, b: DTypeLike) -> jnp.dtype:
+    """The narrowest dtype that holds both `a` and `b`."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.promote_types(a, b)
+
+
+def working(*dtypes: DTypeLike) -> jnp.dtype:
+    """The dtype to compute in: the widest of `dtypes`, and at least float32."""
+    return functools.reduce(wider, dtypes, jnp.dtype(jnp.float32))
+
+
+@functools.cache
+def real(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of the real part of `dtype`."""
+    return jnp.finfo(dtype).dtype
+
+
+def widen(x: ArrayLike) -> jax.Array:
+    """`x` as a strongly typed array of its working dtype."""
+    return jnp.asarray(x).astype(working(of(x)))

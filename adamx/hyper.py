@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hyperparameters: numbers, arrays, traced values or schedules, checked once, resolved per step.
+
+Python numbers stay Python numbers (double precision) until a rule has computed with them, so
+that `1 - b2` is exact; everything else is brought to the dtype of the step.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Schedule = Callable[[jax.Array], ArrayLike]
+Hyper = ArrayLike | Schedule
+
+# The range [least, bound) of each hyperparameter that may not simply be any number >= 0.
+_RANGES: dict[str, tuple[float, float]] = {
+    "b1": (0.0, 1.0),
+    "b2": (0.0, 1.0),
+    "b3": (0.0, 1.0),
+    "learning_rate": (-math.inf, math.inf),
+    "threshold": (-math.inf, math.inf),
+}
+
+
+def check(**hyper: Hyper | None) -> None:
+    """Raises where a static value is out of range; arrays must be scalars, schedules pass.
+
+    Example:
+      >>> check(b1=0.9, b2=1.0)
+      Traceback (most recent call last):
+      ...
+      ValueError: `b2` must be in [0, 1), got 1.0
+    """
+    for name, value in hyper.items():
+        if value is None or callable(value):
+            continue
+        if isinstance(value, bool | np.bool_ | str | bytes) or not hasattr(value, "__float__"):
+            raise TypeError(f"`{name}` must be a number, an array or a schedule, got {value!r}")
+        if np.shape(value) != ():
+            raise ValueError(f"`{name}` must be a scalar, got an array of shape {np.shape(value)}")
+        if isinstance(value, int | float | np.number):
+            _check_range(name, float(value))
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises where `value` is none of `choices`."""
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _check_range(name: str, value: float) -> None:
+    least, bound = _RANGES.get(name, (0.0, math.inf))
+    if least <= value < bound and math.isfinite(value):
+        return
+    rule = "finite" if least == -math.inf else f"in [{least:g}, {bound:g})"
+    raise ValueError(f"`{name}` must be {rule}, got {value}")
+
+
+def value_at(name: str, value: Hyper | None, count: Any, overrides: Mapping[str, Any]) -> Any:
+    """The value at step `count` (from 0): this call's override, else the schedule's, else itself."""
+    given = overrides.get(name)
+    if given is not None:
+        check(**{name: given})
+        return given
+    return value(count) if callable(value) else value
+
+
+def exact(value: ArrayLike, dtype: jnp.dtype) -> float | jax.Array:
+    """A Python number as it is, anything else as a strongly typed array of `dtype`."""
+    return float(value) if isinstance(value, int | float) else jnp.asarray(value).astype(dtype)
+
+
+def rounded(value: ArrayLike, dtype: jnp.dtype) -> np.ndarray | jax.Array:
+    """A scalar of `dtype`; a Python number becomes a constant that costs a trace nothing."""
+    if isinstance(value, int | float):
+        return np.asarray(value, dtype)
+    return jnp.asarray(value).astype(dtype)

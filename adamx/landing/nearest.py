@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landing to nearest: the step stays float32 through a whole chain and is cast once, at its end."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import dtypes
+
+
+def nearest(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Casts what `inner` emits to the wider of the gradient's and the parameter's dtype.
+
+    One dtype in, the same out; bfloat16 gradients of float32 parameters are stepped in float32.
+
+    Args:
+      inner: a link, or a chain of links, that emits at least float32.
+
+    Returns:
+      A transformation with the state of `inner`.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        steps, state = inner.update(updates, state, params, **extra)
+        gradients, treedef = jax.tree.flatten(updates)
+        parameters = _leaves_like(treedef, params) or gradients
+        landed = [
+            _cast(step, dtypes.wider(dtypes.of(g), dtypes.of(p)))
+            for step, g, p in zip(treedef.flatten_up_to(steps), gradients, parameters, strict=True)
+        ]
+        return treedef.unflatten(landed), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def _leaves_like(treedef: Any, params: optax.Params | None) -> list[Any] | None:
+    """The parameters beside the gradients; None where they were not given or differ in form."""
+    try:
+        leaves = treedef.flatten_up_to(params)
+    except (ValueError, TypeError):
+        return None
+    is_array = all(hasattr(p, "dtype") or isinstance(p, float | complex) for p in leaves)
+    return leaves if is_array else None
+
+
+def _cast(step: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    if jnp.iscomplexobj(step) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        step = step.real
+    return jnp.asarray(step).astype(dtype)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random bits from a counter: the same for (seed, step, leaf, element) wherever it is computed.
+
+No key in the state, no collective, no dependence on how an array is sharded or on how often a
+run was restarted. This is noise for rounding, not for cryptography or for statistics.
+"""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+
+def salt(path: str) -> int:
+    """A 32-bit number for a leaf, from its path, so that it survives masking and reordering."""
+    return zlib.crc32(path.encode())
+
+
+def key(seed: int, count: ArrayLike, leaf: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Two 32-bit words that name the stream of one leaf at one step."""
+    word = jnp.uint32(seed)
+    for part in (count, leaf):
+        word = _mix(word ^ jnp.asarray(part).astype(jnp.uint32))
+    return word, _mix(word + jnp.uint32(0x9E3779B9))
+
+
+def bits(key: tuple[jax.Array, jax.Array], shape: tuple[int, ...]) -> jax.Array:
+    """32 random bits for each element of an array of `shape`.
+
+    The hash is MurmurHash3's finalizer with the second word folded in between its rounds, so
+    that two streams are not shifted copies of each other.
+    """
+    x = _index(shape) + key[0]
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B) ^ key[1]
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+def _index(shape: tuple[int, ...]) -> jax.Array:
+    """Each element's position in row-major order, modulo 2^32, from one iota per dimension.
+
+    A flat iota would have to be reshaped, which a partitioner can't do without moving data.
+    """
+    index, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        iota = lax.broadcasted_iota(jnp.uint32, shape, axis)
+        index, stride = index + iota * jnp.uint32(stride % 2**32), stride * shape[axis]
+    return index
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)

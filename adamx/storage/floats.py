@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moments as floating-point arrays: `float32`, the default, and `bfloat16`.
+
+A mean is rounded to nearest. A mean of squares (or a decaying maximum) moves by less than half a
+unit of bfloat16 per step at b2 = 0.999, so to nearest it stands still: 1.0 stays 1.0 for 10,000
+steps. It is rounded stochastically instead, up or down with the odds that keep its mean exact.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+
+from adamx import dtypes, noise
+from adamx.rules.rule import Kind
+from adamx.storage.storage import Arrays, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class Floats:
+    """Each moment as a floating-point array.
+
+    Attributes:
+      name: what errors call it.
+      mean: the dtype of signed moments; None keeps the parameter's, halves widened to float32.
+      square: the dtype of squares and magnitudes, likewise.
+      seed: names the noise of stochastic rounding.
+      complex_mean: whether a complex leaf keeps its signed moments complex whatever `mean` says.
+    """
+
+    name: str
+    mean: jnp.dtype | None = None
+    square: jnp.dtype | None = None
+    seed: int | None = None
+    complex_mean: bool = False
+
+    def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping) -> Arrays:
+        rest = {k: self._dtype(kind, dtypes.of(like)) for k, kind in kinds.items()}
+        return {k: jnp.full_like(like, start.get(k, 0), dtype=d) for k, d in rest.items()}
+
+    def decode(self, arrays: Arrays, kinds: Mapping[str, Kind]) -> Arrays:
+        return {k: _real_unless_signed(dtypes.widen(a), kinds[k]) for k, a in arrays.items()}
+
+    def encode(self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: Key) -> Arrays:
+        return {
+            k: stochastic(m, noise.bits((key[0] + jnp.uint32(i), key[1]), m.shape))
+            if kinds[k] != "signed" and old[k].dtype == jnp.bfloat16
+            else nearest(m, old[k].dtype)
+            for i, (k, m) in enumerate(moments.items())
+        }
+
+    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jax.Array) -> str:
+        for name, array in arrays.items():
+            if array.dtype != (want := self._dtype(kinds[name], array.dtype)):
+                return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
+            if kinds[name] == "signed" and jnp.iscomplexobj(gradient) > jnp.iscomplexobj(array):
+                return f"gradient is {gradient.dtype}, the state's `{name}` only {array.dtype}"
+        return ""
+
+    def _dtype(self, kind: Kind, leaf: jnp.dtype) -> jnp.dtype:
+        asked = self.mean if kind == "signed" else self.square
+        keep = kind == "signed" and self.complex_mean and jnp.issubdtype(leaf, jnp.complexfloating)
+        return dtypes.working(leaf) if asked is None or keep else asked
+
+
+def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: int = 0) -> Floats:
+    """The storage that `mu_dtype` and `nu_dtype` ask for; None keeps the parameter's dtype."""
+    mu, nu = _checked("mu_dtype", mu_dtype), _checked("nu_dtype", nu_dtype)
+    if nu == jnp.float16:
+        raise ValueError("`nu_dtype` must not be float16: squares below 6e-8 are 0 in it")
+    if mu is None and nu is None:
+        return float32()
+    shown = [f"{k}={v}" for k, v in (("mu_dtype", mu), ("nu_dtype", nu)) if v is not None]
+    return Floats(", ".join(shown), mu, nu, seed if nu == jnp.bfloat16 else None)
+
+
+def float32() -> Floats:
+    """Moments in the dtype they are computed in: float32, or wider where the parameter is."""
+    return Floats("float32")
+
+
+def bfloat16(seed: int = 0) -> Floats:
+    """Moments in bfloat16, squares by stochastic rounding; means of complex leaves stay complex."""
+    dtype = jnp.dtype(jnp.bfloat16)
+    return Floats("bfloat16", dtype, dtype, seed, complex_mean=True)
+
+
+def nearest(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` in `dtype`, a finite value too large for it as the largest that it has."""
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        x = x.real
+    if dtype == jnp.float16:
+        most = jnp.asarray(jnp.finfo(dtype).max, x.dtype)
+        x = jnp.where(jnp.isinf(x), x, lax.clamp(-most, x, most))
+    return x.astype(dtype)
+
+
+def stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
+    """`x` in bfloat16, up or down by chance, such that its expectation is `x`.
+
+    bfloat16 is the upper half of a float32: adding 16 random bits to the lower half carries into
+    the upper with just the right odds. inf stays inf, a NaN stays non-finite.
+    """
+    word = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+    upper = lax.shift_right_logical(word + (bits & 0xFFFF), jnp.uint32(16)).astype(jnp.uint16)
+    rounded = lax.bitcast_convert_type(upper, jnp.bfloat16)
+    return jnp.where(jnp.isnan(x), jnp.bfloat16(jnp.nan), rounded)
+
+
+def _real_unless_signed(x: jax.Array, kind: Kind) -> jax.Array:
+    return x if kind == "signed" else x.real
+
+
+def _checked(name: str, dtype: DTypeLike | None) -> jnp.dtype | None:
+    if dtype is None:
+        return None
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
+    if not jnp.issubdtype(dtype, jnp.inexact) or dtype.itemsize < 2:
+        raise ValueError(
+            f"`{name}` must be a floating dtype of at least 16 bits, got {dtype}; "
+            "smaller moments need a code of their own, see `storage`"
+        )
+    return dtype

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a storage is: how moments rest between steps, as arrays of the parameter's own shape.
+
+A storage knows the kinds of the moments that it holds and nothing of the rule that they serve.
+It is an elementwise map, so the parameter's PartitionSpec fits every array it makes.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import jax
+from jax.typing import ArrayLike
+
+from adamx.rules.rule import Kind
+
+Key = tuple[jax.Array, jax.Array]
+Arrays = dict[str, jax.Array]
+
+
+class Storage(Protocol):
+    """How the moments of one leaf rest. Implementations are frozen, hashable dataclasses.
+
+    Attributes:
+      name: what errors call it.
+      seed: names the noise of `encode`, or None where rounding needs none.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def seed(self) -> int | None: ...
+
+    def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping) -> Arrays:
+        """The arrays of a leaf `like` this one before the first step, with its sharding."""
+        ...
+
+    def decode(self, arrays: Arrays, kinds: Mapping[str, Kind]) -> Arrays:
+        """The moments, in at least float32."""
+        ...
+
+    def encode(self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: Key) -> Arrays:
+        """The arrays that hold `moments`, in the dtypes and shapes of `old`."""
+        ...
+
+    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jax.Array) -> str:
+        """Why `arrays` are not this storage's for such a gradient, or an empty string."""
+        ...
+
+
+# A storage by name, as such, or chosen for each leaf from its path and global shape.
+StorageLike = str | Storage | Callable[[str, tuple[int, ...]], "str | Storage"]

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables that the laws take their product over: recipes, dtypes, storages, trees."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import adamx
+
+
+class Recipe(NamedTuple):
+    """A recipe, what Optax has for it, and the link that holds its rule."""
+
+    name: str
+    link: str
+    kwargs: dict[str, Any] = {}
+    link_kwargs: dict[str, Any] = {}
+
+    def __call__(self, learning_rate: Any = 1e-2, **kwargs: Any) -> Any:
+        return getattr(adamx, self.name)(learning_rate, **(self.kwargs | kwargs))
+
+    def of_optax(self, learning_rate: Any = 1e-2, **kwargs: Any) -> Any:
+        home = optax.contrib if self.name == "adopt" else optax
+        return getattr(home, self.name)(learning_rate, **(self.kwargs | kwargs))
+
+    def scale_by(self, **kwargs: Any) -> Any:
+        return getattr(adamx, self.link)(**(self.link_kwargs | kwargs))
+
+
+RECIPES = {
+    r.name: r
+    for r in (
+        Recipe("adam", "scale_by_adam"),
+        Recipe("adamw", "scale_by_adam"),
+        Recipe("nadam", "scale_by_adam", {}, {"nesterov": True}),
+        Recipe("nadamw", "scale_by_adam", {}, {"nesterov": True}),
+        Recipe("amsgrad", "scale_by_amsgrad"),
+        Recipe("adamax", "scale_by_adamax"),
+        Recipe("adamaxw", "scale_by_adamax"),
+        Recipe("radam", "scale_by_radam"),
+        Recipe("adabelief", "scale_by_belief"),
+        Recipe("yogi", "scale_by_yogi"),
+        Recipe("lion", "scale_by_lion"),
+        Recipe("lamb", "scale_by_adam", {}, {"eps": 1e-6}),
+        Recipe("adan", "scale_by_adan"),
+        Recipe("adopt", "scale_by_adopt"),
+    )
+}
+
+# Everything a rule can be asked for beyond its defaults.
+VARIANTS = {
+    "adam hat": Recipe("adam", "scale_by_adam", {}, {"eps_mode": "hat"}),
+    "adam atan2": Recipe("adam", "scale_by_adam", {}, {"eps_mode": "atan2"}),
+    "adam eps_root": Recipe("adam", "scale_by_adam", {}, {"eps_root": 1e-6}),
+    "nadam torch": Recipe("nadam", "scale_by_adam", {}, {"nesterov": True, "momentum_decay": 4e-3}),
+    "amsgrad torch": Recipe("amsgrad", "scale_by_amsgrad", {}, {"max_of": "raw"}),
+    "amsgrad paper": Recipe(
+        "amsgrad",
+        "scale_by_amsgrad",
+        {},
+        dict.fromkeys(("bias_correction_mu", "bias_correction_nu"), False),
+    ),
+    "radam nesterov": Recipe("radam", "scale_by_radam", {}, {"nesterov": True, "threshold": 4.0}),
+    "radam torch": Recipe("radam", "scale_by_radam", {}, {"eps_mode": "hat"}),
+    "adabelief nesterov": Recipe("adabelief", "scale_by_belief", {}, {"nesterov": True}),
+    "lion smooth": Recipe("lion", "scale_by_lion", {}, {"mode": "smooth", "smooth_beta": 2.0}),
+    "lion refined": Recipe("lion", "scale_by_lion", {}, {"mode": "refined"}),
+    "adopt nesterov": Recipe("adopt", "scale_by_adopt", {}, {"nesterov": True}),
+}
+
+DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
+
+STORAGES = ("float32", "bfloat16")
+
+
+def params(dtype: Any = "float32") -> dict[str, Any]:
+    """A small tree with a matrix, a vector, a scalar and a hole."""
+    rng = np.random.default_rng(0)
+    shapes = {"dense": {"kernel": (3, 5), "bias": (5,)}, "gain": ()}
+
+    def draw(shape: tuple[int, ...]) -> jax.Array:
+        x = rng.normal(size=shape)
+        x = x + 1j * rng.normal(size=shape) if jnp.issubdtype(dtype, jnp.complexfloating) else x
+        return jnp.asarray(x, dtype)
+
+    leaves = jax.tree.map(draw, shapes, is_leaf=lambda s: isinstance(s, tuple))
+    return {**leaves, "frozen": None}
+
+
+def grads(tree: Any, seed: int = 1) -> Any:
+    """Gradients for `tree`: as many random numbers, in the same dtypes."""
+    rng = np.random.default_rng(seed)
+
+    def draw(p: jax.Array) -> jax.Array:
+        x = rng.normal(size=p.shape)
+        x = x + 1j * rng.normal(size=p.shape) if jnp.iscomplexobj(p) else x
+        return jnp.asarray(x, p.dtype)
+
+    return jax.tree.map(draw, tree)
+
+
+class Layer(NamedTuple):
+    """A NamedTuple with an optional part."""
+
+    kernel: Any
+    bias: Any = None
+
+
+def _equinox() -> Any:
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    return eqx.filter(model, eqx.is_inexact_array)
+
+
+def _dataclass() -> Any:
+    return eqx.filter(eqx.nn.Linear(3, 2, key=jax.random.key(1)), eqx.is_array)
+
+
+def _nnx() -> Any:
+    return nnx.state(nnx.Linear(3, 2, rngs=nnx.Rngs(0)), nnx.Param)
+
+
+TREES: dict[str, Callable[[], Any]] = {
+    "nested": params,
+    "empty": dict,
+    "none": lambda: None,
+    "bare array": lambda: jnp.ones(3),
+    "bare scalar": lambda: jnp.asarray(2.0),
+    "zero-size": lambda: {"a": jnp.ones((0, 3)), "b": jnp.ones(2)},
+    "tuple": lambda: (jnp.ones(2), [jnp.ones(1), None], {}),
+    "namedtuple": lambda: Layer(jnp.ones((2, 2))),
+    "masked": lambda: {"a": jnp.ones(2), "b": optax.MaskedNode()},
+    "mixed dtypes": lambda: {
+        "a": jnp.ones(2, jnp.bfloat16),
+        "b": jnp.ones(2),
+        "c": jnp.ones(2, jnp.complex64),
+        "d": jnp.ones(2, jnp.float16),
+    },
+    "python scalars": lambda: {"a": 1.0, "b": np.float32(2.0), "c": np.ones(3, np.float32)},
+    "equinox": _equinox,
+    "equinox module": _dataclass,
+    "nnx": _nnx,
+}
