@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import norms
+from adamx import scaled
 from adamx.bounded import bounded, rounded, shrunk
 from adamx.hyper import Hyper
-from adamx.norms import Axes, AxisName
+from adamx.scaled import Axes, Scaled
+from adamx.shards import AxisName
 
 
 def adaptive_grad_clip(
@@ -61,16 +62,15 @@ def adaptive_grad_clip(
 
     def rule(leaves: list, params: list, names: list, clipping: Any, eps: Any) -> list:
         units = [_unit_axes(name, g, axes) for name, g in zip(names, leaves, strict=True)]
-        alone = [[x] for x in leaves + params]
-        scaled = norms.scaled_norms(alone, units + units, axis_name)
-        rows = zip(leaves, scaled[: len(leaves)], scaled[len(leaves) :], strict=True)
+        norms = scaled.unit_norms(leaves + params, units + units, axis_name)
+        rows = zip(leaves, norms[: len(leaves)], norms[len(leaves) :], strict=True)
         return [_clipped(g, g_norm, p_norm, clipping, eps) for g, g_norm, p_norm in rows]
 
     return bounded(rule, needs_params="adaptive_grad_clip", clipping=clipping, eps=eps)
 
 
 @jax.jit
-def _clipped(g: Any, g_norm: norms.Scaled, p_norm: norms.Scaled, clipping: Any, eps: Any) -> Any:
+def _clipped(g: Any, g_norm: Scaled, p_norm: Scaled, clipping: Any, eps: Any) -> Any:
     dtype = g_norm[0].dtype
     p_norm = (p_norm[0] / p_norm[1]).astype(dtype)
     bound = rounded(clipping, dtype) * jnp.maximum(p_norm, rounded(eps, dtype))

@@ -2,7 +2,7 @@
 """From a rule with a bound on gradients to a gradient transformation.
 
 Checks what comes in, finds the bounds of this step, and shrinks arrays down to a norm. The rules
-themselves are in `clip` and `agc`, the norms in `norms`.
+themselves are in `clip` and `agc`, the norms in `scaled`.
 """
 
 import math
@@ -17,7 +17,7 @@ import optax
 from adamx import hyper, paths
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
-from adamx.norms import Scaled
+from adamx.scaled import Scaled
 
 
 def bounded(
@@ -78,7 +78,7 @@ def bounded(
 
 
 @jax.jit
-def shrunk(x: jax.Array, norm: Scaled, bound: Any) -> jax.Array:
+def shrunk(x: jax.Array, norm: Scaled | tuple[jax.Array, jax.Array], bound: Any) -> jax.Array:
     """`x` scaled down to `bound` where its norm is larger, elsewhere `x` itself."""
     root, factor = norm
     bound = rounded(bound, root.dtype)

@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import norms, shards
+from adamx import scaled, shards
 from adamx.agc import adaptive_grad_clip as adaptive_grad_clip
 from adamx.bounded import bounded, by_part, rounded, shrunk
 from adamx.dtypes import of, real, working
 from adamx.hyper import Hyper
-from adamx.norms import AxisName
+from adamx.shards import AxisName
 
 
 def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
@@ -67,8 +67,8 @@ def clip_by_leaf_norm(
     """
 
     def rule(leaves: list, max_norm: Any) -> list:
-        scaled = _leaf_norms(leaves, axis_name)
-        return [shrunk(x, norm, max_norm) for x, norm in zip(leaves, scaled, strict=True)]
+        pairs = zip(leaves, scaled.leaf_norms(leaves, axis_name), strict=True)
+        return [shrunk(x, norm, max_norm) for x, norm in pairs]
 
     return bounded(rule, max_norm=max_norm)
 
@@ -99,7 +99,7 @@ def clip_by_global_norm(
     """
 
     def rule(leaves: list, max_norm: Any) -> list:
-        (norm,) = norms.scaled_norms([leaves], [None], axis_name)
+        norm = scaled.global_norm(leaves, axis_name)
         return [shrunk(x, norm, max_norm) for x in leaves]
 
     return bounded(rule, max_norm=max_norm)
@@ -130,14 +130,10 @@ def clip_by_block_rms(
 
     def rule(leaves: list, threshold: Any) -> list:
         counts = [max(1, jnp.size(x) * shards.pieces(x, axis_name)) for x in leaves]
-        rows = zip(leaves, _leaf_norms(leaves, axis_name), counts, strict=True)
+        rows = zip(leaves, scaled.leaf_norms(leaves, axis_name), counts, strict=True)
         return [shrunk(x, (r / math.sqrt(n), factor), threshold) for x, (r, factor), n in rows]
 
     return bounded(rule, threshold=threshold)
-
-
-def _leaf_norms(leaves: list[Any], axis_name: AxisName | None) -> list[norms.Scaled]:
-    return norms.scaled_norms([[x] for x in leaves], [None] * len(leaves), axis_name)
 
 
 @jax.jit

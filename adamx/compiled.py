@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import optax
 
+from adamx import hyper
+
 
 def step(
     opt: optax.GradientTransformation,
@@ -69,6 +71,7 @@ def compiled(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         known = {k: extra[k] for k in names if k in extra}
+        hyper.check(**known)
         return _call(compiled_update, plain, (updates, state, params, known))
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

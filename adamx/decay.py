@@ -147,12 +147,16 @@ def pull(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if params is None:
+        if params is None and jax.tree.leaves(updates):
             raise ValueError("weight decay needs the parameters: call `update(g, state, params)`")
         count: Any = state.count if counts else None
         if counts:
             state = _CountState(count=optax.safe_increment(count))
-        if isinstance(strength, int | float) and strength == 0 and not extra.get("weight_decay"):
+        if (
+            isinstance(strength, int | float)
+            and strength == 0
+            and extra.get("weight_decay") is None
+        ):
             return updates, state
         weight = hyper.value_at("weight_decay", strength, count, extra)
         if decay.relative:

@@ -9,6 +9,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 
@@ -38,3 +39,14 @@ def real(dtype: DTypeLike) -> jnp.dtype:
 def widen(x: ArrayLike) -> jax.Array:
     """`x` as a strongly typed array of its working dtype."""
     return jnp.asarray(x).astype(working(of(x)))
+
+
+def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` in `dtype`, to nearest: without its imaginary part where `dtype` is real, and held at
+    float16's largest number where it is finite but larger."""
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        x = x.real
+    if dtype == jnp.float16 and x.dtype != dtype:
+        most = jnp.asarray(jnp.finfo(dtype).max, x.dtype)
+        x = jnp.where(jnp.isinf(x), x, lax.clamp(-most, x, most))
+    return x.astype(dtype)

@@ -47,6 +47,13 @@ def check(**hyper: Hyper | None) -> None:
             _check_range(name, float(value))
 
 
+def check_static(**hyper: ArrayLike) -> None:
+    """Raises where a value is a schedule, for links that keep no count."""
+    for name, value in hyper.items():
+        if callable(value):
+            raise TypeError(f"`{name}` must be a number or an array, got a schedule")
+
+
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     """Raises where `value` is none of `choices`."""
     if value not in choices:

@@ -9,6 +9,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -20,10 +21,10 @@ def salt(path: str) -> int:
 
 def key(seed: int, count: ArrayLike, leaf: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Two 32-bit words that name the stream of one leaf at one step."""
-    word = jnp.uint32(seed)
+    word = _mix(jnp.uint32(seed) + _GOLDEN)  # mixed before the next part, or they would commute
     for part in (count, leaf):
-        word = _mix(word ^ jnp.asarray(part).astype(jnp.uint32))
-    return word, _mix(word + jnp.uint32(0x9E3779B9))
+        word = _mix((word ^ jnp.asarray(part).astype(jnp.uint32)) + _GOLDEN)
+    return word, _mix(word + _GOLDEN)
 
 
 def bits(key: tuple[jax.Array, jax.Array], shape: tuple[int, ...]) -> jax.Array:
@@ -48,6 +49,10 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
         iota = lax.broadcasted_iota(jnp.uint32, shape, axis)
         index, stride = index + iota * jnp.uint32(stride % 2**32), stride * shape[axis]
     return index
+
+
+# 2^32 over the golden ratio, so that zeros don't hash to zero.
+_GOLDEN = np.uint32(0x9E3779B9)
 
 
 def _mix(x: jax.Array) -> jax.Array:

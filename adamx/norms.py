@@ -48,7 +48,7 @@ def global_norm(tree: Any, *, axis_name: AxisName | None = None) -> jax.Array:
       >>> print(global_norm({"w": jnp.array([3e-30]), "b": jnp.array([4e-30])}))
       5e-30
     """
-    ((root, factor),) = scaled.group_norms([jax.tree.leaves(tree)], axis_name)
+    root, factor = scaled.global_norm(jax.tree.leaves(tree), axis_name)
     return root / factor
 
 

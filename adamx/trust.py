@@ -60,6 +60,7 @@ def trust_ratio(
 ) -> optax.GradientTransformationExtraArgs:
     """As `scale_by_trust_ratio`, for the inside of a recipe: emits at least float32."""
     hyper.check(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
+    hyper.check_static(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
 
     @jax.jit
     def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
@@ -76,7 +77,7 @@ def trust_ratio(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if params is None:
+        if params is None and jax.tree.leaves(updates):
             raise ValueError(
                 "the trust ratio needs the parameters: call `update(g, state, params)`"
             )

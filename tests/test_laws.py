@@ -175,12 +175,14 @@ def check_accuracy(rule, link, oracle_kwargs, overrides, steps):
         got, new = update(jnp.asarray(g), state._replace(**held, **counted))
         want, moments = oracle(g, held, t, **kwargs)
         largest = oracles.largest_term(oracle, g, held, t, **kwargs)
-        if rule.link == "scale_by_lion" and rule.link_kwargs.get("mode", "hard") != "smooth":
-            sure = np.abs(0.9 * held["mu"] + 0.1 * g) > 1e-6 * np.abs(g)
+        if rule.link == "scale_by_lion":  # a sum before its sign, and a sign that may be in doubt
+            terms = np.abs(0.9 * held["mu"]) + np.abs(0.1 * g)
+            largest = np.maximum(largest, np.minimum(terms * kwargs.get("smooth_beta", 1.0), 1))
+            sure = np.abs(0.9 * held["mu"] + 0.1 * g) > 1e-6 * terms
             got, want, largest = np.asarray(got)[sure], want[sure], largest[sure]
         np.testing.assert_array_less(np.abs(got - want), 1e-6 * largest + 1e-37, err_msg=f"t={t}")
         for name in names:
-            scale = np.abs(held[name]) + (g.astype(float) ** 2 if "n" in name else np.abs(g))
+            scale = np.abs(held[name]) + np.abs(moments[name])
             error = np.abs(np.asarray(getattr(new, name), float) - moments[name])
             np.testing.assert_array_less(error, 1e-6 * scale + 1e-30, err_msg=f"{name}, t={t}")
 
@@ -259,8 +261,11 @@ def test_the_first_step_is_right_at_any_magnitude(name, size):
 @every_storage
 @pytest.mark.parametrize("spike", [1e20, -3e38])
 def test_one_finite_huge_gradient_never_disables_a_coordinate_for_ever(recipe, storage, spike):
+    if recipe.name in ("amsgrad", "yogi"):
+        pytest.skip("a square that may not fall, or falls by g^2 a step, is the paper's own rule")
     # Fast rates, so that "for ever" can be told from "for a while" in 2,000 steps.
-    opt = recipe(0.1, b1=0.5, b2=0.9, storage=storage, weight_decay=0.0)
+    fast = {"b1": 0.5, "b2": 0.9} | ({"b3": 0.9} if recipe.name == "adan" else {})
+    opt = recipe(1e-3, **fast, storage=storage, weight_decay=0.0)
     state = opt.init(jnp.float32(0))
 
     def body(carry, g):
@@ -271,7 +276,7 @@ def test_one_finite_huge_gradient_never_disables_a_coordinate_for_ever(recipe, s
     g = jnp.ones(2_000).at[3].set(spike)
     _, steps = jax.lax.scan(body, (jnp.float32(1), state), g)
     assert np.isfinite(steps).all()
-    assert abs(float(steps[-1])) > 1e-3, "it still stands"
+    assert abs(float(steps[-1])) > 1e-5, "it still stands"
 
 
 @every_recipe
@@ -384,11 +389,9 @@ def test_every_way_to_give_a_hyperparameter_takes_the_same_step(recipe):
         "traced override": jax.jit(lambda h: steps(recipe(0.5, weight_decay=0.3), **h))(arrays),
     }
     for way, got in by.items():
-        with np.testing.suppress_warnings():
-            try:  # 1 - b is exact for Python numbers only: 1e-7 / 0.05 apart
-                chex.assert_trees_all_close(got, plain, rtol=2e-5, atol=1e-6)
-            except AssertionError as e:
-                raise AssertionError(f"by {way}") from e
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(plain), strict=True):
+            # 1 - b is exact for Python numbers only; float32's 1 - 0.95 is 2e-7 / 0.05 off.
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6, err_msg=way)
 
 
 @every_recipe
@@ -431,8 +434,9 @@ def test_a_schedule_counts_from_zero_as_in_optax():
     params = jnp.ones(2)
     s, z = opt.init(params), theirs.init(params)
     for _ in range(5):
-        (u, s), (v, z) = opt.update(params, s), theirs.update(params, z)
-        np.testing.assert_allclose(u, v, rtol=1e-6, atol=1e-7)
+        with jax.numpy_dtype_promotion("standard"):
+            (u, s), (v, z) = opt.update(params, s), theirs.update(params, z)
+        np.testing.assert_allclose(u, v, rtol=2e-5)  # Optax's own 1 - b2^t is 1e-5 off
 
 
 # 9: trees

@@ -30,7 +30,7 @@ def nearest(inner: optax.GradientTransformation) -> optax.GradientTransformation
         gradients, treedef = jax.tree.flatten(updates)
         parameters = _leaves_like(treedef, params) or gradients
         landed = [
-            _cast(step, dtypes.wider(dtypes.of(g), dtypes.of(p)))
+            dtypes.cast(jnp.asarray(step), dtypes.wider(dtypes.of(g), dtypes.of(p)))
             for step, g, p in zip(treedef.flatten_up_to(steps), gradients, parameters, strict=True)
         ]
         return treedef.unflatten(landed), state
@@ -46,9 +46,3 @@ def _leaves_like(treedef: Any, params: optax.Params | None) -> list[Any] | None:
         return None
     is_array = all(hasattr(p, "dtype") or isinstance(p, float | complex) for p in leaves)
     return leaves if is_array else None
-
-
-def _cast(step: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    if jnp.iscomplexobj(step) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        step = step.real
-    return jnp.asarray(step).astype(dtype)

@@ -48,7 +48,7 @@ class Floats:
         return {
             k: stochastic(m, noise.bits((key[0] + jnp.uint32(i), key[1]), m.shape))
             if kinds[k] != "signed" and old[k].dtype == jnp.bfloat16
-            else nearest(m, old[k].dtype)
+            else dtypes.cast(m, old[k].dtype)
             for i, (k, m) in enumerate(moments.items())
         }
 
@@ -86,16 +86,6 @@ def bfloat16(seed: int = 0) -> Floats:
     """Moments in bfloat16, squares by stochastic rounding; means of complex leaves stay complex."""
     dtype = jnp.dtype(jnp.bfloat16)
     return Floats("bfloat16", dtype, dtype, seed, complex_mean=True)
-
-
-def nearest(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`x` in `dtype`, a finite value too large for it as the largest that it has."""
-    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
-        x = x.real
-    if dtype == jnp.float16:
-        most = jnp.asarray(jnp.finfo(dtype).max, x.dtype)
-        x = jnp.where(jnp.isinf(x), x, lax.clamp(-most, x, most))
-    return x.astype(dtype)
 
 
 def stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:

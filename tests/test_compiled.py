@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`adamx.step`, and updates that compile themselves."""
+
+import chex
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from tests import cases
+
+
+@pytest.mark.parametrize("make", [adamx.adamw, optax.adamw, optax.sgd])
+def test_step_is_update_and_apply(make):
+    opt, params = make(0.1), cases.params()
+    grads, state = cases.grads(params), make(0.1).init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, want_state = opt.update(grads, state, params)
+        got, got_state = adamx.step(opt, grads, state, params)
+    chex.assert_trees_all_close(got, optax.apply_updates(params, updates), rtol=1e-6)
+    chex.assert_trees_all_close(got_state, want_state, rtol=1e-6)
+
+
+def test_an_eager_loop_compiles_once(caplog):
+    opt, params = adamx.adamw(0.1), cases.params()
+    state = opt.init(params)
+    with jax.log_compiles():
+        for _ in range(4):
+            updates, state = opt.update(cases.grads(params), state, params)
+    compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert len(compiled) == 1
+
+
+def test_an_eager_loop_of_steps_compiles_once(caplog):
+    opt, params = adamx.adamw(0.1), cases.params()
+    state = opt.init(params)
+    with jax.log_compiles():
+        for _ in range(4):
+            params, state = adamx.step(opt, params, state, params)
+    compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+    assert len(compiled) == 1
+
+
+def test_under_a_trace_the_call_leaves_no_mark():
+    opt, params = adamx.adamw(0.1), cases.params()
+    jaxpr = jax.make_jaxpr(opt.update)(params, opt.init(params), params)
+    names = [eqn.params.get("name") for eqn in jaxpr.jaxpr.eqns]
+    assert "plain" not in names
+    jaxpr = jax.make_jaxpr(lambda *a: adamx.step(opt, *a))(params, opt.init(params), params)
+    assert "_step" not in [eqn.params.get("name") for eqn in jaxpr.jaxpr.eqns]
+
+
+def test_unknown_extra_arguments_are_ignored_whatever_they_are():
+    opt, params = adamx.adamw(0.1), cases.params()
+    opt.update(params, opt.init(params), params, value_fn=print, value=jnp.ones(()), grad="text")
+
+
+def test_step_hands_on_extra_arguments_even_functions():
+    seen = []
+
+    def update(updates, state, params=None, *, value_fn):
+        seen.append(value_fn)
+        return updates, state
+
+    opt = optax.GradientTransformationExtraArgs(lambda p: optax.EmptyState(), update)
+    adamx.step(opt, jnp.ones(2), optax.EmptyState(), jnp.ones(2), value_fn=len)
+    assert seen == [len]
+
+
+def test_a_whole_equinox_model_may_stand_for_the_parameters():
+    """Its activation functions are no arrays; Optax's Adam never looks at them, nor does ours."""
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    arrays = eqx.filter(model, eqx.is_inexact_array)
+    opt = adamx.adam(0.1)
+    updates, _ = opt.update(arrays, opt.init(arrays), model)
+    assert jax.tree.structure(updates) == jax.tree.structure(arrays)
+
+
+def test_donation_works():
+    opt, params = adamx.adamw(0.1), cases.params()
+    state = opt.init(params)
+    step = jax.jit(lambda p, s: adamx.step(opt, p, s, p), donate_argnums=(0, 1))
+    for _ in range(3):
+        params, state = step(params, state)
+    assert np.isfinite(params["gain"])
