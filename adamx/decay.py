@@ -3,14 +3,14 @@
 
 With learning rate r_t, its peak R, and a rule's direction u, parameters p move by
 
-| form             | step                                  | from                                    |
-|------------------|---------------------------------------|-----------------------------------------|
-| `decoupled(w)`   | -r_t (u + w p)                        | torch's and Optax's AdamW               |
-| `scheduled(w)`   | -r_t u - w (r_t / R) p                | the AdamW paper, arXiv 1711.05101       |
-| `independent(w)` | -r_t u - w p                          |                                         |
-| `corrected(w)`   | -r_t (u + w (r_t / R) p)              | AdamC, arXiv 2506.02285                 |
-| `cautious(w)`    | -r_t (u + w p), p only where u p >= 0 | cautious decay, arXiv 2510.12402        |
-| `l2(w)`, `l1(w)` | g + w p, or g + w sign(p), into the rule | the penalties                        |
+| form             | step                                     | from                           |
+|------------------|------------------------------------------|--------------------------------|
+| `decoupled(w)`   | -r_t (u + w p)                           | torch's and Optax's AdamW      |
+| `scheduled(w)`   | -r_t u - w (r_t / R) p                   | AdamW's paper, arXiv 1711.05101 |
+| `independent(w)` | -r_t u - w p                             |                                |
+| `corrected(w)`   | -r_t (u + w (r_t / R) p)                 | AdamC, arXiv 2506.02285        |
+| `cautious(w)`    | -r_t (u + w p), p only where u p >= 0    | arXiv 2510.12402               |
+| `l2(w)`, `l1(w)` | g + w p, or g + w sign(p), into the rule | the penalties                  |
 
 A recipe's `weight_decay` is a number (then `decoupled`) or one of these.
 """

@@ -69,7 +69,7 @@ def _check_range(name: str, value: float) -> None:
 
 
 def value_at(name: str, value: Hyper | None, count: Any, overrides: Mapping[str, Any]) -> Any:
-    """The value at step `count` (from 0): this call's override, else the schedule's, else itself."""
+    """The value at step `count` (from 0): the call's override, else the schedule's, else itself."""
     given = overrides.get(name)
     if given is not None:
         check(**{name: given})

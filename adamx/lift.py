@@ -6,7 +6,6 @@ belong to `rules/`, bit layouts to `storage/`, the dtype in which a step leaves 
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""The recipes: Optax's names, signatures and state, each a chain of parts.
 
-In the formulas :math:`\hat m_t = m_t / (1 - \beta_1^t)` and :math:`\hat v_t = v_t / (1 - \beta_2^t)`
-are the corrected means of gradients and of their squares. Arguments that recipes share:
+In the formulas :math:`\hat m_t = m_t / (1 - \beta_1^t)`, :math:`\hat v_t = v_t / (1 - \beta_2^t)` are
+the corrected means of gradients and of their squares. Arguments that recipes share:
 
   learning_rate: a number, an array, a traced value or a schedule of the step, which counts from 0.
     So may be every hyperparameter, and `update(..., b2=x)` overrides one for one call.
@@ -65,7 +65,8 @@ def adam(
 ) -> Optimizer:
     r"""Adam: steps of the mean gradient over the root of the mean square.
 
-    .. math:: p \leftarrow p - \alpha \, \hat m_t / (\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon)
+    .. math:: p \leftarrow p -
+        \alpha \, \hat m_t / (\sqrt{\hat v_t + \bar\varepsilon} + \varepsilon)
 
     Example:
       >>> import adamx, optax, jax.numpy as jnp
@@ -142,7 +143,8 @@ def nadam(
 ) -> Optimizer:
     r"""NAdam: Adam with Nesterov's momentum.
 
-    .. math:: \hat m_t = \frac{\beta_1 m_t}{1 - \beta_1^{t+1}} + \frac{(1 - \beta_1) g_t}{1 - \beta_1^t}
+    .. math:: \hat m_t = \frac{\beta_1 m_t}{1 - \beta_1^{t+1}}
+        + \frac{(1 - \beta_1) g_t}{1 - \beta_1^t}
 
     Args (beside the shared ones):
       momentum_decay: torch's form with its :math:`\psi` (0.004 there), which warms b1 up. None
@@ -580,10 +582,12 @@ def _chain(name: str, links: list[optax.GradientTransformation]) -> Optimizer:
     chain = optax.chain(*links)
 
     def update(updates, state, params=None, **extra):
-        if not isinstance(state, tuple) or len(state) != len(links):
+        parts = len(state) if isinstance(state, tuple) else None
+        if parts != len(links):
+            got = type(state).__name__ + ("" if parts is None else f" of {parts}")
             raise ValueError(
-                f"{name}: the state should be a tuple of {len(links)} parts, as `init` makes it; got "
-                f"{type(state).__name__} of {len(state) if isinstance(state, tuple) else 'no'} parts"
+                f"{name}: the state should be a tuple of {len(links)} parts, as `init` makes it; "
+                f"got {got}"
             )
         return chain.update(updates, state, params, **extra)
 

@@ -124,7 +124,9 @@ def _guarded(squares: Callable[[Sums | None], Sums], axis_name: tuple[str, ...])
     plain = squares(None)
     factors = [_factor(q) for q in plain]
     rare = jnp.any(jnp.stack([jnp.any(factor != 1) for factor in factors]))
-    sums = lax.cond(rare, lambda: squares(factors), lambda: plain)
+    # The factors pass through the `cond`, or XLA would compute them anew in whatever uses them.
+    ones = [jnp.ones_like(factor) for factor in factors]
+    sums, factors = lax.cond(rare, lambda: (squares(factors), factors), lambda: (plain, ones))
     return [_root(q, factor, axis_name) for q, factor in zip(sums, factors, strict=True)]
 
 

@@ -29,7 +29,7 @@ def test_an_eager_loop_compiles_once(caplog):
     state = opt.init(params)
     with jax.log_compiles():
         for _ in range(4):
-            updates, state = opt.update(cases.grads(params), state, params)
+            _, state = opt.update(cases.grads(params), state, params)
     compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
     assert len(compiled) == 1
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contracts of the design, each once, over every recipe × dtype × storage × tree it is about."""
+"""The contracts of the design, each once, over every recipe × dtype × storage it is about."""
 
 import contextlib
 import functools
@@ -70,7 +70,7 @@ def test_dtypes_of_state_and_updates_never_change_and_nothing_compiles_twice(
 
         first = step(cases.grads(params), state, params)
         second = step(cases.grads(params, 2), first[1], first[2])
-        assert traces == 1 and step._cache_size() == 1
+        assert traces == 1
         assert form(state) == form(first[1]) == form(second[1])
         assert form(first[0]) == form(second[0]) == form(params) == form(second[2])
         chex.assert_tree_all_finite(second)
@@ -189,8 +189,6 @@ def check_accuracy(rule, link, oracle_kwargs, overrides, steps):
 
 @every_recipe
 def test_a_float64_trajectory_is_the_oracles(recipe):
-    if recipe.name == "lamb":
-        pytest.skip("its trust ratio is not elementwise: see test_trust.py")
     oracle, _ = oracles.TABLE[recipe.link]
     with jax.enable_x64(True):
         rng = np.random.default_rng(3)
@@ -248,21 +246,21 @@ def test_the_first_step_is_right_at_any_magnitude(name, size):
     recipe = cases.RECIPES[name]
     link = recipe.scale_by()
     direction, _ = link.update(jnp.float32(size), link.init(jnp.float32(0)))
-    eps = recipe.link_kwargs.get("eps", 1e-8)
-    full = 1.0 + (0.9 if name == "nadam" else 0.0)
     oracle, _ = oracles.TABLE[recipe.link]
     kwargs = recipe.link_kwargs
     want, _ = oracle(min(size, 2.0**62), oracles.start(recipe.link, ()), 1, **kwargs)
-    assert 0 < full and eps > 0
     np.testing.assert_allclose(direction, want, rtol=2e-6)
 
 
-@every_recipe
+# AMSGrad's maximum may not fall and Yogi's square falls by g^2 a step: by their papers' own rules
+# neither forgets. That they stay finite is the law before.
+FORGETFUL = {k: r for k, r in cases.RECIPES.items() if k not in ("amsgrad", "yogi")}
+
+
+@pytest.mark.parametrize("recipe", FORGETFUL.values(), ids=FORGETFUL)
 @every_storage
 @pytest.mark.parametrize("spike", [1e20, -3e38])
 def test_one_finite_huge_gradient_never_disables_a_coordinate_for_ever(recipe, storage, spike):
-    if recipe.name in ("amsgrad", "yogi"):
-        pytest.skip("a square that may not fall, or falls by g^2 a step, is the paper's own rule")
     # Fast rates, so that "for ever" can be told from "for a while" in 2,000 steps.
     fast = {"b1": 0.5, "b2": 0.9} | ({"b3": 0.9} if recipe.name == "adan" else {})
     opt = recipe(1e-3, **fast, storage=storage, weight_decay=0.0)
@@ -301,7 +299,8 @@ def test_adam_is_finite_on_any_float32_gradients(values):
         if np.isinf(value):
             return
         direction, state = link.update(jnp.float32(value), state)
-        assert np.isfinite(direction) and abs(float(direction)) <= 1.1e9
+        assert np.isfinite(direction)
+        assert abs(float(direction)) <= 1.1e9  # m-hat / eps, where squares underflow
 
 
 @functools.cache

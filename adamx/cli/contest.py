@@ -33,7 +33,7 @@ def contest(recipe: str, storages: Sequence[str], tree: shapes.Shapes, repeats: 
             "equations per leaf": [top / len(tree)],
             "equations in all": [total],
         }
-    _collect_one_off_costs(samples, builds, avals, repeats=1 + repeats // 5)
+    _collect_one_off_costs(samples, builds, avals, repeats=max(1, repeats // 5))
     random = np.random.default_rng(0)
     grads = {name: random.standard_normal(s, dtype=np.float32) for name, s in tree.items()}
     _collect_steps(samples, builds, recipe, grads, repeats)

@@ -22,7 +22,7 @@ def choose(
       >>> choose("int7")
       Traceback (most recent call last):
       ...
-      ValueError: `storage` must be one of 'float32', 'bfloat16', a Storage or a function, got 'int7'
+      ValueError: `storage` must be one of 'float32', 'bfloat16', a Storage or a function, ...
     """
     if storage is None:
         plain = of_dtypes(mu_dtype, nu_dtype)

@@ -1,12 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Optax's tests that ours cannot pass, as a contract of ours says otherwise on purpose.
+"""Optax's tests that ours cannot pass, as a contract of ours says otherwise, and those left out.
 
-Each is run and must fail: one that passes has lost its reason, and its row goes.
+A deviation is run and must fail in its way: one that passes has lost its reason, and its row goes.
 """
 
-HALF_REST = "contract 3: moments of half-precision parameters rest in float32"
+from typing import NamedTuple
+
+
+class Deviation(NamedTuple):
+    """Why a test fails, how, and whether in float64, where Optax is exact, it must pass."""
+
+    reason: str
+    raises: type[Exception] = AssertionError
+    passes_in_double: bool = False
+    strict: bool = True
+
+
+REST = Deviation("contract 3: moments of half-precision parameters rest in float32")
+EXACT = Deviation(
+    "contract 5: compares with a float32 scale_by_rms of Optax, whose bias correction is 7e-6 off",
+    passes_in_double=True,
+)
+INTEGERS = Deviation("contract 11: integer parameters are refused", TypeError)
+EARLY = Deviation("contract 11: a wrong `mode` is refused when the link is built", ValueError)
+ROUNDING = Deviation(
+    "asks for a float32 norm of 1 within 5e-8, less than its last digit: Optax itself fails it",
+    strict=False,
+)
+
+_DTYPE = "_src.alias_test.AliasTest.test_explicit_dtype(params_dtype='bfloat16', state_dtype=None"
 
 DEVIATIONS = {
-    f"_src.alias_test.AliasTest.test_explicit_dtype(params_dtype='bfloat16', state_dtype=None, opt_name='{name}')": HALF_REST
-    for name in ("adam", "adamw")
+    f"{_DTYPE}, opt_name='adam')": REST,
+    f"{_DTYPE}, opt_name='adamw')": REST,
+    "contrib._galore_test.GaLoreTest.test_mu_dtype_controls_moment_dtype": REST,
+    "_src.transform_test.TransformTest.test_rms_match_adam": EXACT,
+    "contrib._schedule_free_test.ScheduleFreeTest.test_schedule_free_adamw": EXACT,
+    "_src.combine_test.ExtraArgsTest.test_extra_args": INTEGERS,
+    "transforms._combining_test.ExtraArgsTest.test_extra_args": INTEGERS,
+    "_src.transform_test.TransformTest.test_lion_invalid_mode_raises": EARLY,
+    "transforms._clipping_test.ClippingTest.test_clip_by_block_rms": ROUNDING,
+}
+
+# Parts of titles: tests that say again, slowly, what another one says.
+LEFT_OUT = {
+    "ContribTest.test_state_shape_dtype_shard_stability": (
+        "wrapper_name='mechanize'",  # the test drops the wrapper, AliasTest has what remains
+    ),
+    "AccumulationTest.test_multi_steps_mixed_precision": (
+        "mu_dtype",  # half a minute; the same without it is run
+    ),
 }
