@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from adamx import scaled
-from adamx.bounded import bounded, rounded, shrunk
+from adamx.bounded import bounded
 from adamx.hyper import Hyper
 from adamx.scaled import Axes, Scaled
 from adamx.shards import AxisName
+from adamx.shrink import shrunk
 
 
 def adaptive_grad_clip(
@@ -62,7 +63,7 @@ def adaptive_grad_clip(
 
     def rule(leaves: list, params: list, names: list, clipping: Any, eps: Any) -> list:
         units = [_unit_axes(name, g, axes) for name, g in zip(names, leaves, strict=True)]
-        norms = scaled.unit_norms(leaves + params, units + units, axis_name)
+        norms = scaled.leaf_norms(leaves + params, axis_name, units + units)
         rows = zip(leaves, norms[: len(leaves)], norms[len(leaves) :], strict=True)
         return [_clipped(g, g_norm, p_norm, clipping, eps) for g, g_norm, p_norm in rows]
 
@@ -71,9 +72,10 @@ def adaptive_grad_clip(
 
 @jax.jit
 def _clipped(g: Any, g_norm: Scaled, p_norm: Scaled, clipping: Any, eps: Any) -> Any:
-    dtype = g_norm[0].dtype
-    p_norm = (p_norm[0] / p_norm[1]).astype(dtype)
-    bound = rounded(clipping, dtype) * jnp.maximum(p_norm, rounded(eps, dtype))
+    dtype = g_norm.root.dtype
+    size = (p_norm.root / p_norm.factor).astype(dtype)
+    clipping, eps = (jnp.asarray(x).astype(dtype) for x in (clipping, eps))
+    bound = clipping * jnp.maximum(size, eps)
     return shrunk(g, g_norm, bound)
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a rule with a bound on gradients to a gradient transformation.
 
-Checks what comes in, finds the bounds of this step, and shrinks arrays down to a norm. The rules
-themselves are in `clip` and `agc`, the norms in `scaled`.
+Checks what comes in and finds the bounds of this step. The rules are in `clip` and `agc`.
 """
 
 import math
@@ -17,7 +16,6 @@ import optax
 from adamx import hyper, paths
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
-from adamx.scaled import Scaled
 
 
 def bounded(
@@ -48,10 +46,11 @@ def bounded(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        now = {k: v for k, v in (bounds | extra).items() if not callable(v)}
+        now: dict[str, Any] = {k: v for k, v in (bounds | extra).items() if not callable(v)}
         if scheduled:
             now = {k: v(state.count) for k, v in bounds.items() if callable(v)} | now
             state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        now = {k: _canonical(v) for k, v in now.items()}
         leaves, treedef = jax.tree.flatten(updates)
         _check_leaves("gradient", updates, leaves)
         if needs_params:
@@ -64,9 +63,10 @@ def bounded(
     def checked(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        override = {main: extra[main]} if extra.get(main) is not None else {}
-        if override:
+        override = {}
+        if extra.get(main) is not None:
             _check_bound(main, extra[main], may_vary=False)
+            override = {main: _canonical(extra[main])}
         if scheduled and not isinstance(state, optax.ScaleByScheduleState):
             raise ValueError(
                 f"the schedule of `{main}` needs the state ScaleByScheduleState, got "
@@ -77,34 +77,9 @@ def bounded(
     return optax.GradientTransformationExtraArgs(init, checked)
 
 
-@jax.jit
-def shrunk(x: jax.Array, norm: Scaled | tuple[jax.Array, jax.Array], bound: Any) -> jax.Array:
-    """`x` scaled down to `bound` where its norm is larger, elsewhere `x` itself."""
-    root, factor = norm
-    bound = rounded(bound, root.dtype)
-    keep = root / factor <= bound
-    gain = bound / jnp.where(keep, 1, root)
-    # Beside inf the finite rest vanishes; a gain of 0 would make the inf itself a NaN.
-    gain = jnp.where(root == jnp.inf, jnp.finfo(root.dtype).tiny, gain)
-    gain, factor = jnp.where(keep, 1, gain), jnp.where(keep, 1, factor)
-
-    return by_part(lambda part: part.astype(root.dtype) * factor * gain, x)
-
-
-def by_part(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function` of a real array, or of both parts of a complex one, in the dtype of `x`."""
-    if not jnp.iscomplexobj(x):
-        return function(x).astype(x.dtype)
-    return jax.lax.complex(function(x.real), function(x.imag)).astype(x.dtype)
-
-
-def rounded(bound: Any, dtype: Any) -> np.ndarray | jax.Array:
-    """A scalar of `dtype`, inf where the bound is beyond its range."""
-    with np.errstate(over="ignore"):
-        return hyper.rounded(bound, dtype)
-
-
-def _check_bound(name: str, bound: Any, *, strict: bool = True, may_vary: bool = True) -> None:
+def _check_bound(
+    name: str, bound: Hyper | None, *, strict: bool = True, may_vary: bool = True
+) -> None:
     if bound is None or (callable(bound) and not may_vary):
         kinds = "a number, an array or a schedule" if may_vary else "a number or an array here"
         raise TypeError(f"`{name}` must be {kinds}, got {bound!r}")
@@ -114,6 +89,14 @@ def _check_bound(name: str, bound: Any, *, strict: bool = True, may_vary: bool =
         if bound == math.inf:
             return
     hyper.check(**{name: bound})
+
+
+def _canonical(bound: Any) -> Any:
+    """A number as an array of JAX's default dtype, inf where it is beyond that dtype's range."""
+    if not isinstance(bound, int | float | np.number):
+        return bound
+    with np.errstate(over="ignore"):
+        return np.asarray(float(bound), jnp.result_type(float))
 
 
 def _check_leaves(what: str, tree: Any, leaves: list[Any]) -> None:

@@ -17,10 +17,11 @@ import optax
 
 from adamx import scaled, shards
 from adamx.agc import adaptive_grad_clip as adaptive_grad_clip
-from adamx.bounded import bounded, by_part, rounded, shrunk
+from adamx.bounded import bounded
 from adamx.dtypes import of, real, working
 from adamx.hyper import Hyper
 from adamx.shards import AxisName
+from adamx.shrink import by_part, scale_to, shrunk, times
 
 
 def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
@@ -62,8 +63,8 @@ def clip_by_leaf_norm(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> print(clip_by_leaf_norm(1.0).update(jnp.array([3e20, 4e20]), optax.EmptyState())[0])
-      [0.6 0.8]
+      >>> print(clip_by_leaf_norm(5.0).update(jnp.array([3e20, 4e20]), optax.EmptyState())[0])
+      [3. 4.]
     """
 
     def rule(leaves: list, max_norm: Any) -> list:
@@ -99,8 +100,8 @@ def clip_by_global_norm(
     """
 
     def rule(leaves: list, max_norm: Any) -> list:
-        norm = scaled.global_norm(leaves, axis_name)
-        return [shrunk(x, norm, max_norm) for x in leaves]
+        scale = scale_to(scaled.global_norm(leaves, axis_name), max_norm)
+        return [times(x, scale) for x in leaves]
 
     return bounded(rule, max_norm=max_norm)
 
@@ -140,7 +141,8 @@ def clip_by_block_rms(
 def _clamped(x: jax.Array, bound: Any) -> jax.Array:
     def clamp(part: jax.Array) -> jax.Array:
         part = part.astype(real(working(of(x))))
-        over = jnp.isfinite(part) & (jnp.abs(part) > rounded(bound, part.dtype))
-        return jnp.where(over, jnp.sign(part) * rounded(bound, part.dtype), part)
+        most = jnp.asarray(bound).astype(part.dtype)
+        over = jnp.isfinite(part) & (jnp.abs(part) > most)
+        return jnp.where(over, jnp.sign(part) * most, part)
 
     return by_part(clamp, x)

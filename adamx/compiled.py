@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One call for a step, compiled where nobody else compiles it.
 
-Under a trace (`jit`, `scan`, `pmap` …) nothing here leaves a mark: the call is inlined. Outside of
-one, an eager loop costs one dispatch per step instead of several per leaf.
+Under a trace (`jit`, `scan`, `pmap` …) nothing here leaves a mark. Outside of one, an eager loop
+costs one dispatch per step instead of several per leaf.
 """
 
-import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -45,7 +44,8 @@ def step(
       >>> print(params)
       [0.701586]
     """
-    return _call(_compiled_step, functools.partial(_step, opt), (grads, state, params, extra), opt)
+    args = (grads, state, params, extra)
+    return _compiled_step(opt, *args) if _takes_compiling(args) else _step(opt, *args)
 
 
 def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
@@ -53,7 +53,7 @@ def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[A
     return optax.apply_updates(params, updates), state
 
 
-_compiled_step = jax.jit(_step, static_argnums=0, inline=True)
+_compiled_step = jax.jit(_step, static_argnums=0)
 
 
 def compiled(
@@ -65,27 +65,25 @@ def compiled(
     def plain(updates: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
         return inner.update(updates, state, params, **extra)
 
-    compiled_update = jax.jit(plain, inline=True)
+    compiled_update = jax.jit(plain)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         known = {k: extra[k] for k in names if k in extra}
         hyper.check(**known)
-        return _call(compiled_update, plain, (updates, state, params, known))
+        args = (updates, state, params, known)
+        return compiled_update(*args) if _takes_compiling(args) else plain(*args)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
-def _call(compiled: Callable, plain: Callable, args: tuple, *static: Any) -> Any:
-    """The compiled function, or the plain one where a leaf is nothing that JAX can take in.
-
-    Such leaves are legal: the activation functions of an Equinox model given as `params`, say,
-    or a `value_fn` among the extra arguments.
-    """
-    if all(isinstance(x, _TRACEABLE) for x in jax.tree.leaves(args)):
-        return compiled(*static, *args)
-    return plain(*args)
+def _takes_compiling(args: Any) -> bool:
+    """Whether there is something to compile: not under a trace, which does so itself, nor where a
+    leaf is nothing that JAX can take in, such as the activation functions of an Equinox model given
+    as `params`, or a `value_fn` among the extra arguments."""
+    leaves = jax.tree.leaves(args)
+    return not any(isinstance(x, jax.core.Tracer) or not isinstance(x, _ARRAYS) for x in leaves)
 
 
-_TRACEABLE = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+_ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)

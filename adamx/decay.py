@@ -26,6 +26,7 @@ from adamx import dtypes, hyper, paths
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
 from adamx.landing import nearest
+from adamx.leafwise import leafwise
 
 Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
 
@@ -164,14 +165,15 @@ def pull(
             peak: Any = learning_rate if decay.peak is None else decay.peak
             weight = weight * (rate / peak)
         sign = -1 if decay.place == "after" else 1
-        pulled = jax.tree.map(lambda u, p: leaf(u, p, sign * weight), updates, params)
-        return pulled, state
+        scalars = {"weight": sign * weight}
+        return jax.tree.map(lambda u, p: leaf((u, p), scalars), updates, params), state
 
-    @jax.jit
-    def leaf(u: jax.Array, p: jax.Array, weight: jax.Array) -> jax.Array:
+    @leafwise
+    def leaf(arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any]) -> jax.Array:
+        u, p = arrays
         p = jnp.asarray(p).astype(dtypes.working(dtypes.of(u), dtypes.of(p)))
         u = jnp.asarray(u).astype(p.dtype)
-        scale = hyper.rounded(weight, dtypes.real(p.dtype)).astype(p.dtype)
+        scale = hyper.rounded(scalars["weight"], dtypes.real(p.dtype)).astype(p.dtype)
         return u + scale * decay.pull(p, u)
 
     link = optax.GradientTransformationExtraArgs(init, update)

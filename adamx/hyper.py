@@ -82,8 +82,8 @@ def exact(value: ArrayLike, dtype: jnp.dtype) -> float | jax.Array:
     return float(value) if isinstance(value, int | float) else jnp.asarray(value).astype(dtype)
 
 
-def rounded(value: ArrayLike, dtype: jnp.dtype) -> np.ndarray | jax.Array:
-    """A scalar of `dtype`; a Python number becomes a constant that costs a trace nothing."""
-    if isinstance(value, int | float):
-        return np.asarray(value, dtype)
+def rounded(value: ArrayLike, dtype: jnp.dtype) -> np.generic | jax.Array:
+    """A scalar of `dtype`; what is known now is NumPy's, and costs a trace nothing."""
+    if isinstance(value, int | float | np.generic):
+        return np.dtype(dtype).type(value)
     return jnp.asarray(value).astype(dtype)

@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.typing import ArrayLike
 
 from adamx import dtypes, hyper, noise, paths
+from adamx.leafwise import leafwise
 from adamx.rules.rule import Rule
 from adamx.storage import Storage, StorageLike, choose
 
@@ -35,7 +37,10 @@ def scale_by(
       A transformation whose state is `rule.state`, Optax's own class.
     """
     storage_of = choose(storage)
-    step_leaf = jax.jit(functools.partial(_step_leaf, rule), static_argnames="storage")
+
+    @functools.cache
+    def step_leaf(storage: Storage) -> Any:
+        return leafwise(functools.partial(_step_leaf, rule, storage))
 
     def init(params: optax.Params) -> Any:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
@@ -54,44 +59,57 @@ def scale_by(
         rests = _rests(rule, state, updates, treedef)
         count = getattr(state, rule.count)
         scalars = _Scalars(rule, count, extra)
-        directions, new_rests = [], []
-        for (path, leaf), rest in zip(leaves, rests, strict=True):
+        storages, salts = [], []
+        for i, (path, leaf) in enumerate(leaves):
             name = paths.name(path)
+            storages.append(storage_of(name, jnp.shape(leaf)))
+            salts.append(noise.salt(name))
             _check_dtype(rule, name, "gradient", leaf)
-            g = jnp.asarray(leaf)
-            storage = storage_of(name, g.shape)
-            _check_leaf(rule, name, g, rest, storage)
-            working = dtypes.working(g.dtype, *(m.dtype for m in rest.values() if _is_wide(m)))
-            salt = None if storage.seed is None else jnp.uint32(noise.salt(name))
-            direction, rest = step_leaf(
-                g.astype(working), rest, scalars[dtypes.real(working)], count, salt, storage=storage
-            )
+            _check_leaf(rule, name, leaf, rests[i], storages[i])
+        keys = _keys(storages, count, salts)
+        directions = []
+        for i, ((_, g), storage) in enumerate(zip(leaves, storages, strict=True)):
+            key = None if storage.seed is None else (keys, np.uint32(i))
+            now = scalars[dtypes.real(_working(g, rests[i]))]
+            direction, rests[i] = step_leaf(storage)((g, rests[i], key), now)
             directions.append(direction)
-            new_rests.append(rest)
         count = optax.safe_increment(count)
-        return treedef.unflatten(directions), _state(rule, count, new_rests, treedef)
+        return treedef.unflatten(directions), _state(rule, count, rests, treedef)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _step_leaf(
-    rule: Rule,
-    g: jax.Array,
-    rest: dict[str, jax.Array],
-    scalars: dict[str, jax.Array],
-    count: jax.Array,
-    salt: jax.Array | None,
-    *,
-    storage: Storage,
+    rule: Rule, storage: Storage, arrays: tuple, scalars: dict[str, Any]
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decode, one formula, encode."""
+    g, rest, row = arrays
+    dtype = _working(g, rest)
     moments = {
-        k: m.astype(g.dtype if rule.moments[k] == "signed" else dtypes.real(g.dtype))
+        k: m.astype(dtype if rule.moments[k] == "signed" else dtypes.real(dtype))
         for k, m in storage.decode(rest, rule.moments).items()
     }
-    key: Any = None if salt is None else noise.key(storage.seed or 0, count, salt)
-    direction, moments = rule.formula(_saturated(g), **moments, **scalars)
+    g = _saturated(jnp.asarray(g).astype(dtype))
+    direction, moments = rule.formula(g, **moments, **scalars)
+    key: Any = None if row is None else lax.dynamic_index_in_dim(*row, keepdims=False)
     return direction, storage.encode(moments, rule.moments, rest, key)
+
+
+def _working(g: ArrayLike, rest: dict[str, jax.Array]) -> jnp.dtype:
+    """The dtype to compute in: the gradient's, widened by complex or double-precision moments."""
+    wide = (m.dtype for m in rest.values() if m.dtype in _WIDE)
+    return dtypes.working(dtypes.of(g), *wide)
+
+
+_WIDE = (jnp.float64, jnp.complex64, jnp.complex128)
+
+
+def _keys(storages: list[Storage], count: jax.Array, salts: list[int]) -> jax.Array | None:
+    """The streams of all leaves at this step, found at once; None where nothing is random."""
+    if all(storage.seed is None for storage in storages):
+        return None
+    seeds = np.asarray([storage.seed or 0 for storage in storages], np.uint32)
+    return noise.keys(seeds, count, np.asarray(salts, np.uint32))
 
 
 def _saturated(g: jax.Array) -> jax.Array:
@@ -157,16 +175,13 @@ def _check_dtype(rule: Rule, name: str, what: str, leaf: Any) -> None:
 
 
 def _check_leaf(
-    rule: Rule, name: str, g: jax.Array, rest: dict[str, jax.Array], storage: Storage
+    rule: Rule, name: str, g: ArrayLike, rest: dict[str, jax.Array], storage: Storage
 ) -> None:
     for array in rest.values():
-        if jnp.shape(array) != g.shape:
-            raise ValueError(f"{name}: gradient has shape {g.shape}, state has {jnp.shape(array)}")
-    complaint = storage.complaint(rest, rule.moments, g)
+        if jnp.shape(array) != jnp.shape(g):
+            raise ValueError(
+                f"{name}: gradient has shape {jnp.shape(g)}, state has {jnp.shape(array)}"
+            )
+    complaint = storage.complaint(rest, rule.moments, dtypes.of(g))
     if complaint:
         raise TypeError(f"{name}: {complaint} ({rule.name})")
-
-
-def _is_wide(array: jax.Array) -> bool:
-    """Whether a moment at rest widens the arithmetic: complex and double precision ones do."""
-    return array.dtype in (jnp.float64, jnp.complex64, jnp.complex128)

@@ -19,21 +19,21 @@ def salt(path: str) -> int:
     return zlib.crc32(path.encode())
 
 
-def key(seed: int, count: ArrayLike, leaf: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Two 32-bit words that name the stream of one leaf at one step."""
-    word = _mix(jnp.uint32(seed) + _GOLDEN)  # mixed before the next part, or they would commute
-    for part in (count, leaf):
+def keys(seeds: ArrayLike, count: ArrayLike, leaves: ArrayLike) -> jax.Array:
+    """Two 32-bit words that name the stream of one leaf at one step, or a row of them for each."""
+    word = _mix(jnp.asarray(seeds, jnp.uint32) + _GOLDEN)  # before the next part, or they commute
+    for part in (count, leaves):
         word = _mix((word ^ jnp.asarray(part).astype(jnp.uint32)) + _GOLDEN)
-    return word, _mix(word + _GOLDEN)
+    return jnp.stack([word, _mix(word + _GOLDEN)], axis=-1)
 
 
-def bits(key: tuple[jax.Array, jax.Array], shape: tuple[int, ...]) -> jax.Array:
-    """32 random bits for each element of an array of `shape`.
+def bits(key: jax.Array, shape: tuple[int, ...], draw: int = 0) -> jax.Array:
+    """32 random bits for each element of an array of `shape`, others for each `draw`.
 
     The hash is MurmurHash3's finalizer with the second word folded in between its rounds, so
     that two streams are not shifted copies of each other.
     """
-    x = _index(shape) + key[0]
+    x = _index(shape) + (key[0] + np.uint32(draw * int(_GOLDEN) % 2**32))
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B) ^ key[1]
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -36,7 +36,7 @@ def safe_norm(
     """
     x = jnp.asarray(x)
     axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
-    ((root, factor),) = scaled.unit_norms([x], [axes], axis_name)
+    ((root, factor),) = scaled.leaf_norms([x], axis_name, [axes])
     return root / factor if keepdims else jnp.squeeze(root / factor, axes)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""The recipes: Optax's names, signatures and state, each a chain of parts.
 
-In the formulas :math:`\hat m_t = m_t / (1 - \beta_1^t)`, :math:`\hat v_t = v_t / (1 - \beta_2^t)` are
-the corrected means of gradients and of their squares. Arguments that recipes share:
+In the formulas m-hat and v-hat are the corrected means of gradients and of their squares,
+:math:`m_t / (1 - \beta_1^t)` and :math:`v_t / (1 - \beta_2^t)`. Arguments that recipes share:
 
   learning_rate: a number, an array, a traced value or a schedule of the step, which counts from 0.
     So may be every hyperparameter, and `update(..., b2=x)` overrides one for one call.

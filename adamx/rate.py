@@ -11,6 +11,7 @@ from adamx import dtypes, hyper
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
 from adamx.landing import nearest
+from adamx.leafwise import leafwise
 
 
 def scale_by_learning_rate(
@@ -56,12 +57,14 @@ def descend(
         rate = hyper.value_at("learning_rate", learning_rate, count, extra)
         if counts:
             state = optax.ScaleByScheduleState(count=optax.safe_increment(count))
-        return jax.tree.map(lambda u: _scaled(u, rate, sign), updates), state
+        rate = {"rate": sign * rate}
+        return jax.tree.map(lambda u: _scaled(u, rate), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _scaled(update: Any, rate: Any, sign: int) -> jax.Array:
+@leafwise
+def _scaled(update: jax.Array, scalars: dict[str, Any]) -> jax.Array:
     update = dtypes.widen(update)
-    rate = sign * hyper.rounded(rate, dtypes.real(update.dtype))
+    rate = hyper.rounded(scalars["rate"], dtypes.real(update.dtype))
     return rate.astype(update.dtype) * update

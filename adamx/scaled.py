@@ -8,7 +8,7 @@ different branches agree. The functions on plain norms are in `norms`.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +19,7 @@ from jax import lax
 from adamx import dtypes, shards
 from adamx.shards import AxisName
 
-Axes = tuple[int, ...]
-Sums = list[jax.Array]
+Axes = tuple[int, ...] | None
 
 
 class Scaled(NamedTuple):
@@ -32,84 +31,64 @@ class Scaled(NamedTuple):
 
 def global_norm(leaves: Sequence[Any], axis_name: AxisName | None = None) -> Scaled:
     """The norm of all leaves together, a scalar."""
-    return _global_norm(list(leaves), shards.names(axis_name))
+    return _norms([list(leaves)], (None,), shards.names(axis_name))[0]
 
 
-def leaf_norms(leaves: Sequence[Any], axis_name: AxisName | None = None) -> list[Scaled]:
-    """The norm of each leaf, a scalar."""
-    found: dict[int, Scaled] = {}
-    for alike in _kinds(leaves):
-        norms = _leaf_norms([leaves[i] for i in alike], shards.names(axis_name))
-        found |= zip(alike, norms, strict=True)
-    return [found[i] for i in range(len(leaves))]
-
-
-def unit_norms(
-    leaves: Sequence[Any], axes: Sequence[Axes], axis_name: AxisName | None = None
+def leaf_norms(
+    leaves: Sequence[Any],
+    axis_name: AxisName | None = None,
+    axes: Sequence[Axes] | None = None,
 ) -> list[Scaled]:
-    """The norms of each leaf along its own axes, which stay as ones."""
+    """The norm of each leaf: a scalar, or along its own axes, which then stay as ones."""
+    axes = axes or [None] * len(leaves)
+    # Leaves that vary along other mesh axes have their own `cond`: it makes its results vary alike.
+    kinds = [shards.varying(x) for x in leaves]
     found: dict[int, Scaled] = {}
-    for alike in _kinds(leaves):
-        along = tuple(axes[i] for i in alike)
-        norms = _unit_norms([leaves[i] for i in alike], along, shards.names(axis_name))
-        found |= zip(alike, norms, strict=True)
-    return [found[i] for i in range(len(leaves))]
-
-
-def _kinds(leaves: Sequence[Any]) -> Iterator[list[int]]:
-    """The leaves of one dtype that vary over the same devices: one `cond` and one vector each."""
-    kinds = [(_dtype(x), shards.varying(x)) for x in leaves]
     for kind in dict.fromkeys(kinds):
-        yield [i for i, other in enumerate(kinds) if other == kind]
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _global_norm(leaves: list[Any], axis_name: tuple[str, ...]) -> Scaled:
-    dtype = _dtype(*leaves)
-
-    def squares(factors: Sums | None) -> Sums:
-        factor = None if factors is None else factors[0]
-        sums = [_scalar_sum(x, factor, axis_name, dtype) for x in leaves]
-        return [jnp.sum(lax.concatenate([np.zeros(1, dtype), *sums], 0))]
-
-    return _guarded(squares, axis_name)[0]
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _leaf_norms(leaves: list[Any], axis_name: tuple[str, ...]) -> list[Scaled]:
-    def split(x: jax.Array) -> Sums:
-        return lax.split(x, [1] * len(leaves))
-
-    def squares(factors: Sums | None) -> Sums:
-        rows = zip(leaves, split(factors[0]) if factors else [None] * len(leaves), strict=True)
-        return [lax.concatenate([_scalar_sum(x, f, axis_name, _dtype(x)) for x, f in rows], 0)]
-
-    ((roots, factors),) = _guarded(squares, axis_name)
-    pairs = zip(split(roots), split(factors), strict=True)
-    return [Scaled(root.reshape(()), factor.reshape(())) for root, factor in pairs]
+        alike = [i for i, other in enumerate(kinds) if other == kind]
+        groups, along = [[leaves[i]] for i in alike], tuple(axes[i] for i in alike)
+        found |= zip(alike, _norms(groups, along, shards.names(axis_name)), strict=True)
+    return [found[i] for i in range(len(leaves))]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _unit_norms(
-    leaves: list[Any], axes: tuple[Axes, ...], axis_name: tuple[str, ...]
-) -> list[Scaled]:
-    def squares(factors: Sums | None) -> Sums:
-        rows = zip(leaves, factors or [None] * len(leaves), axes, strict=True)
-        return [_sum(x, factor, axis, axis_name, _dtype(x)) for x, factor, axis in rows]
+def _norms(groups: Any, axes: tuple[Axes, ...], axis_name: tuple[str, ...]) -> list[Scaled]:
+    """One norm per group of arrays; a group of several has no axes."""
+    rows = list(zip(groups, axes, strict=True))
+    plain, factors, flags = zip(*(_first(xs, axis, axis_name) for xs, axis in rows), strict=True)
 
-    return _guarded(squares, axis_name)
+    def again() -> tuple[jax.Array, ...]:
+        return tuple(
+            _group_sum(xs, axis, axis_name, factor)
+            for (xs, axis), factor in zip(rows, factors, strict=True)
+        )
+
+    sums = lax.cond(jnp.any(lax.concatenate(flags, 0)), again, lambda: plain)
+    return [_root(q, factor, axis_name) for q, factor in zip(sums, factors, strict=True)]
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _scalar_sum(x: Any, factor: Any, axis_name: tuple[str, ...], dtype: Any) -> jax.Array:
-    return _sum(x, None if factor is None else factor.reshape(()), None, axis_name, dtype).reshape(
-        1
-    )
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _first(xs: Any, axis: Axes, axis_name: tuple[str, ...]) -> tuple[jax.Array, ...]:
+    """The sum of plain squares, the factor for another pass, and whether one is called for."""
+    q = _group_sum(xs, axis, axis_name)
+    factor = _factor(q)
+    return q, factor, jnp.any(factor != 1).reshape(1)
+
+
+def _group_sum(
+    xs: list[Any], axis: Axes, axis_name: tuple[str, ...], factor: jax.Array | None = None
+) -> jax.Array:
+    dtype = dtypes.real(dtypes.working(*map(dtypes.of, xs)))
+    sums = [_sum(x, factor, axis, axis_name, dtype) for x in xs]
+    while len(sums) > 1:  # in pairs, so that rounding errors grow with the depth only
+        pairs = zip(sums[::2], sums[1::2], strict=False)
+        sums = [a + b for a, b in pairs] + sums[len(sums) // 2 * 2 :]
+    return sums[0] if sums else jnp.zeros((), dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _sum(x: Any, factor: Any, axis: Axes | None, axis_name: tuple, dtype: Any) -> jax.Array:
-    """The sum of squares of `x`, or of `x` times `factor`."""
+def _sum(x: Any, factor: Any, axis: Axes, axis_name: tuple[str, ...], dtype: Any) -> jax.Array:
+    """The sum of squares of `x`, or of `x` times `factor`, times the share of these devices."""
 
     def squares(part: jax.Array) -> jax.Array:
         part = part.astype(dtype)
@@ -117,17 +96,6 @@ def _sum(x: Any, factor: Any, axis: Axes | None, axis_name: tuple, dtype: Any) -
 
     q = squares(x.real) + squares(x.imag) if jnp.iscomplexobj(x) else squares(x)
     return jnp.sum(q, axis, keepdims=axis is not None) / shards.copies(x, axis_name)
-
-
-def _guarded(squares: Callable[[Sums | None], Sums], axis_name: tuple[str, ...]) -> list[Scaled]:
-    """The norms whose squares `squares` sums, once more with factors where the plain ones fail."""
-    plain = squares(None)
-    factors = [_factor(q) for q in plain]
-    rare = jnp.any(jnp.stack([jnp.any(factor != 1) for factor in factors]))
-    # The factors pass through the `cond`, or XLA would compute them anew in whatever uses them.
-    ones = [jnp.ones_like(factor) for factor in factors]
-    sums, factors = lax.cond(rare, lambda: (squares(factors), factors), lambda: (plain, ones))
-    return [_root(q, factor, axis_name) for q, factor in zip(sums, factors, strict=True)]
 
 
 @functools.partial(jax.jit, static_argnums=2)
@@ -142,7 +110,6 @@ def _root(q: jax.Array, factor: jax.Array, axis_name: tuple[str, ...]) -> Scaled
     return Scaled(jnp.where(q == 0, 0, jnp.sqrt(jnp.where(q == 0, 1, q))), factor)
 
 
-@jax.jit
 def _factor(q: jax.Array) -> jax.Array:
     """1 where the sum of squares `q` is in range, else what elements have to be multiplied by."""
     low, plain, high = _windows(q.dtype)
@@ -155,7 +122,3 @@ def _windows(dtype: Any) -> np.ndarray:
     """For float32 2^-80, 1, 2^90: squares of the largest and the least number are then normal."""
     most = jnp.finfo(dtype).maxexp
     return np.asarray([2.0 ** -(most * 5 // 8), 1.0, 2.0 ** (most * 45 // 64)], dtype)
-
-
-def _dtype(*leaves: Any) -> jnp.dtype:
-    return dtypes.real(dtypes.working(*map(dtypes.of, leaves)))

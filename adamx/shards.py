@@ -19,7 +19,7 @@ def names(axis_name: AxisName | None) -> tuple[str, ...]:
     """The axis names as a tuple, empty for None."""
     if axis_name is None:
         return ()
-    return tuple(axis_name) if isinstance(axis_name, tuple | list) else (axis_name,)
+    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
 
 
 def pieces(x: jax.Array, axis_name: AxisName | None) -> int:

@@ -507,7 +507,7 @@ def test_codes_do_not_depend_on_restarts_nor_on_the_company_of_other_leaves():
 def test_noise_is_uniform_and_its_streams_differ():
     streams = np.stack(
         [
-            np.asarray(noise.bits(noise.key(seed, count, leaf), (1 << 14,)))
+            np.asarray(noise.bits(noise.keys(seed, count, leaf), (1 << 14,)))
             for seed, count, leaf in itertools.product((0, 1), (0, 1), (7, 8))
         ]
     )

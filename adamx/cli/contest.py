@@ -101,7 +101,7 @@ def _jitted_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Cal
 
     def call() -> None:
         nonlocal params, state
-        params, state = jax.block_until_ready(step(grads, state, params))
+        params, state = jax.block_until_ready(step(params, state, grads))
 
     return call
 

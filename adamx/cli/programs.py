@@ -14,15 +14,19 @@ Build = Callable[[], optax.GradientTransformation]
 
 
 def step_of(opt: optax.GradientTransformation) -> Any:
-    """A fresh jitted step (update and apply) that owns its parameters and state."""
+    """A fresh jitted step (update and apply) that owns its parameters and state.
+
+    JAX pairs donated arguments with results in order: parameters and state are returned in the
+    order in which they came, or each would be written over another's buffer, by way of a copy.
+    """
 
     def step(
-        grads: optax.Updates, state: optax.OptState, params: optax.Params
+        params: optax.Params, state: optax.OptState, grads: optax.Updates
     ) -> tuple[optax.Params, optax.OptState]:
         updates, state = opt.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    return jax.jit(step, donate_argnums=(1, 2))
+    return jax.jit(step, donate_argnums=(0, 1))
 
 
 def one_off_costs(build: Build, shapes: Any) -> dict[str, float]:

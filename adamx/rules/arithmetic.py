@@ -4,20 +4,22 @@
 All work on real and complex arrays alike; scalars arrive in the real dtype of the arrays.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
 
-def complement(b: ArrayLike, t: jax.Array) -> jax.Array:
+def complement(b: ArrayLike, t: jax.Array) -> Any:
     """`1 - b` in the dtype of `t`, subtracted in double precision where `b` is a Python number.
 
     A rate that has become 1 by being cast to half precision (0.999 in bfloat16) is taken for the
     last number before 1: a plain average of all gradients, instead of 0 / 0.
     """
     if isinstance(b, int | float):
-        return jnp.asarray(1.0 - b, t.dtype)
+        return t.dtype.type(1.0 - b)
     return jnp.clip(1 - jnp.asarray(b, t.dtype), _last_gap(t), 1)
 
 

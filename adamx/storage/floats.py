@@ -16,7 +16,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from adamx import dtypes, noise
 from adamx.rules.rule import Kind
-from adamx.storage.storage import Arrays, Key
+from adamx.storage.storage import Arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,20 +44,23 @@ class Floats:
     def decode(self, arrays: Arrays, kinds: Mapping[str, Kind]) -> Arrays:
         return {k: _real_unless_signed(dtypes.widen(a), kinds[k]) for k, a in arrays.items()}
 
-    def encode(self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: Key) -> Arrays:
+    def encode(
+        self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: jax.Array
+    ) -> Arrays:
         return {
-            k: stochastic(m, noise.bits((key[0] + jnp.uint32(i), key[1]), m.shape))
+            k: stochastic(m, noise.bits(key, m.shape, draw=i))
             if kinds[k] != "signed" and old[k].dtype == jnp.bfloat16
             else dtypes.cast(m, old[k].dtype)
             for i, (k, m) in enumerate(moments.items())
         }
 
-    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jax.Array) -> str:
+    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jnp.dtype) -> str:
         for name, array in arrays.items():
             if array.dtype != (want := self._dtype(kinds[name], array.dtype)):
                 return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
-            if kinds[name] == "signed" and jnp.iscomplexobj(gradient) > jnp.iscomplexobj(array):
-                return f"gradient is {gradient.dtype}, the state's `{name}` only {array.dtype}"
+            complex_gradient = jnp.issubdtype(gradient, jnp.complexfloating)
+            if kinds[name] == "signed" and complex_gradient > jnp.iscomplexobj(array):
+                return f"gradient is {gradient}, the state's `{name}` only {array.dtype}"
         return ""
 
     def _dtype(self, kind: Kind, leaf: jnp.dtype) -> jnp.dtype:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from adamx.rules.rule import Kind
 
-Key = tuple[jax.Array, jax.Array]
 Arrays = dict[str, jax.Array]
 
 
@@ -39,11 +39,13 @@ class Storage(Protocol):
         """The moments, in at least float32."""
         ...
 
-    def encode(self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: Key) -> Arrays:
-        """The arrays that hold `moments`, in the dtypes and shapes of `old`."""
+    def encode(
+        self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: jax.Array
+    ) -> Arrays:
+        """The arrays that hold `moments`, in the dtypes and shapes of `old`; `key` is for noise."""
         ...
 
-    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jax.Array) -> str:
+    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jnp.dtype) -> str:
         """Why `arrays` are not this storage's for such a gradient, or an empty string."""
         ...
 

@@ -3,8 +3,8 @@
 
 A test does if a name of ours stands in its code, in a helper of its module that it calls, in its
 parameters, or at the end of its name. Parameters may also name an Optax function that builds on
-ours, as `muon` does on `adamw`; the rest of muon's tests are about muon. Links that nearly every
-recipe has, `GENERIC`, do not count there: 10,000 steps of `sgd` would say nothing about Adam.
+ours, as `muon` does on `adamw`; the rest of muon's tests are about muon. Links that stand in any
+recipe, `GENERIC`, do not count there: 10,000 steps of `sgd` would say nothing about Adam.
 """
 
 import inspect
@@ -16,7 +16,9 @@ from typing import Any
 
 from .swap import SHARED
 
-GENERIC = {"scale_by_learning_rate", "add_decayed_weights"} | {n for n in SHARED if "clip" in n}
+GENERIC = {"scale_by_learning_rate", "scale_by_trust_ratio", "add_decayed_weights"} | {
+    name for name in SHARED if "clip" in name
+}
 
 
 def reaches(case: type, name: str) -> bool:

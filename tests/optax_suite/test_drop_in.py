@@ -123,7 +123,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def form(tree: Any) -> Any:
-    """Structure, classes, shapes and dtypes."""
+    """Structure with its classes, shapes and dtypes."""
     return jax.tree.structure(tree), [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
 
@@ -137,9 +137,7 @@ def test_arguments_of_optax_give_the_state_of_optax(theirs, ours, kwargs) -> Non
     state = expected.init(params)
     assert form(found.init(params)) == form(state)
 
-    # A state of Optax's, as from a checkpoint, goes on in ours, with the updates it would have had.
+    # A state of Optax's, as from a checkpoint, goes on in ours and keeps its form.
     with jax.numpy_dtype_promotion("standard"):
-        wanted, after = expected.update(grads, state, params)
-    updates, state = found.update(grads, state, params)
-    assert form(state) == form(after)
-    assert form(updates) == form(wanted)
+        wanted = jax.eval_shape(expected.update, grads, state, params)
+    assert form(jax.eval_shape(found.update, grads, state, params)) == form(wanted)

@@ -37,11 +37,8 @@ def test_within_the_swap_optax_holds_our_functions_only() -> None:
 def test_after_the_swap_optax_is_itself() -> None:
     before = {(id(m), k): id(v) for m in list(sys.modules.values()) for k, v in _own(m)}
 
-    def fail() -> None:
-        with swapped():
-            raise KeyError
-
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError, match="inside"), swapped():
+        raise KeyError("inside")
     assert {(id(m), k): id(v) for m in list(sys.modules.values()) for k, v in _own(m)} == before
     assert _among(_held_by_optax(), OURS) == []
 

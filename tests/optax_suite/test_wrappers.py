@@ -5,6 +5,7 @@ Both run in float64, where Optax's bias correction costs it nothing that is seen
 tests, in `test_theirs.py`, take more recipes through MultiSteps, mechanize and inject_hyperparams.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,8 +76,8 @@ WRAPPERS: dict[str, Callable[[Factory], Any]] = {
 
 RECIPES = {name: SHARED[name] for name in cases.RECIPES}
 
-# All shapes that a state takes: with decay and without, one mean or four, a link with norms.
-KINDS = ("adam", "adamw", "lion", "adan", "lamb")
+# The usual one, the one with most moments, and the one that needs norms of parameters.
+KINDS = ("adamw", "adan", "lamb")
 
 every_recipe = pytest.mark.parametrize(("theirs", "ours"), RECIPES.values(), ids=RECIPES)
 every_kind = pytest.mark.parametrize(
@@ -154,18 +155,16 @@ def test_schedule_free_evaluates_at_the_same_parameters(theirs, ours) -> None:
 @every_recipe
 def test_an_injected_hyperparameter_can_be_read_and_changed(theirs, ours) -> None:
     params, gradients = problem()
+    static = {"clip_value_fn"} & inspect.signature(theirs).parameters.keys()
 
-    def step(make: Factory, rate: float) -> tuple[dict, Any]:
-        opt = optax.inject_hyperparams(make)(RATE)
+    def step(make: Factory) -> Any:
+        opt = optax.inject_hyperparams(make, static_args=static)(RATE)
         state = opt.init(params)
-        injected = dict(state.hyperparams)
-        state.hyperparams["learning_rate"] = jnp.asarray(rate)
-        updates, state = opt.update(gradients[0], state, params)
-        return injected, (updates, state.inner_state)
+        assert float(optax.tree.get(state, "learning_rate")) == RATE
+        state = optax.tree.set(state, learning_rate=jnp.asarray(2 * RATE))
+        return opt.update(gradients[0], state, params)
 
-    (mine, stepped), (other, expected) = step(ours, 2 * RATE), step(theirs, 2 * RATE)
-    assert_same({k: mine[k] for k in other}, other)
-    assert_same(stepped, expected)
+    assert_same(step(ours), step(theirs))
 
 
 @every_recipe

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scaling an array down to a norm, whatever its magnitude and dtype."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adamx.scaled import Scaled
+
+Scale = tuple[jax.Array, jax.Array]  # what to multiply by: a factor, then a gain
+
+
+@jax.jit
+def shrunk(x: jax.Array, norm: Scaled, bound: Any) -> jax.Array:
+    """`x` scaled down to `bound` where its norm is larger, else unchanged."""
+    return times(x, scale_to(norm, bound))
+
+
+@jax.jit
+def scale_to(norm: Scaled, bound: Any) -> Scale:
+    """What to multiply an array by so that its norm is at most `bound`; exactly 1 if it is."""
+    root, factor = norm
+    bound = jnp.asarray(bound).astype(root.dtype)
+    keep = root / factor <= bound
+    gain = bound / jnp.where(keep, 1, root)
+    # Beside inf the finite rest vanishes; a gain of 0 would make the inf itself a NaN.
+    gain = jnp.where(root == jnp.inf, jnp.finfo(root.dtype).tiny, gain)
+    return jnp.where(keep, 1, factor), jnp.where(keep, 1, gain)
+
+
+@jax.jit
+def times(x: jax.Array, scale: Scale) -> jax.Array:
+    """`x` times the factor, then times the gain: their product could underflow."""
+    factor, gain = scale
+    return by_part(lambda part: part.astype(gain.dtype) * factor * gain, x)
+
+
+def by_part(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function` of a real array, or of both parts of a complex one, in the dtype of `x`."""
+    if not jnp.iscomplexobj(x):
+        return function(x).astype(x.dtype)
+    return jax.lax.complex(function(x.real), function(x.imag)).astype(x.dtype)
