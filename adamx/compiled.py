@@ -82,8 +82,8 @@ def _takes_compiling(args: Any) -> bool:
     """Whether there is something to compile: not under a trace, which does so itself, nor where a
     leaf is nothing that JAX can take in, such as the activation functions of an Equinox model given
     as `params`, or a `value_fn` among the extra arguments."""
-    leaves = jax.tree.leaves(args)
-    return not any(isinstance(x, jax.core.Tracer) or not isinstance(x, _ARRAYS) for x in leaves)
+    samples = {type(x): x for x in jax.tree.leaves(args)}.values()  # a few types, many leaves
+    return not any(isinstance(x, jax.core.Tracer) or not isinstance(x, _ARRAYS) for x in samples)
 
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)

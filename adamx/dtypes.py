@@ -38,7 +38,10 @@ def real(dtype: DTypeLike) -> jnp.dtype:
 
 def widen(x: ArrayLike) -> jax.Array:
     """`x` as a strongly typed array of its working dtype."""
-    return jnp.asarray(x).astype(working(of(x)))
+    dtype = working(of(x))
+    if isinstance(x, jax.Array) and x.dtype == dtype and not x.weak_type:
+        return x
+    return jnp.asarray(x).astype(dtype)
 
 
 def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:

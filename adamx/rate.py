@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from adamx import dtypes, hyper
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
 from adamx.landing import nearest
-from adamx.leafwise import leafwise
 
 
 def scale_by_learning_rate(
@@ -57,14 +57,12 @@ def descend(
         rate = hyper.value_at("learning_rate", learning_rate, count, extra)
         if counts:
             state = optax.ScaleByScheduleState(count=optax.safe_increment(count))
-        rate = {"rate": sign * rate}
+        rate = sign * rate
         return jax.tree.map(lambda u: _scaled(u, rate), updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-@leafwise
-def _scaled(update: jax.Array, scalars: dict[str, Any]) -> jax.Array:
+def _scaled(update: jax.Array, rate: Any) -> jax.Array:
     update = dtypes.widen(update)
-    rate = hyper.rounded(scalars["rate"], dtypes.real(update.dtype))
-    return rate.astype(update.dtype) * update
+    return lax.mul(update, hyper.rounded(rate, dtypes.real(update.dtype)).astype(update.dtype))

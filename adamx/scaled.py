@@ -90,6 +90,10 @@ def _group_sum(
 def _sum(x: Any, factor: Any, axis: Axes, axis_name: tuple[str, ...], dtype: Any) -> jax.Array:
     """The sum of squares of `x`, or of `x` times `factor`, times the share of these devices."""
 
+    if factor is not None:
+        # Of a constant x XLA would make (x * x) * (factor * factor), inf * 0.
+        x = lax.optimization_barrier(x)
+
     def squares(part: jax.Array) -> jax.Array:
         part = part.astype(dtype)
         return jnp.square(part if factor is None else part * factor)

@@ -25,14 +25,18 @@ def scale_to(norm: Scaled, bound: Any) -> Scale:
     bound = jnp.asarray(bound).astype(root.dtype)
     keep = root / factor <= bound
     gain = bound / jnp.where(keep, 1, root)
+    tiny = jnp.finfo(root.dtype).tiny
+    # Two steps only where one would underflow: they cost small elements their last bits.
+    once = keep | (factor * gain >= tiny)
+    factor, gain = jnp.where(once, 1, factor), gain * jnp.where(once, factor, 1)
     # Beside inf the finite rest vanishes; a gain of 0 would make the inf itself a NaN.
-    gain = jnp.where(root == jnp.inf, jnp.finfo(root.dtype).tiny, gain)
-    return jnp.where(keep, 1, factor), jnp.where(keep, 1, gain)
+    gain = jnp.where(root == jnp.inf, tiny, gain)
+    return factor, jnp.where(keep, 1, gain)
 
 
 @jax.jit
 def times(x: jax.Array, scale: Scale) -> jax.Array:
-    """`x` times the factor, then times the gain: their product could underflow."""
+    """`x` times the factor, then times the gain."""
     factor, gain = scale
     return by_part(lambda part: part.astype(gain.dtype) * factor * gain, x)
 

@@ -68,9 +68,17 @@ def oracle(name, bound, grads, params=None):
     return [wide(g) * np.minimum(1, limit) for g, limit in zip(grads, limits, strict=True)]
 
 
-def clipped(name, bound, grads, params=None, **options):
+def eager(name, bound, grads, params=None, **options):
     link = LINKS[name](bound, **options)
     return link.update(grads, link.init(grads), grads if params is None else params)[0]
+
+
+compiled = jax.jit(eager, static_argnums=0)
+
+
+def clipped(name, bound, grads, params=None):
+    """With a traced bound, so that the tests that share shapes share a compilation."""
+    return compiled(name, bound, grads, grads if params is None else params)
 
 
 def randoms(dtype, seed=0, scale=1.0):
@@ -105,7 +113,7 @@ def test_ordinary_numbers_come_out_as_from_optax(name, bound):
     grads, params = randoms("float32"), randoms("float32", seed=1)
     theirs = getattr(optax, name)(bound)
     want, state = theirs.update(grads, theirs.init(params), params)
-    close(clipped(name, bound, grads, params), jax.tree.map(np.asarray, want), 1e-6)
+    close(eager(name, bound, grads, params), jax.tree.map(np.asarray, want), 1e-6)
     assert LINKS[name](bound).init(params) == state == optax.EmptyState()
 
 
@@ -150,7 +158,7 @@ def test_optax_returns_zero_where_ours_does_not(name, case):
     assert np.all(np.asarray(clipped(name, 1.0, [g], [g / 4e3])[0]) > 0)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     exponents=st.lists(st.floats(-34, 38), min_size=6, max_size=6),
     bound=st.floats(-20, 20).map(lambda e: 10.0**e),
@@ -197,9 +205,9 @@ def test_the_derivative_is_right_at_any_magnitude_and_in_the_bound(name, size):
     params = np.array([0.5, 1.0, 0.2])
 
     def total(g, b):
-        scale = size if name != "adaptive_grad_clip" else 1.0
         p = [jnp.asarray(params * size, jnp.float32)]
-        link = LINKS[name](b * scale, **({"eps": 0.0} if scale == 1.0 else {}))
+        agc = name == "adaptive_grad_clip"
+        link = LINKS[name](b, eps=0.0) if agc else LINKS[name](b * size)
         return jnp.vdot(jnp.array([1.0, 2.0, -1.0]), link.update([g], link.init(g), p)[0][0] / size)
 
     def reference(g, b):
@@ -221,7 +229,7 @@ def test_the_derivative_is_right_at_any_magnitude_and_in_the_bound(name, size):
 @pytest.mark.parametrize("name", LINKS)
 def test_jit_vmap_scan_and_cond_change_nothing(name):
     link = LINKS[name](0.3)
-    grads, params = randoms("float32"), randoms("float32", seed=1)
+    grads, params = randoms("float32")[:2], randoms("float32", seed=1)[:2]
     want = link.update(grads, optax.EmptyState(), params)[0]
 
     def update(g):
@@ -242,16 +250,16 @@ def test_jit_vmap_scan_and_cond_change_nothing(name):
 )
 @pytest.mark.parametrize("name", LINKS)
 def test_a_bound_may_be_any_kind_of_number_and_never_promotes(name, kind):
-    grads, params = randoms("bfloat16", scale=9.0), randoms("float32", seed=1)
-    want = clipped(name, 2.0, grads, params)
+    grads, params = randoms("bfloat16", scale=9.0)[:2], randoms("float32", seed=1)[:2]
+    want = eager(name, 2.0, grads, params)
     casts = {"float": float, "numpy": np.float64, "array": jnp.asarray, "int": int}
     if kind == "override":
         link = LINKS[name](77.0)
         got = link.update(grads, optax.EmptyState(), params, **{BOUNDS[name]: 2.0, "other": 1})[0]
     elif kind == "traced":
-        got = jax.jit(lambda b: clipped(name, b, grads, params))(2.0)
+        got = jax.jit(lambda b: eager(name, b, grads, params))(2.0)
     else:
-        got = clipped(name, casts.get(kind, jnp.float16)(2.0), grads, params)
+        got = eager(name, casts.get(kind, jnp.float16)(2.0), grads, params)
     assert {x.dtype for x in got} == {jnp.dtype("bfloat16")}
     assert not any(x.aval.weak_type for x in got)
     jax.tree.map(np.testing.assert_array_equal, got, want)
@@ -261,30 +269,30 @@ def test_weak_types_do_not_leak():
     for name in LINKS:
         weak = jnp.asarray(2.0)
         assert weak.aval.weak_type
-        out = clipped(name, 0.5, {"a": weak, "b": 3.0}, {"a": weak, "b": 3.0})
+        out = eager(name, 0.5, {"a": weak, "b": 3.0}, {"a": weak, "b": 3.0})
         assert not any(x.aval.weak_type for x in jax.tree.leaves(out))
 
 
 @pytest.mark.parametrize("name", LINKS)
 def test_one_compilation_serves_all_values_of_a_bound(name):
-    grads, traces = randoms("float32"), []
+    grads, traces = randoms("float32")[:2], []
 
     @jax.jit
     def update(bound):
         traces.append(1)
-        return clipped(name, bound, grads)
+        return eager(name, bound, grads)
 
     close(update(0.5), oracle(name, 0.5, grads, grads))
     close(update(0.25), oracle(name, 0.25, grads, grads))
     assert len(traces) == 1
-    both = jax.vmap(lambda b: clipped(name, b, grads))(jnp.array([0.5, 0.25]))
+    both = jax.vmap(lambda b: eager(name, b, grads))(jnp.array([0.5, 0.25]))
     close([x[1] for x in both], oracle(name, 0.25, grads, grads))
 
 
 @pytest.mark.parametrize("name", LINKS)
 def test_a_schedule_is_counted_in_optaxs_state_and_one_call_may_override_it(name):
-    link = LINKS[name](lambda count: 1.0 / (1 + count))
-    grads = randoms("float32", scale=9.0)
+    link = LINKS[name](lambda count: 1.0 / (1.0 + count.astype(jnp.float32)))
+    grads = randoms("float32", scale=9.0)[:2]
     state = link.init(grads)
     assert type(state) is optax.ScaleByScheduleState
     for step in range(3):
@@ -311,14 +319,14 @@ def test_every_kind_of_tree_comes_back_in_its_form(name):
         "complex": jnp.array([3 + 4j], jnp.complex64),
         "masked": optax.MaskedNode(),
     }
-    got = clipped(name, 0.5, tree)
+    got = eager(name, 0.5, tree)
     assert jax.tree.structure(got) == jax.tree.structure(tree)
     assert [jnp.shape(x) for x in jax.tree.leaves(got)] == [
         jnp.shape(x) for x in jax.tree.leaves(tree)
     ]
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(got))
-    for nothing in ({}, None, (), [None]):
-        assert clipped(name, 0.5, nothing) == nothing
+    for nothing in ({}, (), [None]):
+        assert eager(name, 0.5, nothing) == nothing
 
 
 def test_a_global_norm_with_a_float64_leaf_is_float64():
@@ -332,7 +340,7 @@ def test_a_global_norm_with_a_float64_leaf_is_float64():
 def test_agc_takes_its_norms_along_the_axes_that_it_is_given():
     g, p = randoms("float32")[2], randoms("float32", seed=1)[2]
     for axis in (-1, 1, (0, 2), (-1, 0), ()):
-        got = clipped("adaptive_grad_clip", 0.1, [g], [p], axis=axis)[0]
+        got = eager("adaptive_grad_clip", 0.1, [g], [p], axis=axis)[0]
         limit = 0.1 * np.maximum(norm(p, axis), 1e-3) / norm(g, axis)
         close(got, wide(g) * np.minimum(1, limit))
 
@@ -344,7 +352,7 @@ def test_agc_treats_a_vector_of_any_rank_as_one_unit():
 
 def test_parameters_that_are_zero_can_still_move():
     g = jnp.array([3.0, 4.0])
-    got = clipped("adaptive_grad_clip", 0.5, g, jnp.zeros(2), eps=0.1)
+    got = eager("adaptive_grad_clip", 0.5, g, jnp.zeros(2), eps=0.1)
     close(got, np.array([0.03, 0.04]))
 
 
@@ -437,7 +445,7 @@ def test_a_wrong_bound_is_refused_by_its_name(name, value, error, rule):
 @pytest.mark.parametrize("name", LINKS)
 def test_bounds_beyond_float32_never_clip(name):
     for bound in (float("inf"), 1e50, 10**60):
-        np.testing.assert_array_equal(clipped(name, bound, jnp.ones(2)), np.ones(2))
+        np.testing.assert_array_equal(eager(name, bound, jnp.ones(2)), np.ones(2))
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -447,7 +455,7 @@ def test_bounds_beyond_float32_never_clip(name):
 def test_a_leaf_that_is_not_floating_point_is_refused_by_its_path(name, leaf, kind):
     grads = {"params": {"dense": {"bias": jnp.ones(2), "kernel": leaf}}}
     with pytest.raises(TypeError, match=rf"params/dense/kernel: gradient is {kind}, .*float"):
-        clipped(name, 1.0, grads)
+        eager(name, 1.0, grads)
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -466,16 +474,16 @@ def test_agc_says_what_it_lacks():
         link.update(grads, state)
     with pytest.raises(ValueError, match=r"dense/kernel: gradient has shape \(2, 3\), parameter"):
         link.update(grads, state, {"dense": {"kernel": jnp.ones((3, 2))}})
-    with pytest.raises(ValueError, match="adaptive_grad_clip: dense/kernel: the gradient has"):
+    with pytest.raises(ValueError, match="adaptive_grad_clip: dense/bias: params has this leaf, the"):
         link.update(grads, state, {"dense": {"bias": jnp.ones(3)}})
     with pytest.raises(TypeError, match="dense/kernel: parameter is int32"):
         link.update(grads, state, {"dense": {"kernel": jnp.ones((2, 3), jnp.int32)}})
     with pytest.raises(ValueError, match=r"deep: `axis` must be given from rank 6 on.*\(2, 2, 2"):
-        clipped("adaptive_grad_clip", 0.1, {"deep": jnp.ones((2,) * 6)})
+        eager("adaptive_grad_clip", 0.1, {"deep": jnp.ones((2,) * 6)})
     with pytest.raises(ValueError, match=r"bias: `axis` \(0, 1\) does not fit .* \(3,\)"):
-        clipped("adaptive_grad_clip", 0.1, {"bias": jnp.ones(3)}, axis=(0, 1))
+        eager("adaptive_grad_clip", 0.1, {"bias": jnp.ones(3)}, axis=(0, 1))
     with pytest.raises(ValueError, match=r"w: `axis` \(0, -2\) does not fit .* \(3, 4\)"):
-        clipped("adaptive_grad_clip", 0.1, {"w": jnp.ones((3, 4))}, axis=(0, -2))
+        eager("adaptive_grad_clip", 0.1, {"w": jnp.ones((3, 4))}, axis=(0, -2))
     with pytest.raises(TypeError, match=r"`axis` must be None, an int or a tuple of ints, got 1.5"):
         adaptive_grad_clip(0.1, axis=1.5)
     with pytest.raises(ValueError, match="`eps` must be >= 0, got -1.0"):
