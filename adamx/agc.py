@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import scaled
+from adamx import scaled, shards
 from adamx.bounded import bounded
 from adamx.hyper import Hyper
 from adamx.scaled import Axes, Scaled
@@ -62,7 +62,10 @@ def adaptive_grad_clip(
         raise TypeError(f"`axis` must be None, an int or a tuple of ints, got {axis!r}")
 
     def rule(leaves: list, params: list, names: list, clipping: Any, eps: Any) -> list:
-        units = [_unit_axes(name, g, axes) for name, g in zip(names, leaves, strict=True)]
+        units = [
+            _unit_axes(name, g, axes, is_shard=shards.pieces(g, axis_name) > 1)
+            for name, g in zip(names, leaves, strict=True)
+        ]
         norms = scaled.leaf_norms(leaves + params, axis_name, units + units)
         rows = zip(leaves, norms[: len(leaves)], norms[len(leaves) :], strict=True)
         return [_clipped(g, g_norm, p_norm, clipping, eps) for g, g_norm, p_norm in rows]
@@ -79,7 +82,7 @@ def _clipped(g: Any, g_norm: Scaled, p_norm: Scaled, clipping: Any, eps: Any) ->
     return shrunk(g, g_norm, bound)
 
 
-def _unit_axes(name: str, g: Any, axes: Axes) -> tuple[int, ...]:
+def _unit_axes(name: str, g: Any, axes: Axes, *, is_shard: bool) -> tuple[int, ...]:
     """The axes along which a unit's norm sums; Optax's convention by default."""
     shape, rank = jnp.shape(g), jnp.ndim(g)
     if axes is not None:
@@ -87,6 +90,11 @@ def _unit_axes(name: str, g: Any, axes: Axes) -> tuple[int, ...]:
             raise ValueError(f"{name}: `axis` {axes} does not fit a gradient of shape {shape}")
         return tuple(a % rank for a in axes)
     if sum(n != 1 for n in shape) <= 1:
+        if is_shard and rank > 1:
+            raise ValueError(
+                f"{name}: `axis` must be given, as a shard of shape {shape} does not tell whether "
+                "its array is one unit"
+            )
         return tuple(range(rank))
     if rank > 5:
         raise ValueError(

@@ -41,8 +41,8 @@ def step(
       >>> state = opt.init(params)
       >>> for _ in range(3):
       ...     params, state = adamx.step(opt, 2 * params, state, params)
-      >>> print(params)
-      [0.701586]
+      >>> print(f"{params[0]:.6f}")
+      0.701586
     """
     args = (grads, state, params, extra)
     return _compiled_step(opt, *args) if _takes_compiling(args) else _step(opt, *args)

@@ -11,8 +11,8 @@ Example:
   >>> opt = optax.chain(optax.clip(1.0), adamx.scale_by_adam(), optax.scale(-0.1))
   >>> params = jnp.array([1.0])
   >>> updates, state = opt.update(jnp.array([5.0]), opt.init(params), params)
-  >>> print(updates)
-  [-0.1]
+  >>> print(f"{updates[0]:.6f}")
+  -0.100000
 """
 
 from collections.abc import Callable

@@ -182,11 +182,14 @@ def test_what_is_not_finite_stays_visible(name):
             g = [jnp.asarray([bad, 1.0], dtype), *rest]
             got = clipped(name, 0.5, g, jax.tree.map(jnp.ones_like, g))
             assert got[0][0] == bad
-            assert not np.isnan(got[0]).any() and np.isfinite(got[1]).all()
+            assert not np.isnan(got[0]).any()
+            assert np.isfinite(got[1]).all()
     got = clipped(name, 0.5, [jnp.array([np.nan, np.inf]), *rest])
-    assert np.isnan(got[0][0]) and not np.isfinite(got[0][1])
+    assert np.isnan(got[0][0])
+    assert not np.isfinite(got[0][1])
     z = clipped(name, 0.5, jnp.array([complex(1.0, np.inf)]), jnp.ones(1, jnp.complex64))
-    assert z.imag == np.inf and np.isfinite(z.real)
+    assert z.imag == np.inf
+    assert np.isfinite(z.real)
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -250,7 +253,7 @@ def test_jit_vmap_scan_and_cond_change_nothing(name):
 )
 @pytest.mark.parametrize("name", LINKS)
 def test_a_bound_may_be_any_kind_of_number_and_never_promotes(name, kind):
-    grads, params = randoms("bfloat16", scale=9.0)[:2], randoms("float32", seed=1)[:2]
+    grads, params = randoms("bfloat16", scale=9.0)[:1], randoms("float32", seed=1)[:1]
     want = eager(name, 2.0, grads, params)
     casts = {"float": float, "numpy": np.float64, "array": jnp.asarray, "int": int}
     if kind == "override":
@@ -300,7 +303,8 @@ def test_a_schedule_is_counted_in_optaxs_state_and_one_call_may_override_it(name
         close(got, oracle(name, 1.0 / (1 + step), grads, grads))
     got, state = jax.jit(link.update)(grads, state, grads, **{BOUNDS[name]: 0.7})
     close(got, oracle(name, 0.7, grads, grads))
-    assert state.count == 4 and state.count.dtype == jnp.int32
+    assert state.count == 4
+    assert state.count.dtype == jnp.int32
 
 
 class Pair(NamedTuple):
@@ -474,7 +478,9 @@ def test_agc_says_what_it_lacks():
         link.update(grads, state)
     with pytest.raises(ValueError, match=r"dense/kernel: gradient has shape \(2, 3\), parameter"):
         link.update(grads, state, {"dense": {"kernel": jnp.ones((3, 2))}})
-    with pytest.raises(ValueError, match="adaptive_grad_clip: dense/bias: params has this leaf, the"):
+    with pytest.raises(
+        ValueError, match="adaptive_grad_clip: dense/bias: params has this leaf, the"
+    ):
         link.update(grads, state, {"dense": {"bias": jnp.ones(3)}})
     with pytest.raises(TypeError, match="dense/kernel: parameter is int32"):
         link.update(grads, state, {"dense": {"kernel": jnp.ones((2, 3), jnp.int32)}})
@@ -486,5 +492,5 @@ def test_agc_says_what_it_lacks():
         eager("adaptive_grad_clip", 0.1, {"w": jnp.ones((3, 4))}, axis=(0, -2))
     with pytest.raises(TypeError, match=r"`axis` must be None, an int or a tuple of ints, got 1.5"):
         adaptive_grad_clip(0.1, axis=1.5)
-    with pytest.raises(ValueError, match="`eps` must be >= 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"`eps` must be >= 0, got -1\.0"):
         adaptive_grad_clip(0.1, -1.0)

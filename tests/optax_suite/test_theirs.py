@@ -3,7 +3,8 @@
 
 Their modules are imported under the swap, as their tables of cases hold functions, and each of
 their tests runs under it. Their other settings are theirs, too: standard promotion, warnings
-that pass. All of that ends with the test.
+that pass. All of that ends with the test. They need flax and scikit-learn beside what JAX and
+Optax bring.
 """
 
 import contextlib
@@ -70,7 +71,8 @@ def _modules() -> Iterator[ModuleType]:
         dotted = ".".join(path.relative_to(package.parent).with_suffix("").parts)
         with _their_settings(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield importlib.import_module(dotted)
+            module = importlib.import_module(dotted)
+        yield module
 
 
 def _tests(theirs: type, case: str) -> Iterator[tuple[str, Any]]:
@@ -82,6 +84,8 @@ def _tests(theirs: type, case: str) -> Iterator[tuple[str, Any]]:
         full = f"{case}.{title}"
         if not reach.reaches(theirs, name) or any(re.search(p, full) for p in LEFT_OUT):
             continue
+        if full in _TITLES:
+            raise ValueError(f"two tests are called {full}")
         _TITLES.add(full)
         deviation = DEVIATIONS.get(full)
         yield title, test if deviation is None else _must_fail(test, deviation)

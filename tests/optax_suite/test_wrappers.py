@@ -182,7 +182,7 @@ def test_nothing_more_is_injected_than_in_optax(theirs, ours) -> None:
     assert_same(mine, other)
 
 
-@every_recipe
+@every_kind
 @pytest.mark.parametrize("gradient", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("parameter", ["float32", "float16", "bfloat16"])
 def test_multi_steps_keeps_the_dtypes_of_updates_and_parameters(
