@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from adamx import hyper
 
@@ -83,7 +84,7 @@ def _takes_compiling(args: Any) -> bool:
     leaf is nothing that JAX can take in, such as the activation functions of an Equinox model given
     as `params`, or a `value_fn` among the extra arguments."""
     samples = {type(x): x for x in jax.tree.leaves(args)}.values()  # a few types, many leaves
-    return not any(isinstance(x, jax.core.Tracer) or not isinstance(x, _ARRAYS) for x in samples)
+    return not any(isinstance(x, Tracer) or not isinstance(x, _ARRAYS) for x in samples)
 
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)

@@ -82,7 +82,7 @@ def exact(value: ArrayLike, dtype: jnp.dtype) -> float | jax.Array:
     return float(value) if isinstance(value, int | float) else jnp.asarray(value).astype(dtype)
 
 
-def rounded(value: ArrayLike, dtype: jnp.dtype) -> np.generic | jax.Array:
+def rounded(value: ArrayLike, dtype: jnp.dtype) -> Any:
     """A scalar of `dtype`; what is known now is NumPy's, and costs a trace nothing."""
     if isinstance(value, int | float | np.generic):
         return np.dtype(dtype).type(value)
