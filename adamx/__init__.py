@@ -2,7 +2,7 @@
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
 from adamx import decay, rules, storage
-from adamx.clip import (
+from adamx.clipping import (
     adaptive_grad_clip,
     clip,
     clip_by_block_rms,

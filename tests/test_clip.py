@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from adamx.clip import (
+from adamx.clipping import (
     adaptive_grad_clip,
     clip,
     clip_by_block_rms,

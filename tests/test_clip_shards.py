@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adamx import norms
-from adamx.clip import (
+from adamx.clipping import (
     adaptive_grad_clip,
     clip_by_block_rms,
     clip_by_global_norm,

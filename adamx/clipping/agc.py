@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import scaled, shards
-from adamx.bounded import bounded
+from adamx.clipping.bounded import bounded
+from adamx.clipping.shrink import shrunk
 from adamx.hyper import Hyper
-from adamx.scaled import Axes, Scaled
-from adamx.shards import AxisName
-from adamx.shrink import shrunk
+from adamx.norms import scaled, shards
+from adamx.norms.scaled import Axes, Scaled
+from adamx.norms.shards import AxisName
 
 
 def adaptive_grad_clip(
@@ -42,7 +42,7 @@ def adaptive_grad_clip(
       axis: the axes of a norm in place of the convention, the same for every leaf. Mask with
         `optax.masked` or `optax.partition` where leaves differ.
       axis_name: the mapped axes that cut the axes of a norm, in gradients and parameters alike
-        (see `adamx.shards`). Where shards only part units from each other, leave it out.
+        (see `adamx.norms.shards`). Where shards only part units from each other, leave it out.
 
     Returns:
       A transformation; its `update` needs the parameters.

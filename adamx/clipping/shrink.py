@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adamx.scaled import Scaled
+from adamx.norms.scaled import Scaled
 
 Scale = tuple[jax.Array, jax.Array]  # what to multiply by: a factor, then a gain
 

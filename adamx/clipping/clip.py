@@ -15,13 +15,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import scaled, shards
-from adamx.agc import adaptive_grad_clip as adaptive_grad_clip
-from adamx.bounded import bounded
+from adamx.clipping.bounded import bounded
+from adamx.clipping.shrink import by_part, scale_to, shrunk, times
 from adamx.dtypes import of, real, working
 from adamx.hyper import Hyper
-from adamx.shards import AxisName
-from adamx.shrink import by_part, scale_to, shrunk, times
+from adamx.norms import scaled, shards
+from adamx.norms.shards import AxisName
 
 
 def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:

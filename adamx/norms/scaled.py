@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from adamx import dtypes, shards
-from adamx.shards import AxisName
+from adamx import dtypes
+from adamx.norms import shards
+from adamx.norms.shards import AxisName
 
 Axes = tuple[int, ...] | None
 

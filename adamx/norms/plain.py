@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adamx import scaled, shards
-from adamx.shards import AxisName
+from adamx.norms import scaled, shards
+from adamx.norms.shards import AxisName
 
 
 def leaf_norm(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:

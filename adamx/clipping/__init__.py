@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gradient clipping that no magnitude breaks, over shards too."""
+
+from adamx.clipping.agc import adaptive_grad_clip
+from adamx.clipping.clip import clip, clip_by_block_rms, clip_by_global_norm, clip_by_leaf_norm
+
+__all__ = [
+    "adaptive_grad_clip",
+    "clip",
+    "clip_by_block_rms",
+    "clip_by_global_norm",
+    "clip_by_leaf_norm",
+]
