@@ -27,6 +27,7 @@ from adamx.compiled import compiled
 from adamx.hyper import Hyper
 from adamx.landing import nearest
 from adamx.leafwise import leafwise
+from adamx.shared import shared
 
 Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
 
@@ -103,6 +104,7 @@ def _with_the_step(p: jax.Array, u: jax.Array) -> jax.Array:
     return jnp.where(agreement >= 0, p, jnp.zeros_like(p))
 
 
+@shared("weight_decay")
 def add_decayed_weights(
     weight_decay: Hyper | Decay = 0.0, mask: Mask | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -166,7 +168,11 @@ def pull(
             weight = weight * (rate / peak)
         sign = -1 if decay.place == "after" else 1
         scalars = {"weight": sign * weight}
-        return jax.tree.map(lambda u, p: leaf((u, p), scalars), updates, params), state
+
+        def pulled(u: Any, p: Any) -> Any:
+            return None if u is None else leaf((u, p), scalars)
+
+        return jax.tree.map(pulled, updates, params, is_leaf=lambda x: x is None), state
 
     @leafwise
     def leaf(arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any]) -> jax.Array:
@@ -187,7 +193,7 @@ _CountState: Any = type(optax.add_decayed_weights(lambda count: 0.0).init({}))
 
 
 def _check(decay: Decay, mask: Mask | None, learning_rate: Hyper | None) -> None:
-    hyper.check(weight_decay=decay.strength, peak=decay.peak)
+    hyper.check(strength=decay.strength, peak=decay.peak)
     if decay.relative and learning_rate is None:
         raise ValueError(
             "this decay follows the learning rate: give it to a recipe's `weight_decay`"

@@ -23,8 +23,24 @@ _RANGES: dict[str, tuple[float, float]] = {
     "b2": (0.0, 1.0),
     "b3": (0.0, 1.0),
     "learning_rate": (-math.inf, math.inf),
+    "strength": (-math.inf, math.inf),
     "threshold": (-math.inf, math.inf),
 }
+
+# What the `update` of a recipe takes as overrides for one call, as far as its rule has it.
+NAMES = (
+    "learning_rate",
+    "weight_decay",
+    "b1",
+    "b2",
+    "b3",
+    "eps",
+    "eps_root",
+    "threshold",
+    "momentum_decay",
+    "smooth_beta",
+    "difference_weight",
+)
 
 
 def check(**hyper: Hyper | None) -> None:

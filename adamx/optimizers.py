@@ -31,7 +31,7 @@ import jax
 import optax
 from jax.typing import DTypeLike
 
-from adamx import decay, rules
+from adamx import decay, hyper, rules
 from adamx.compiled import compiled
 from adamx.decay import Decay, Mask
 from adamx.hyper import Hyper
@@ -41,14 +41,16 @@ from adamx.rate import descend
 from adamx.rules.adam import EpsMode
 from adamx.rules.adopt import fourth_root
 from adamx.rules.rule import Rule
+from adamx.shared import shared
 from adamx.storage import StorageLike, choose
 from adamx.trust import trust_ratio
 
 Optimizer = optax.GradientTransformationExtraArgs
 
 
+@shared(*hyper.NAMES)
 def adam(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -85,8 +87,9 @@ def adam(
     return _recipe("adam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def adamw(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -125,8 +128,9 @@ def adamw(
     return _recipe("adamw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def nadam(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -164,8 +168,9 @@ def nadam(
     return _recipe("nadam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def nadamw(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -192,8 +197,9 @@ def nadamw(
     return _recipe("nadamw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def amsgrad(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -240,8 +246,9 @@ def amsgrad(
     return _recipe("amsgrad", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def adamax(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -268,8 +275,9 @@ def adamax(
     return _recipe("adamax", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def adamaxw(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -290,8 +298,9 @@ def adamaxw(
     return _recipe("adamaxw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def radam(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-8,
@@ -327,8 +336,9 @@ def radam(
     return _recipe("radam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def adabelief(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-16,
@@ -359,8 +369,9 @@ def adabelief(
     )
 
 
+@shared(*hyper.NAMES)
 def yogi(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-3,
@@ -388,8 +399,9 @@ def yogi(
     return _recipe("yogi", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def lion(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.99,
     mu_dtype: DTypeLike | None = None,
@@ -397,7 +409,7 @@ def lion(
     mask: Mask | None = None,
     *,
     mode: Literal["hard", "smooth", "refined"] = "hard",
-    smooth_beta: Hyper = 1.0,
+    smooth_beta: Hyper | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
     r"""Lion: the sign of the gradient seen through its momentum.
@@ -409,7 +421,7 @@ def lion(
 
     Args (beside the shared ones):
       mode: `"smooth"` for a tanh, `"refined"` for a clipped identity in the sign's place.
-      smooth_beta: the steepness of the tanh.
+      smooth_beta: the steepness of the tanh; None for 1.
 
     Example:
       >>> import adamx
@@ -419,12 +431,13 @@ def lion(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023.
     """
-    rule = rules.lion(b1, b2, mode=mode, smooth_beta=smooth_beta)
+    rule = rules.lion(b1, b2, mode=mode, smooth_beta=1.0 if smooth_beta is None else smooth_beta)
     return _recipe("lion", rule, learning_rate, storage, mu_dtype, None, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def lamb(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-6,
@@ -469,8 +482,9 @@ def lamb(
     )
 
 
+@shared(*hyper.NAMES)
 def adan(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.98,
     b2: Hyper = 0.92,
     b3: Hyper = 0.99,
@@ -504,8 +518,9 @@ def adan(
     return _recipe("adan", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
 
 
+@shared(*hyper.NAMES)
 def adopt(
-    learning_rate: Hyper | None,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     b2: Hyper = 0.9999,
     eps: Hyper = 1e-6,
@@ -564,6 +579,7 @@ def _recipe(
     }
     if weight_decay is not None:
         chosen = decay.as_decay(weight_decay)
+        hyper.check(weight_decay=chosen.strength)
         parts[chosen.place] = [decay.pull(chosen, mask, learning_rate)]
     links = [
         *parts["before"],

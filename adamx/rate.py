@@ -12,8 +12,10 @@ from adamx import dtypes, hyper
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
 from adamx.landing import nearest
+from adamx.shared import shared
 
 
+@shared("learning_rate")
 def scale_by_learning_rate(
     learning_rate: Hyper | None = None, *, flip_sign: bool = True
 ) -> optax.GradientTransformationExtraArgs:

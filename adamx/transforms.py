@@ -22,7 +22,7 @@ import jax
 import optax
 from jax.typing import DTypeLike
 
-from adamx import rules
+from adamx import hyper, rules
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
 from adamx.landing import nearest
@@ -30,11 +30,13 @@ from adamx.lift import scale_by
 from adamx.rules.adam import EpsMode
 from adamx.rules.adopt import fourth_root
 from adamx.rules.rule import Rule
+from adamx.shared import shared
 from adamx.storage import StorageLike, choose
 
 Transform = optax.GradientTransformationExtraArgs
 
 
+@shared(*hyper.NAMES)
 def scale_by_adam(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
@@ -55,6 +57,7 @@ def scale_by_adam(
     return _alone(rule, storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_amsgrad(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
@@ -83,6 +86,7 @@ def scale_by_amsgrad(
     return _alone(rule, storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_adamax(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
@@ -96,6 +100,7 @@ def scale_by_adamax(
     return _alone(rules.adamax(b1, b2, eps), storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_radam(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
@@ -114,6 +119,7 @@ def scale_by_radam(
     return _alone(rule, storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_belief(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
@@ -130,6 +136,7 @@ def scale_by_belief(
     return _alone(rule, storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_yogi(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
@@ -146,6 +153,7 @@ def scale_by_yogi(
     return _alone(rule, storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_lion(
     b1: Hyper = 0.9,
     b2: Hyper = 0.99,
@@ -159,6 +167,7 @@ def scale_by_lion(
     return _alone(rules.lion(b1, b2, mode=mode, smooth_beta=smooth_beta), storage, mu_dtype, None)
 
 
+@shared(*hyper.NAMES)
 def scale_by_adan(
     b1: Hyper = 0.98,
     b2: Hyper = 0.92,
@@ -176,6 +185,7 @@ def scale_by_adan(
     return _alone(rule, storage, mu_dtype, nu_dtype)
 
 
+@shared(*hyper.NAMES)
 def scale_by_adopt(
     b1: Hyper = 0.9,
     b2: Hyper = 0.9999,

@@ -86,3 +86,37 @@ def test_donation_works():
     for _ in range(3):
         params, state = step(params, state)
     assert np.isfinite(params["gain"])
+
+
+@pytest.mark.parametrize("make", [adamx.adamw, adamx.scale_by_adam, adamx.clip_by_global_norm])
+def test_inject_hyperparams_compiles_nothing_after_its_first_eager_step(make, caplog):
+    kwargs = {"max_norm": 1.0} if make is adamx.clip_by_global_norm else {}
+    kwargs |= {"learning_rate": 0.1} if make is adamx.adamw else {}
+    opt, params = optax.inject_hyperparams(make)(**kwargs), cases.params()
+    state = opt.init(params)
+    for _ in range(2):
+        _, state = opt.update(params, state, params)
+    with jax.log_compiles():
+        _, state = opt.update(params, state, params)
+    assert not [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+
+
+def test_a_recipe_built_twice_compiles_once(caplog):
+    params = cases.params()
+    adamx.adamw(0.25).update(params, adamx.adamw(0.25).init(params), params)
+    with jax.log_compiles():
+        adamx.adamw(0.25).update(params, adamx.adamw(0.25).init(params), params)
+    assert not [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+
+
+def test_numbers_and_flags_that_are_equal_but_not_the_same_are_told_apart():
+    adamx.adam(0.1, b1=0.0)
+    with pytest.raises(TypeError, match="`b1` must be a number"):
+        adamx.adam(0.1, b1=False)
+
+
+def test_an_array_for_a_learning_rate_is_its_own_peak():
+    params = jnp.ones(2)
+    decayed = adamx.adamw(jnp.float32(0.02), weight_decay=adamx.decay.scheduled(0.1))
+    updates, _ = decayed.update(jnp.zeros(2), decayed.init(params), params)
+    np.testing.assert_allclose(updates, [-0.1, -0.1])

@@ -13,8 +13,10 @@ from adamx.hyper import Hyper
 from adamx.norms import scaled, shards
 from adamx.norms.scaled import Axes, Scaled
 from adamx.norms.shards import AxisName
+from adamx.shared import shared
 
 
+@shared("clipping")
 def adaptive_grad_clip(
     clipping: Hyper,
     eps: Hyper = 1e-3,

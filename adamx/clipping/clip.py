@@ -21,8 +21,10 @@ from adamx.dtypes import of, real, working
 from adamx.hyper import Hyper
 from adamx.norms import scaled, shards
 from adamx.norms.shards import AxisName
+from adamx.shared import shared
 
 
+@shared("max_delta")
 def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
     r"""Clips each element, or each part of a complex one, to [-max_delta, max_delta].
 
@@ -46,6 +48,7 @@ def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
     return bounded(rule, max_delta=max_delta)
 
 
+@shared("max_norm")
 def clip_by_leaf_norm(
     max_norm: Hyper, *, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -73,6 +76,7 @@ def clip_by_leaf_norm(
     return bounded(rule, max_norm=max_norm)
 
 
+@shared("max_norm")
 def clip_by_global_norm(
     max_norm: Hyper, *, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -105,6 +109,7 @@ def clip_by_global_norm(
     return bounded(rule, max_norm=max_norm)
 
 
+@shared("threshold")
 def clip_by_block_rms(
     threshold: Hyper, *, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
