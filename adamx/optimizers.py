@@ -5,7 +5,8 @@ In the formulas m-hat and v-hat are the corrected means of gradients and of thei
 :math:`m_t / (1 - \beta_1^t)` and :math:`v_t / (1 - \beta_2^t)`. Arguments that recipes share:
 
   learning_rate: a number, an array, a traced value or a schedule of the step, which counts from 0.
-    So may be every hyperparameter, and `update(..., b2=x)` overrides one for one call.
+    So may be every hyperparameter, and `update(..., b2=x)` overrides one for one call. A schedule
+    is compiled with the step: it sees nothing but the count.
   b1, b2: how slowly the mean of gradients and the mean of squares forget, in [0, 1).
   eps: stands beside the root; the step vanishes where gradients are smaller than it.
   eps_root: stands inside the root.

@@ -120,3 +120,18 @@ def test_an_array_for_a_learning_rate_is_its_own_peak():
     decayed = adamx.adamw(jnp.float32(0.02), weight_decay=adamx.decay.scheduled(0.1))
     updates, _ = decayed.update(jnp.zeros(2), decayed.init(params), params)
     np.testing.assert_allclose(updates, [-0.1, -0.1])
+
+
+@pytest.mark.parametrize("storage", [None, "bfloat16"])
+def test_a_donated_step_needs_no_temporary_leaf(storage):
+    """Parameters and state come back in the order in which they were donated: no copy is made."""
+    opt, shape = adamx.adamw(0.1, storage=storage), jax.ShapeDtypeStruct((512, 512), jnp.float32)
+    state = jax.eval_shape(opt.init, shape)
+    step = jax.jit(lambda p, s, g: adamx.step(opt, g, s, p), donate_argnums=(0, 1))
+    memory = step.lower(shape, state, shape).compile().memory_analysis()
+    leaf = 512 * 512 * 4
+    if storage is None:
+        assert memory.temp_size_in_bytes < leaf / 100
+    # In bfloat16 the kernel of the parameter reads the old moments, of which XLA:CPU keeps a copy.
+    assert memory.temp_size_in_bytes < 1.01 * leaf
+    assert memory.alias_size_in_bytes >= (3 if storage is None else 2) * leaf
