@@ -41,15 +41,8 @@ def leaf_norms(
     axes: Sequence[Axes] | None = None,
 ) -> list[Scaled]:
     """The norm of each leaf: a scalar, or along its own axes, which then stay as ones."""
-    axes = axes or [None] * len(leaves)
-    # Leaves that vary along other mesh axes have their own `cond`: it makes its results vary alike.
-    kinds = [shards.varying(x) for x in leaves]
-    found: dict[int, Scaled] = {}
-    for kind in dict.fromkeys(kinds):
-        alike = [i for i, other in enumerate(kinds) if other == kind]
-        groups, along = [[leaves[i]] for i in alike], tuple(axes[i] for i in alike)
-        found |= zip(alike, _norms(groups, along, shards.names(axis_name)), strict=True)
-    return [found[i] for i in range(len(leaves))]
+    groups, along = [[x] for x in leaves], tuple(axes or [None] * len(leaves))
+    return _norms(groups, along, shards.names(axis_name)) if groups else []
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))

@@ -40,13 +40,12 @@ def total(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     return lax.psum(x, names(axis_name))
 
 
-def varying(*xs: jax.Array) -> frozenset[str]:
-    """The axes along which JAX knows one of `xs` to vary; none where it does not track that."""
-    kinds = [getattr(jax.typeof(x), "manual_axis_type", None) for x in xs]
-    return frozenset().union(*(getattr(kind, "varying", ()) for kind in kinds))
-
-
 def _replicated(x: jax.Array, axis_name: AxisName | None) -> tuple[str, ...]:
     """The named axes along which JAX knows `x` to be the same on every device."""
-    tracked = [name for name in names(axis_name) if name in varying(lax.axis_index(name))]
-    return tuple(name for name in tracked if name not in varying(x))
+    tracked = [name for name in names(axis_name) if name in _varying(lax.axis_index(name))]
+    return tuple(name for name in tracked if name not in _varying(x))
+
+
+def _varying(x: jax.Array) -> frozenset[str]:
+    """The axes along which JAX knows `x` to vary; none where it does not track that."""
+    return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())
