@@ -71,10 +71,15 @@ def compiled(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        known = {k: extra[k] for k in names if k in extra}
+        known = {k: extra[k] for k in names if extra.get(k) is not None}
         hyper.check(**known)
-        args = (updates, state, params, known)
-        return compiled_update(*args) if _takes_compiling(args) else plain(*args)
+        hyper.check_static(**known)
+        if not _takes_compiling((updates, state, params, known)):
+            return plain(updates, state, params, known)
+        for name in {"b1", "b2", "b3"} & known.keys():  # of which 1 - b has to keep its digits
+            if isinstance(known[name], float):
+                known[name] = hyper.Split.of(known[name])
+        return compiled_update(updates, state, params, known)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adamx import dtypes, hyper, paths
@@ -92,11 +93,15 @@ def l2(strength: Hyper) -> Decay:
 
 def l1(strength: Hyper) -> Decay:
     """The gradient of `strength * |p|`, seen (and normalised) by the rule."""
-    return Decay(strength, "before", lambda p, u: jnp.sign(p))
+    return Decay(strength, "before", _sign)
 
 
 def _towards_zero(p: jax.Array, u: jax.Array) -> jax.Array:
     return p
+
+
+def _sign(p: jax.Array, u: jax.Array) -> jax.Array:
+    return jnp.sign(p)
 
 
 def _with_the_step(p: jax.Array, u: jax.Array) -> jax.Array:
@@ -198,5 +203,9 @@ def _check(decay: Decay, mask: Mask | None, learning_rate: Hyper | None) -> None
         raise ValueError(
             "this decay follows the learning rate: give it to a recipe's `weight_decay`"
         )
-    if decay.relative and decay.peak is None and callable(learning_rate):
-        raise ValueError("this decay needs the learning rate's `peak`, as that is a schedule")
+    peak = learning_rate if decay.peak is None else decay.peak
+    if decay.relative and not (isinstance(peak, int | float | np.number) and peak != 0):
+        raise ValueError(
+            "this decay needs the `peak` of the learning rate, a number other than 0, wherever the "
+            "rate itself is a schedule, an array or 0"
+        )

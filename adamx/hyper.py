@@ -7,7 +7,7 @@ that `1 - b2` is exact; everything else is brought to the dtype of the step.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,10 @@ def check(**hyper: Hyper | None) -> None:
             raise TypeError(f"`{name}` must be a number, an array or a schedule, got {value!r}")
         if np.shape(value) != ():
             raise ValueError(f"`{name}` must be a scalar, got an array of shape {np.shape(value)}")
-        if isinstance(value, int | float | np.number):
+        dtype = np.dtype(getattr(value, "dtype", float))
+        if dtype.kind in "bcO":
+            raise TypeError(f"`{name}` must be a real number, got {dtype}")
+        if isinstance(value, int | float | np.number | np.ndarray):
             _check_range(name, float(value))
 
 
@@ -84,17 +87,33 @@ def _check_range(name: str, value: float) -> None:
     raise ValueError(f"`{name}` must be {rule}, got {value}")
 
 
+class Split(NamedTuple):
+    """A Python number on its way through `jit`: two float32s, whose sum has twice the digits."""
+
+    high: ArrayLike
+    low: ArrayLike
+
+    @classmethod
+    def of(cls, value: float) -> "Split":
+        high = np.float32(value)
+        return cls(high, np.float32(value - float(high)))
+
+
 def value_at(name: str, value: Hyper | None, count: Any, overrides: Mapping[str, Any]) -> Any:
     """The value at step `count` (from 0): the call's override, else the schedule's, else itself."""
     given = overrides.get(name)
     if given is not None:
-        check(**{name: given})
+        if not isinstance(given, Split):
+            check_static(**{name: given})
+            check(**{name: given})
         return given
     return value(count) if callable(value) else value
 
 
-def exact(value: ArrayLike, dtype: jnp.dtype) -> float | jax.Array:
-    """A Python number as it is, anything else as a strongly typed array of `dtype`."""
+def exact(value: Any, dtype: jnp.dtype) -> Any:
+    """A Python number as it is, split or whole, else a strongly typed array of `dtype`."""
+    if isinstance(value, Split):
+        return Split(*(jnp.asarray(part).astype(dtype) for part in value))
     return float(value) if isinstance(value, int | float) else jnp.asarray(value).astype(dtype)
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random bits from a counter: the same for (seed, step, leaf, element) wherever it is computed.
 
-No key in the state, no collective, no dependence on how an array is sharded or on how often a
-run was restarted. This is noise for rounding, not for cryptography or for statistics.
+No key in the state, no collective, no dependence on how `jit` shards an array or on how often a
+run was restarted. (Inside `shard_map` or `pmap` a function sees a shard as an array of its own, and
+each shard draws the same bits.) This is noise for rounding, not for cryptography or for statistics.
 """
 
 import zlib

@@ -40,7 +40,6 @@ from adamx.landing import nearest
 from adamx.lift import scale_by
 from adamx.rate import descend
 from adamx.rules.adam import EpsMode
-from adamx.rules.adopt import fourth_root
 from adamx.rules.rule import Rule
 from adamx.shared import shared
 from adamx.storage import StorageLike, choose
@@ -529,7 +528,7 @@ def adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
@@ -544,7 +543,7 @@ def adopt(
 
     Args (beside the shared ones):
       use_clipping: False to leave the clip out.
-      clip_value_fn: the bound as a function of the step, from 0.
+      clip_value_fn: the bound as a function of the step, from 0; None for its fourth root.
 
     Example:
       >>> import adamx
@@ -599,7 +598,7 @@ def _chain(name: str, links: list[optax.GradientTransformation]) -> Optimizer:
     chain = optax.chain(*links)
 
     def update(updates, state, params=None, **extra):
-        parts = len(state) if isinstance(state, tuple) else None
+        parts = len(state) if isinstance(state, tuple | list) else None
         if parts != len(links):
             got = type(state).__name__ + ("" if parts is None else f" of {parts}")
             raise ValueError(

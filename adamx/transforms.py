@@ -28,7 +28,6 @@ from adamx.hyper import Hyper
 from adamx.landing import nearest
 from adamx.lift import scale_by
 from adamx.rules.adam import EpsMode
-from adamx.rules.adopt import fourth_root
 from adamx.rules.rule import Rule
 from adamx.shared import shared
 from adamx.storage import StorageLike, choose
@@ -194,7 +193,7 @@ def scale_by_adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Transform:

@@ -81,6 +81,10 @@ def trust_ratio(
             raise ValueError(
                 "the trust ratio needs the parameters: call `update(g, state, params)`"
             )
-        return jax.tree.map(scaled, updates, params), state
+
+        def one(u: Any, p: Any) -> Any:
+            return None if u is None else scaled(u, p)
+
+        return jax.tree.map(one, updates, params, is_leaf=lambda x: x is None), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -31,6 +31,7 @@ LINKS = {
 NORMS = [name for name in LINKS if name != "clip"]
 IN_OPTAX = [name for name in LINKS if name != "clip_by_leaf_norm"]
 BOUNDS = dict(zip(LINKS, "max_delta max_norm max_norm threshold clipping".split(), strict=True))
+OVERRIDES = BOUNDS | {"clip_by_block_rms": "max_rms"}  # RAdam has a `threshold`, too
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 # Each result is rounded once, to the dtype of the gradient.
 TOLERANCES = {"float16": 1e-3, "bfloat16": 8e-3, "float64": 1e-14}
@@ -259,7 +260,9 @@ def test_a_bound_may_be_any_kind_of_number_and_never_promotes(name, kind):
     casts = {"float": float, "numpy": np.float64, "array": jnp.asarray, "int": int}
     if kind == "override":
         link = LINKS[name](77.0)
-        got = link.update(grads, optax.EmptyState(), params, **{BOUNDS[name]: 2.0, "other": 1})[0]
+        got = link.update(grads, optax.EmptyState(), params, **{OVERRIDES[name]: 2.0, "other": 1})[
+            0
+        ]
     elif kind == "traced":
         got = jax.jit(lambda b: eager(name, b, grads, params))(2.0)
     else:
@@ -302,7 +305,7 @@ def test_a_schedule_is_counted_in_optaxs_state_and_one_call_may_override_it(name
     for step in range(3):
         got, state = link.update(grads, state, grads)
         close(got, oracle(name, 1.0 / (1 + step), grads, grads))
-    got, state = jax.jit(link.update)(grads, state, grads, **{BOUNDS[name]: 0.7})
+    got, state = jax.jit(link.update)(grads, state, grads, **{OVERRIDES[name]: 0.7})
     close(got, oracle(name, 0.7, grads, grads))
     assert state.count == 4
     assert state.count.dtype == jnp.int32
@@ -373,7 +376,7 @@ def test_optaxs_wrappers_compose_with_ours(name):
     leaves = [grads["b"], grads["w"]]
     close([got["b"], got["w"]], oracle(name, 0.5, leaves, leaves))
     chain = optax.chain(LINKS[name](77.0), optax.sgd(1.0))
-    got, _ = chain.update(grads, chain.init(grads), grads, **{BOUNDS[name]: 0.5})
+    got, _ = chain.update(grads, chain.init(grads), grads, **{OVERRIDES[name]: 0.5})
     close([-got["b"], -got["w"]], oracle(name, 0.5, leaves, leaves))
 
 
@@ -443,8 +446,8 @@ def test_a_wrong_bound_is_refused_by_its_name(name, value, error, rule):
     if value is not None:  # None asks for no override
         link = LINKS[name](1.0)
         rule = rule.split(", an array")[0]
-        with pytest.raises(error, match=f"`{BOUNDS[name]}` {rule}"):
-            link.update(jnp.ones(2), optax.EmptyState(), jnp.ones(2), **{BOUNDS[name]: value})
+        with pytest.raises(error, match=f"`{OVERRIDES[name]}` {rule}"):
+            link.update(jnp.ones(2), optax.EmptyState(), jnp.ones(2), **{OVERRIDES[name]: value})
 
 
 @pytest.mark.parametrize("name", LINKS)
@@ -468,8 +471,10 @@ def test_a_schedule_without_its_count_is_refused(name):
     link = LINKS[name](lambda count: 1.0)
     with pytest.raises(ValueError, match=f"`{BOUNDS[name]}` needs .* got EmptyState"):
         link.update(jnp.ones(2), optax.EmptyState(), jnp.ones(2))
-    with pytest.raises(TypeError, match=f"`{BOUNDS[name]}` must be a number or an array here"):
-        link.update(jnp.ones(2), link.init(None), jnp.ones(2), **{BOUNDS[name]: lambda count: 1.0})
+    with pytest.raises(TypeError, match=f"`{OVERRIDES[name]}` must be a number or an array here"):
+        link.update(
+            jnp.ones(2), link.init(None), jnp.ones(2), **{OVERRIDES[name]: lambda count: 1.0}
+        )
 
 
 def test_agc_says_what_it_lacks():

@@ -115,11 +115,68 @@ def test_numbers_and_flags_that_are_equal_but_not_the_same_are_told_apart():
         adamx.adam(0.1, b1=False)
 
 
-def test_an_array_for_a_learning_rate_is_its_own_peak():
-    params = jnp.ones(2)
-    decayed = adamx.adamw(jnp.float32(0.02), weight_decay=adamx.decay.scheduled(0.1))
-    updates, _ = decayed.update(jnp.zeros(2), decayed.init(params), params)
-    np.testing.assert_allclose(updates, [-0.1, -0.1])
+def test_an_override_of_none_is_no_override():
+    params = jnp.array([1.0, 2.0])
+    for rate in (1e-3, jnp.array(1e-3)):
+        opt = adamx.adam(rate)
+        updates, _ = opt.update(params, opt.init(params), params, learning_rate=None, b1=None)
+        np.testing.assert_allclose(updates, [-1e-3, -1e-3], rtol=1e-5)
+
+
+def test_a_recipe_built_again_sees_what_its_schedule_reads_now():
+    rate = {"now": 0.1}
+
+    def schedule(count):
+        return rate["now"]
+
+    params, moved = jnp.ones(1), []
+    for rate["now"] in (0.1, 0.0):
+        opt = adamx.adam(schedule)
+        moved.append(float(opt.update(params, opt.init(params), params)[0][0]))
+    np.testing.assert_allclose(moved, [-0.1, 0.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [1 - 1e-7, 0.99999])
+def test_a_python_number_as_an_override_keeps_its_digits_through_jit(rate):
+    link, g = adamx.scale_by_adam(), jnp.ones(1)
+    _, state = link.update(g, link.init(g), b2=rate)
+    np.testing.assert_allclose(state.nu, [1 - rate], rtol=1e-6)
+    _, state = jax.jit(lambda g: link.update(g, link.init(g), b2=rate))(g)
+    np.testing.assert_allclose(state.nu, [1 - rate], rtol=1e-6)
+
+
+def test_injected_masks_and_decays_share_what_they_compiled(caplog):
+    params = cases.params()
+    mask = jax.tree.map(lambda p: True, params)
+    for kwargs in ({"mask": mask}, {"weight_decay": adamx.decay.cautious(0.1)}):
+        opt = optax.inject_hyperparams(adamx.adamw)(0.1, **kwargs)
+        state = opt.init(params)
+        for _ in range(2):
+            _, state = opt.update(params, state, params)
+        caplog.clear()
+        with jax.log_compiles():
+            _, state = opt.update(params, state, params)
+        assert not [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+
+
+def test_adopt_can_be_injected():
+    opt, params = optax.inject_hyperparams(adamx.adopt)(learning_rate=0.1), jnp.ones(2)
+    opt.update(params, opt.init(params), params)
+
+
+def test_overrides_reach_one_link_only():
+    opt = optax.chain(adamx.clip_by_block_rms(1.0), adamx.scale_by_radam())
+    g = jnp.array([3.0, -3.0])
+    updates, _ = opt.update(g, opt.init(g), g, threshold=4.0)
+    np.testing.assert_allclose(updates, [1.0, -1.0], rtol=1e-6)
+
+
+def test_leaves_without_a_gradient_are_passed_over():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    grads = {"a": jnp.ones(2), "b": None}
+    for opt in (adamx.adamw(0.1), adamx.lamb(0.1, weight_decay=0.1)):
+        updates, _ = opt.update(grads, opt.init(grads), params)
+        assert updates["b"] is None
 
 
 @pytest.mark.parametrize("storage", [None, "bfloat16"])

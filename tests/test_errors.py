@@ -97,7 +97,15 @@ def test_a_hyperparameter_out_of_range_is_refused_where_the_recipe_is_built(reci
         ),
         (
             lambda: adamx.adamw(lambda t: 0.1, weight_decay=adamx.decay.corrected(0.1)),
-            "this decay needs the learning rate's `peak`, as that is a schedule",
+            "this decay needs the `peak` of the learning rate, a number other than 0, wherever the",
+        ),
+        (
+            lambda: adamx.adamw(jnp.float32(0.1), weight_decay=adamx.decay.corrected(0.1)),
+            "this decay needs the `peak` of the learning rate, a number other than 0, wherever the",
+        ),
+        (
+            lambda: adamx.adamw(0.0, weight_decay=adamx.decay.scheduled(0.1)),
+            "this decay needs the `peak` of the learning rate, a number other than 0, wherever the",
         ),
         (
             lambda: adamx.add_decayed_weights(adamx.decay.scheduled(0.1)),
@@ -122,6 +130,24 @@ def test_an_override_out_of_range_is_refused():
     opt, params = adamx.adam(1e-3), jnp.ones(2)
     with pytest.raises(ValueError, match=re.escape("`b1` must be in [0, 1), got 2.0")):
         opt.update(params, opt.init(params), params, b1=np.float32(2.0))
+
+
+@pytest.mark.parametrize("bad", [jnp.array(True), jnp.array(1j), np.array(1j)])
+def test_an_array_that_is_no_real_number_is_refused(bad):
+    with pytest.raises(TypeError, match="`learning_rate` must be a real number, got"):
+        adamx.adam(bad).update(jnp.ones(1), adamx.adam(0.1).init(jnp.ones(1)))
+
+
+def test_a_numpy_scalar_out_of_range_is_refused():
+    params, opt = jnp.ones(1), adamx.adam(0.1, b2=np.array(1.5))
+    with pytest.raises(ValueError, match=re.escape("`b2` must be in [0, 1), got 1.5")):
+        opt.update(params, opt.init(params))
+
+
+def test_a_schedule_as_an_override_is_refused():
+    opt, params = adamx.adam(0.1), jnp.ones(1)
+    with pytest.raises(TypeError, match="`learning_rate` must be a number or an array, got a sche"):
+        opt.update(params, opt.init(params), learning_rate=lambda count: 0.1)
 
 
 def tree():

@@ -22,6 +22,7 @@ def bounded(
     rule: Callable[..., list[jax.Array]],
     *,
     needs_params: str | None = None,
+    override: str | None = None,
     **bounds: Hyper,
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that applies `rule` to the leaves of a tree.
@@ -30,7 +31,8 @@ def bounded(
       rule: gradient leaves and keywords to gradient leaves; keywords are the bounds, and with
         `needs_params` also `params` (leaves) and `names` (of leaves).
       needs_params: who needs the parameters, if the rule does.
-      **bounds: numbers, traced values or schedules; one call may override the first.
+      override: the name by which one call overrides the first bound; None for its own.
+      **bounds: numbers, traced values or schedules.
     """
     for name, bound in bounds.items():
         _check_bound(name, bound, strict=name != "eps")
@@ -63,16 +65,16 @@ def bounded(
     def checked(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        override = {}
-        if extra.get(main) is not None:
-            _check_bound(main, extra[main], may_vary=False)
-            override = {main: _canonical(extra[main])}
+        given, now = extra.get(override or main), {}
+        if given is not None:
+            _check_bound(override or main, given, may_vary=False)
+            now = {main: _canonical(given)}
         if scheduled and not isinstance(state, optax.ScaleByScheduleState):
             raise ValueError(
                 f"the schedule of `{main}` needs the state ScaleByScheduleState, got "
                 f"{type(state).__name__}: it was made by another transformation"
             )
-        return inner.update(updates, state, params, **override)
+        return inner.update(updates, state, params, **now)
 
     return optax.GradientTransformationExtraArgs(init, checked)
 

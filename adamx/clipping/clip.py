@@ -109,7 +109,6 @@ def clip_by_global_norm(
     return bounded(rule, max_norm=max_norm)
 
 
-@shared("threshold")
 def clip_by_block_rms(
     threshold: Hyper, *, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -118,7 +117,8 @@ def clip_by_block_rms(
     .. math:: g_i \leftarrow g_i / \max(1, \mathrm{RMS}(g_i) / d)
 
     Args:
-      threshold: the largest root mean square :math:`d` of a leaf.
+      threshold: the largest root mean square :math:`d` of a leaf. One call overrides it as
+        `max_rms`, since RAdam has a `threshold` too.
       axis_name: the mapped axes along which gradients are sharded.
 
     Returns:
@@ -138,7 +138,7 @@ def clip_by_block_rms(
         rows = zip(leaves, scaled.leaf_norms(leaves, axis_name), counts, strict=True)
         return [shrunk(x, (r / math.sqrt(n), factor), threshold) for x, (r, factor), n in rows]
 
-    return bounded(rule, threshold=threshold)
+    return bounded(rule, override="max_rms", threshold=threshold)
 
 
 @jax.jit

@@ -30,10 +30,11 @@ def adopt(
     *,
     nesterov: bool = False,
     use_clipping: bool = True,
-    clip_value_fn: Callable[[jax.Array], jax.Array] = fourth_root,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Rule:
     """A mean of gradients, each normalised by its past and bounded by `clip_value_fn(t - 1)`."""
     hyper.check(b1=b1, b2=b2, eps=eps)
+    bound_at = clip_value_fn or fourth_root
 
     def at(t, b1, b2, eps):
         first = t == 1
@@ -42,7 +43,7 @@ def adopt(
             "c2": jnp.where(first, 1, complement(b2, t)),
             "eps": eps,
         }
-        return scalars | ({"bound": clip_value_fn(t - 1)} if use_clipping else {})
+        return scalars | ({"bound": bound_at(t - 1)} if use_clipping else {})
 
     def formula(g, mu, nu, *, c1, c2, eps, bound=None):
         x = ratio(g, jnp.maximum(root(nu), eps))

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from adamx.hyper import Split
 
-def complement(b: ArrayLike, t: jax.Array) -> Any:
+
+def complement(b: ArrayLike | Split, t: jax.Array) -> Any:
     """`1 - b` in the dtype of `t`, subtracted in double precision where `b` is a Python number.
 
     A rate that has become 1 by being cast to half precision (0.999 in bfloat16) is taken for the
@@ -20,6 +22,8 @@ def complement(b: ArrayLike, t: jax.Array) -> Any:
     """
     if isinstance(b, int | float):
         return t.dtype.type(1.0 - b)
+    if isinstance(b, Split):
+        return (1 - b.high) - b.low
     return jnp.clip(1 - jnp.asarray(b, t.dtype), _last_gap(t), 1)
 
 
