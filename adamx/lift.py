@@ -113,7 +113,7 @@ def _keys(storages: list[Storage], count: jax.Array, salts: list[int]) -> jax.Ar
 
 
 def _saturated(g: jax.Array) -> jax.Array:
-    """`g` with finite values held within the root of the dtype's range; inf and NaN pass.
+    """`g` with finite values held within the root of the dtype's range; inf becomes NaN.
 
     The square of a float32 gradient of 1e20 is inf, and inf in a moment is for ever. Held at
     2^62 (2^510 in float64), squares and three-fold sums of squares stay finite, and a coordinate
@@ -122,7 +122,7 @@ def _saturated(g: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(g):
         return lax.complex(_saturated(g.real), _saturated(g.imag))
     most = jnp.asarray(2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2), g.dtype)
-    return jnp.where(jnp.isinf(g), g, lax.clamp(-most, g, most))
+    return lax.clamp(-most, g, most) + 0 * g  # of which inf makes a NaN
 
 
 class _Scalars(dict):

@@ -51,7 +51,7 @@ def adam(
         nu = lerp(nu, abs_sq(g), c2)
         top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
         bottom = root(av * nu + eps_root)
-        u = atan2(top, bottom) if eps_mode == "atan2" else ratio(top, bottom + eps)
+        u = atan2(top, bottom) if eps_mode == "atan2" else ratio(top, bottom, eps)
         return u, {"mu": mu, "nu": nu}
 
     values = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}

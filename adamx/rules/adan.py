@@ -48,7 +48,7 @@ def adan(
         m = lerp(m, grad, c1)
         v = lerp(v, difference, c2)
         n = lerp(n, abs_sq(grad + times(weight, difference)), c3)
-        u = ratio(times(am, m) + times(av, v), root(an * n + eps_root) + eps)
+        u = ratio(times(am, m) + times(av, v), root(an * n + eps_root), eps)
         return u, {"m": m, "v": v, "n": n, "g": grad}
 
     values = {"b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_root": eps_root}

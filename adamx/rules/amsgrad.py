@@ -52,7 +52,7 @@ def amsgrad(
         mu = lerp(mu, g, c1)
         nu = lerp(nu, abs_sq(g), c2)
         nu_max = jnp.maximum(nu_max, before * nu)
-        u = ratio(times(am, mu), root(after * nu_max + eps_root) + eps)
+        u = ratio(times(am, mu), root(after * nu_max + eps_root), eps)
         return u, {"mu": mu, "nu": nu, "nu_max": nu_max}
 
     return Rule(

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -79,9 +80,11 @@ def _root_jvp(primals, tangents):
     return y, jnp.where(x > 0, 0.5 / jnp.where(x > 0, y, 1), 0) * dx
 
 
-def ratio(top: jax.Array, bottom: jax.Array) -> jax.Array:
-    """`top / bottom` for a real `bottom`; where `bottom` is 0 the top is nothing but underflow."""
-    bottom = jnp.where(bottom == 0, 1, bottom)
+def ratio(top: jax.Array, bottom: jax.Array, eps: Any = 0.0) -> jax.Array:
+    """`top / (bottom + eps)`; where that is 0 the top is nothing but underflow, and stays."""
+    bottom = bottom + eps
+    if not (isinstance(eps, np.generic) and eps > 0):  # else it is known not to be 0
+        bottom = jnp.where(bottom == 0, 1, bottom)
     if jnp.iscomplexobj(top):
         return lax.complex(top.real / bottom, top.imag / bottom)
     return top / bottom

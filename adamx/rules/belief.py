@@ -32,7 +32,7 @@ def belief(
         mu = lerp(mu, g, c1)
         nu = lerp(nu, abs_sq(surprise), c2) + eps_root
         top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
-        return ratio(top, root(av * nu) + eps), {"mu": mu, "nu": nu}
+        return ratio(top, root(av * nu), eps), {"mu": mu, "nu": nu}
 
     values = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
     moments: dict[str, Kind] = {"mu": "signed", "nu": "squared"}

@@ -30,7 +30,7 @@ def yogi(
         mu = lerp(mu, g, c1)
         sq = abs_sq(g)
         nu = nu - c2 * jnp.sign(nu - sq) * sq
-        return ratio(times(am, mu), root(av * nu + eps_root) + eps), {"mu": mu, "nu": nu}
+        return ratio(times(am, mu), root(av * nu + eps_root), eps), {"mu": mu, "nu": nu}
 
     return Rule(
         "yogi",
