@@ -83,7 +83,7 @@ def _root_jvp(primals, tangents):
 def ratio(top: jax.Array, bottom: jax.Array, eps: Any = 0.0) -> jax.Array:
     """`top / (bottom + eps)`; where that is 0 the top is nothing but underflow, and stays."""
     bottom = bottom + eps
-    if not (isinstance(eps, np.generic) and eps > 0):  # else it is known not to be 0
+    if not (isinstance(eps, np.generic) and float(eps) > 0):  # else it is known not to be 0
         bottom = jnp.where(bottom == 0, 1, bottom)
     if jnp.iscomplexobj(top):
         return lax.complex(top.real / bottom, top.imag / bottom)
