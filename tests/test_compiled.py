@@ -55,7 +55,11 @@ def test_under_a_trace_the_call_leaves_no_mark():
 
 def test_unknown_extra_arguments_are_ignored_whatever_they_are():
     opt, params = adamx.adamw(0.1), cases.params()
-    opt.update(params, opt.init(params), params, value_fn=print, value=jnp.ones(()), grad="text")
+    state = opt.init(params)
+    unknown = {"value_fn": print, "value": jnp.ones(()), "grad": "text"}
+    got, want = opt.update(params, state, params, **unknown), opt.update(params, state, params)
+    chex.assert_trees_all_equal(got, want)
+    assert got[0] is not None
 
 
 def test_step_hands_on_extra_arguments_even_functions():
@@ -161,7 +165,13 @@ def test_injected_masks_and_decays_share_what_they_compiled(caplog):
 
 def test_adopt_can_be_injected():
     opt, params = optax.inject_hyperparams(adamx.adopt)(learning_rate=0.1), jnp.ones(2)
-    opt.update(params, opt.init(params), params)
+    state, plain = opt.init(params), adamx.adopt(0.1)
+    want_state = plain.init(params)
+    for _ in range(2):
+        updates, state = opt.update(params, state, params)
+        want, want_state = plain.update(params, want_state, params)
+    np.testing.assert_allclose(updates, want, rtol=1e-5)
+    assert np.all(want != 0)
 
 
 def test_overrides_reach_one_link_only():

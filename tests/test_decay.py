@@ -117,7 +117,9 @@ def test_a_pattern_works_inside_a_partition_that_hides_its_leaves():
         {"x": adamx.adamw(1.0, mask="*/kernel"), "y": adamx.adamw(1.0, mask="*/kernel")},
         {"a": "x", "b": "y"},
     )
-    opt.update(params, opt.init(params), params)
+    updates, _ = opt.update(jax.tree.map(jnp.zeros_like, params), opt.init(params), params)
+    np.testing.assert_allclose(updates["a"]["kernel"], [-1e-4, -1e-4], rtol=1e-6)
+    np.testing.assert_array_equal(updates["b"]["bias"], [0.0, 0.0])
 
 
 def test_an_override_replaces_the_strength_for_one_call():
