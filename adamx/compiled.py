@@ -51,7 +51,10 @@ def step(
 
 def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
     updates, state = optax.with_extra_args_support(opt).update(grads, state, params, **extra)
-    return optax.apply_updates(params, updates), state
+    with jax.numpy_dtype_promotion(
+        "standard"
+    ):  # landings step half-precision parameters in float32
+        return optax.apply_updates(params, updates), state
 
 
 _compiled_step = jax.jit(_step, static_argnums=0)

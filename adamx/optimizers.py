@@ -21,6 +21,9 @@ In the formulas m-hat and v-hat are the corrected means of gradients and of thei
   mask: which leaves decay: a tree of booleans, a function of the parameters to one, or a path
     pattern: `"*/kernel"` for these leaves, `"!*/bias|*/scale"` for all but those.
   nesterov: look one step ahead along the momentum.
+  landing: how steps land in bfloat16 and float16 parameters: `"nearest"`, `"stochastic"`,
+    `"kahan"`, `"exact"`, `"compensated8"`, or one of `adamx.landing`. With all but the first,
+    updates are float32 and `update` needs the parameters.
 
 Every recipe returns an `optax.GradientTransformationExtraArgs`.
 """
@@ -36,7 +39,8 @@ from adamx import decay, hyper, rules
 from adamx.compiled import compiled
 from adamx.decay import Decay, Mask
 from adamx.hyper import Hyper
-from adamx.landing import nearest
+from adamx.landing import Landing, LandingLike, ending
+from adamx.landing import choose as choose_landing
 from adamx.lift import scale_by
 from adamx.rate import descend
 from adamx.rules.adam import EpsMode
@@ -64,6 +68,7 @@ def adam(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""Adam: steps of the mean gradient over the root of the mean square.
 
@@ -84,7 +89,9 @@ def adam(
     rule = rules.adam(
         b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
     )
-    return _recipe("adam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "adam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -103,6 +110,7 @@ def adamw(
     eps_mode: EpsMode = "outside",
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""AdamW: Adam with decay that the root does not divide.
 
@@ -125,7 +133,9 @@ def adamw(
     rule = rules.adam(
         b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
     )
-    return _recipe("adamw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "adamw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -144,6 +154,7 @@ def nadam(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""NAdam: Adam with Nesterov's momentum.
 
@@ -165,7 +176,9 @@ def nadam(
     rule = rules.adam(
         b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
     )
-    return _recipe("nadam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "nadam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -184,6 +197,7 @@ def nadamw(
     eps_mode: EpsMode = "outside",
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     """NAdamW: NAdam with decoupled decay. See `nadam` and `adamw`.
 
@@ -194,7 +208,9 @@ def nadamw(
     rule = rules.adam(
         b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
     )
-    return _recipe("nadamw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "nadamw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -214,6 +230,7 @@ def amsgrad(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""AMSGrad: Adam whose mean square never falls.
 
@@ -243,7 +260,9 @@ def amsgrad(
         max_of=max_of,
         eps_mode=eps_mode,
     )
-    return _recipe("amsgrad", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "amsgrad", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -258,6 +277,7 @@ def adamax(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""Adamax: the mean gradient over a decaying maximum of its size.
 
@@ -272,7 +292,9 @@ def adamax(
       Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1.
     """
     rule = rules.adamax(b1, b2, eps)
-    return _recipe("adamax", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "adamax", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -287,6 +309,7 @@ def adamaxw(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     """AdamaxW: Adamax with decoupled decay. See `adamax` and `adamw`.
 
@@ -295,7 +318,9 @@ def adamaxw(
       >>> opt = adamx.adamaxw(2e-3, weight_decay=0.01)
     """
     rule = rules.adamax(b1, b2, eps)
-    return _recipe("adamaxw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "adamaxw", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -314,6 +339,7 @@ def radam(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""RAdam: Adam that waits until the variance of its step is known.
 
@@ -333,7 +359,9 @@ def radam(
       <https://arxiv.org/abs/1908.03265>`_, 2019.
     """
     rule = rules.radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_mode=eps_mode)
-    return _recipe("radam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "radam", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -350,6 +378,7 @@ def adabelief(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""AdaBelief: the mean gradient over the root of its mean squared prediction error.
 
@@ -365,7 +394,7 @@ def adabelief(
     """
     rule = rules.belief(b1, b2, eps, eps_root, nesterov=nesterov)
     return _recipe(
-        "adabelief", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask
+        "adabelief", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )
 
 
@@ -381,6 +410,7 @@ def yogi(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""Yogi: Adam whose mean square moves by bounded steps.
 
@@ -396,7 +426,9 @@ def yogi(
       2018.
     """
     rule = rules.yogi(b1, b2, eps)
-    return _recipe("yogi", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "yogi", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -411,6 +443,7 @@ def lion(
     mode: Literal["hard", "smooth", "refined"] = "hard",
     smooth_beta: Hyper | None = None,
     storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""Lion: the sign of the gradient seen through its momentum.
 
@@ -432,7 +465,9 @@ def lion(
       <https://arxiv.org/abs/2302.06675>`_, 2023.
     """
     rule = rules.lion(b1, b2, mode=mode, smooth_beta=1.0 if smooth_beta is None else smooth_beta)
-    return _recipe("lion", rule, learning_rate, storage, mu_dtype, None, weight_decay, mask)
+    return _recipe(
+        "lion", rule, learning_rate, storage, mu_dtype, None, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -449,6 +484,7 @@ def lamb(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""LAMB: AdamW with each leaf's step scaled to the leaf's norm, for very large batches.
 
@@ -478,6 +514,7 @@ def lamb(
         nu_dtype,
         weight_decay,
         mask,
+        landing,
         trust_ratio(axis_name=axis_name),
     )
 
@@ -497,6 +534,7 @@ def adan(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""Adan: Adam with Nesterov's momentum estimated from differences of gradients.
 
@@ -515,7 +553,9 @@ def adan(
       Xie et al., `Adan <https://arxiv.org/abs/2208.06677>`_, 2022.
     """
     rule = rules.adan(b1, b2, b3, eps, eps_root, difference_weight=difference_weight)
-    return _recipe("adan", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "adan", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 @shared(*hyper.NAMES)
@@ -533,6 +573,7 @@ def adopt(
     storage: StorageLike | None = None,
     weight_decay: Hyper | Decay | None = None,
     mask: Mask | None = None,
+    landing: LandingLike = "nearest",
 ) -> Optimizer:
     r"""ADOPT: Adam in another order, which converges with any b2.
 
@@ -555,7 +596,9 @@ def adopt(
     rule = rules.adopt(
         b1, b2, eps, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn
     )
-    return _recipe("adopt", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask)
+    return _recipe(
+        "adopt", rule, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
+    )
 
 
 def _recipe(
@@ -567,6 +610,7 @@ def _recipe(
     nu_dtype: DTypeLike | None,
     weight_decay: Hyper | Decay | None,
     mask: Mask | None,
+    landing: LandingLike,
     *between: optax.GradientTransformation,
 ) -> Optimizer:
     """The one chain behind all recipes: penalty, rule, decay, extras, rate, decay apart from it."""
@@ -590,19 +634,21 @@ def _recipe(
         *parts["after"],
     ]
     names = (*rule.hyper, "learning_rate", "weight_decay")
-    return compiled(nearest(_chain(name, links)), names)
+    return compiled(_chain(name, links, choose_landing(landing)), names)
 
 
-def _chain(name: str, links: list[optax.GradientTransformation]) -> Optimizer:
-    """`optax.chain`, with an error that names the recipe where the state is not its own."""
-    chain = optax.chain(*links)
+def _chain(name: str, links: list[optax.GradientTransformation], landing: Landing) -> Optimizer:
+    """The links and their landing, with an error that names the recipe where the state is not its
+    own."""
+    chain = ending(links, landing)
+    parts = len(links) + (not callable(landing))
 
     def update(updates, state, params=None, **extra):
-        parts = len(state) if isinstance(state, tuple | list) else None
-        if parts != len(links):
-            got = type(state).__name__ + ("" if parts is None else f" of {parts}")
+        found = len(state) if isinstance(state, tuple | list) else None
+        if found != parts:
+            got = type(state).__name__ + ("" if found is None else f" of {found}")
             raise ValueError(
-                f"{name}: the state should be a tuple of {len(links)} parts, as `init` makes it; "
+                f"{name}: the state should be a tuple of {parts} parts, as `init` makes it; "
                 f"got {got}"
             )
         return chain.update(updates, state, params, **extra)

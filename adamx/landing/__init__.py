@@ -1,6 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a float32 step lands in a parameter. Each landing is one file."""
+"""How a float32 step lands in a parameter. Each landing is one file and one row in `NAMED`.
 
+`nearest` leaves rounding to `optax.apply_updates`, where steps below half a unit in a parameter's
+last place are lost. The others are links that may end any chain of Optax's:
+`optax.chain(optax.adamw(1e-3), adamx.landing.exact())`. To bfloat16 and float16 parameters they
+hand float32 updates, whose sum with the parameter is just the one that it should become.
+"""
+
+from adamx.landing.compensated8 import compensated8
+from adamx.landing.ending import Landing, ending
+from adamx.landing.exact import exact
+from adamx.landing.kahan import kahan
+from adamx.landing.link import LandingState
+from adamx.landing.master import master_params
 from adamx.landing.nearest import nearest
+from adamx.landing.stochastic import stochastic
 
-__all__ = ["nearest"]
+LandingLike = str | Landing
+
+NAMED: dict[str, Landing] = {
+    "nearest": nearest,
+    "stochastic": stochastic(),
+    "kahan": kahan(),
+    "exact": exact(),
+    "compensated8": compensated8(),
+}
+
+
+def choose(landing: LandingLike) -> Landing:
+    """The landing of that name, or the landing itself.
+
+    Example:
+      >>> choose("softly")
+      Traceback (most recent call last):
+      ...
+      ValueError: `landing` must be one of 'nearest', 'stochastic', 'kahan', 'exact', ...
+    """
+    if isinstance(landing, str) and landing in NAMED:
+        return NAMED[landing]
+    if isinstance(landing, str) or not (callable(landing) or hasattr(landing, "update")):
+        known = ", ".join(map(repr, NAMED))
+        raise ValueError(
+            f"`landing` must be one of {known}, a link or a function of a chain, got {landing!r}"
+        )
+    return landing
+
+
+__all__ = [
+    "NAMED",
+    "Landing",
+    "LandingLike",
+    "LandingState",
+    "choose",
+    "compensated8",
+    "ending",
+    "exact",
+    "kahan",
+    "master_params",
+    "nearest",
+    "stochastic",
+]

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landing with one byte of remainder: eight more bits for a half-precision parameter."""
+
+import jax.numpy as jnp
+
+from adamx.landing import split
+from adamx.landing.link import Link, link
+
+
+def compensated8(seed: int = 0) -> Link:
+    """Keeps what a half-precision parameter lacks in an int8, in 1/256 of its last place.
+
+    The remainder is rounded stochastically: steps far below it are taken on average, where to
+    nearest they would be lost. A parameter that is changed from outside keeps its remainder, which
+    is at most half a unit in its last place.
+
+    Args:
+      seed: names the noise.
+
+    Returns:
+      A link to stand at the end of a chain, whose updates are float32.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> opt = adamx.adamw(1e-3, landing="compensated8")
+      >>> opt.init(jnp.ones(3, jnp.bfloat16))[-1].remainder
+      Array([0, 0, 0], dtype=int8)
+    """
+    return link("compensated8", split.land, remainder=lambda dtype: jnp.int8, seed=seed)

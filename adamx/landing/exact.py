@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landing exactly: a half-precision parameter and 16 bits of remainder are one float32 weight."""
+
+import jax.numpy as jnp
+
+from adamx.landing import split
+from adamx.landing.link import Link, link
+
+
+def exact() -> Link:
+    """Keeps float32 weights in a half-precision parameter and an int16, 4 bytes in all.
+
+    Fed the same gradients and compiled alike (update and `apply_updates` in one `jit`, as in
+    `adamx.step`), a bfloat16 run of a recipe takes the trajectory of a float32 run bit for bit: the
+    parameter is the weight's upper half to nearest, the remainder its lower. A float16 run does so
+    where weights are of 2^-17 or more; smaller ones are kept to 2^-41. In `optax.chain` what comes
+    before, such as a decay, sees the parameter in place of the weight.
+
+    A parameter that is changed from outside keeps its remainder, which is at most half a unit in
+    its last place.
+
+    Returns:
+      A link to stand at the end of a chain, whose updates are float32.
+
+    Example:
+      >>> import adamx, optax, jax.numpy as jnp
+      >>> opt = optax.chain(optax.sgd(2.0**-20), adamx.landing.exact())
+      >>> params = jnp.ones(1, jnp.bfloat16)
+      >>> updates, state = opt.update(params, opt.init(params), params)
+      >>> print(updates, state[-1].remainder, adamx.master_params(state, params) == 1 - 2.0**-20)
+      [0.] [-16] [ True]
+    """
+    return link("exact", split.land, remainder=lambda dtype: jnp.int16)

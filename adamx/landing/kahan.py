@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landing by compensated summation: what rounding took is given back with the next step."""
+
+import jax
+import jax.numpy as jnp
+
+from adamx.landing import words
+from adamx.landing.link import Link, link
+
+
+def kahan(seed: int = 0) -> Link:
+    r"""Adds steps :math:`u` to parameters :math:`p` with a remainder :math:`r` in their own dtype.
+
+    .. math:: y = u + r, \quad p \leftarrow \mathrm{nearest}(p + y), \quad
+        r \leftarrow y - \Delta p
+
+    The remainder is rounded stochastically, so that steps far below its last place are taken on
+    average. float16 holds it 2^11-fold, or it would be subnormal for parameters below 1/8.
+
+    A parameter that is changed from outside takes at most half a unit of remainder along.
+
+    Args:
+      seed: names the noise.
+
+    Returns:
+      A link to stand at the end of a chain, whose updates are float32.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> opt = adamx.adamw(1e-3, landing="kahan")
+      >>> opt.init(jnp.ones(3, jnp.bfloat16))[-1].remainder
+      Array([0, 0, 0], dtype=bfloat16)
+
+    References:
+      Kahan, `Further Remarks on Reducing Truncation Errors
+      <https://doi.org/10.1145/363707.363723>`_, 1965.
+    """
+    return link("kahan", _land, remainder=lambda dtype: dtype, seed=seed)
+
+
+def _land(
+    p: jax.Array, step: jax.Array, rest: jax.Array, bits: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    old = words.value(words.of_half(p), p.dtype)
+    y = step + _missing(old, rest)
+    target = old + y
+    word = words.of(target, p.dtype)
+    inside = words.is_finite(word, p.dtype)
+    update = words.value(words.nearest(word, p.dtype)[0], p.dtype) - old
+    left = words.of((y - update) * _SCALE[p.dtype], p.dtype)
+    left = words.nearest(words.randomly(left, bits, kept=0), p.dtype)[0]
+    rest = words.half(jnp.where(inside, left, 0), p.dtype)
+    return jnp.where(inside, update, target * jnp.inf), rest  # beyond reach is to be seen
+
+
+def weight(p: jax.Array, rest: jax.Array) -> jax.Array:
+    """The float32 nearest to parameter plus remainder."""
+    old = words.value(words.of_half(p), p.dtype)
+    return old + _missing(old, rest)
+
+
+def _missing(p: jax.Array, rest: jax.Array) -> jax.Array:
+    """The remainder, held at half a unit in the last place of `p`."""
+    most = jnp.maximum(jnp.abs(p) * _HALF_UNIT[rest.dtype], _LEAST[rest.dtype])
+    found = words.value(words.of_half(rest), rest.dtype) * (1 / _SCALE[rest.dtype])
+    return jnp.clip(found, -most, most)
+
+
+_BFLOAT16, _FLOAT16 = words.HALVES
+_SCALE = {_BFLOAT16: 1.0, _FLOAT16: 2.0**11}
+_HALF_UNIT = {_BFLOAT16: 2.0**-8, _FLOAT16: 2.0**-11}  # relative, at the least number of a binade
+_LEAST = {_BFLOAT16: 0.0, _FLOAT16: 2.0**-25}  # absolute, among subnormal numbers

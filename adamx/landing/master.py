@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The float32 weights that half-precision parameters and a landing's remainder stand for."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx import dtypes, paths
+from adamx.landing import split
+from adamx.landing.kahan import weight as compensated
+from adamx.landing.link import LandingState, straight
+from adamx.landing.words import HALVES
+from adamx.leafwise import leafwise
+
+
+def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
+    """The best-known float32 weights: parameters plus what their landing still owes them.
+
+    Args:
+      state: an optimizer's state, in which a landing's may be anywhere.
+      params: the parameters of that step.
+
+    Returns:
+      A tree like `params`, bfloat16 and float16 leaves in float32, the others as they are.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> opt = adamx.adam(1e-4, landing="exact")
+      >>> params = jnp.ones(1, jnp.bfloat16)
+      >>> updates, state = opt.update(params, opt.init(params), params)
+      >>> print(updates, adamx.master_params(state, params))
+      [0.] [0.9999]
+    """
+    rests = _remainders(state)
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    named = {paths.name(path): leaf for path, leaf in leaves}
+    for path, rest in rests.items():
+        if path not in named:
+            raise ValueError(f"{path}: the state has a remainder for this leaf, `params` lacks it")
+        p = named[path]
+        if jnp.shape(p) != rest.shape or dtypes.of(p) not in HALVES:
+            raise ValueError(
+                f"{path}: the state's remainder is for a half-precision parameter of shape "
+                f"{rest.shape}, got {dtypes.of(p)} of shape {jnp.shape(p)}"
+            )
+    return treedef.unflatten([_weight(p, rests.get(path)) for path, p in named.items()])
+
+
+def _remainders(state: optax.OptState) -> dict[str, jax.Array]:
+    """Every remainder in `state` by its leaf's name."""
+    found: dict[str, jax.Array] = {}
+    for landing in jax.tree.leaves(state, is_leaf=_is_landing):
+        if not _is_landing(landing):
+            continue
+        for path, rest in jax.tree_util.tree_flatten_with_path(landing.remainder)[0]:
+            name = paths.name(path)
+            if name in found:
+                raise ValueError(
+                    f"{name}: two landings in the state hold a remainder for this leaf"
+                )
+            found[name] = rest
+    return found
+
+
+def _is_landing(x: Any) -> bool:
+    return isinstance(x, LandingState)
+
+
+def _weight(p: Any, rest: jax.Array | None) -> Any:
+    return _whole((p, rest), {}) if getattr(p, "dtype", None) in HALVES else p
+
+
+@leafwise
+def _whole(arrays: tuple, scalars: Any) -> jax.Array:
+    p, rest = arrays
+    p = jnp.asarray(p)
+    plain = p.astype(jnp.float32)
+    if rest is None:
+        return plain
+    whole = split.weight if jnp.issubdtype(rest.dtype, jnp.integer) else compensated
+    return straight(jnp.where(jnp.isfinite(plain), whole(p, rest), plain), plain)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landing by chance: up or down with the odds that keep the parameter's mean exact."""
+
+from adamx.landing import split
+from adamx.landing.link import Link, link
+
+
+def stochastic(seed: int = 0) -> Link:
+    """Rounds a half-precision parameter plus its step stochastically, and keeps no remainder.
+
+    No step is lost on average; each adds noise of up to one unit in the parameter's last place.
+
+    Args:
+      seed: names the noise.
+
+    Returns:
+      A link to stand at the end of a chain, whose updates are float32.
+
+    Example:
+      >>> import adamx, optax, jax.numpy as jnp
+      >>> opt = optax.chain(optax.sgd(2.0**-10), adamx.landing.stochastic())
+      >>> params = jnp.ones(10_000, jnp.bfloat16)
+      >>> updates, state = opt.update(-params, opt.init(params), params)
+      >>> print(f"{updates.mean() * 2**10:.1f} {updates.max() * 2**10:.0f}")
+      1.0 8
+    """
+    return link("stochastic", split.land, seed=seed)
