@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
-from adamx import decay, rules, storage
+from adamx import decay, landing, rules, storage
 from adamx.clipping import (
     adaptive_grad_clip,
     clip,
@@ -11,6 +11,8 @@ from adamx.clipping import (
 )
 from adamx.compiled import step
 from adamx.decay import add_decayed_weights
+from adamx.footprint import nbytes
+from adamx.landing import master_params
 from adamx.lift import scale_by
 from adamx.optimizers import (
     adabelief,

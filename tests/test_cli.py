@@ -248,13 +248,17 @@ def test_missing_rich_matters_only_on_a_terminal(
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        ("--help", "train bench"),
+        ("--help", "train bench plan"),
         (
             "train --help",
             "--recipe --storage --steps --batch-size --learning-rate --weight-decay --seed "
             "--compare",
         ),
         ("bench --help", "--trees --recipes --storages --repeats --quick --markdown --json"),
+        (
+            "plan --help",
+            "SOURCE --recipe --dtype --storages --landings --mesh --zero --markdown --json",
+        ),
     ],
 )
 def test_help_names_every_flag(words: str, flags: str, capsys: pytest.CaptureFixture[str]):

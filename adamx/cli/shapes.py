@@ -11,10 +11,20 @@ def one() -> Shapes:
     return {"kernel": (4096, 8192)}
 
 
-def gpt2() -> Shapes:
-    """GPT-2 small (124 M parameters in 148 leaves): a real mixture of sizes."""
-    width = 768
-    block = {
+def gpt2(layers: int = 12, width: int = 768) -> Shapes:
+    """GPT-2, by default small (124 M parameters in 148 leaves): a real mixture of sizes."""
+    ends = {"ln_f/scale": (width,), "ln_f/bias": (width,)}
+    return {
+        "tokens": (50257, width),
+        "positions": (1024, width),
+        **stacked(layers, block(width)),
+        **ends,
+    }
+
+
+def block(width: int) -> Shapes:
+    """A transformer's block with biases and an inner width four times the outer."""
+    return {
         "ln_1/scale": (width,),
         "ln_1/bias": (width,),
         "attention/qkv/kernel": (width, 3 * width),
@@ -28,9 +38,11 @@ def gpt2() -> Shapes:
         "mlp/out/kernel": (4 * width, width),
         "mlp/out/bias": (width,),
     }
-    blocks = {f"block_{i}/{name}": shape for i in range(12) for name, shape in block.items()}
-    ends = {"ln_f/scale": (width,), "ln_f/bias": (width,)}
-    return {"tokens": (50257, width), "positions": (1024, width), **blocks, **ends}
+
+
+def stacked(layers: int, layer: Shapes) -> Shapes:
+    """`layers` times the shapes of one layer, each with leaves of its own."""
+    return {f"block_{i}/{name}": shape for i in range(layers) for name, shape in layer.items()}
 
 
 def leaves() -> Shapes:
