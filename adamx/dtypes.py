@@ -36,6 +36,11 @@ def real(dtype: DTypeLike) -> jnp.dtype:
     return jnp.finfo(dtype).dtype
 
 
+def is_complex(dtype: DTypeLike) -> bool:
+    """Whether `dtype` has an imaginary part."""
+    return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
 def widen(x: ArrayLike) -> jax.Array:
     """`x` as a strongly typed array of its working dtype."""
     dtype = working(of(x))
@@ -47,7 +52,7 @@ def widen(x: ArrayLike) -> jax.Array:
 def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """`x` in `dtype`, to nearest: without its imaginary part where `dtype` is real, and held at
     float16's largest number where it is finite but larger."""
-    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+    if jnp.iscomplexobj(x) and not is_complex(dtype):
         x = x.real
     if dtype == jnp.float16 and x.dtype != dtype:
         most = jnp.asarray(jnp.finfo(dtype).max, x.dtype)

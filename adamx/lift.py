@@ -6,7 +6,8 @@ belong to `rules/`, bit layouts to `storage/`, the dtype in which a step leaves 
 """
 
 import functools
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,25 @@ from jax.typing import ArrayLike
 
 from adamx import dtypes, hyper, noise, paths
 from adamx.leafwise import leafwise
-from adamx.rules.rule import Rule
-from adamx.storage import Storage, StorageLike, choose
+from adamx.rules.rule import Rule, is_signed
+from adamx.storage import Choice, Storage, StorageLike, choose
+
+
+class PackedState(NamedTuple):
+    """The state of a rule whose moments share bytes, where Optax's own class has no place for it.
+
+    Attributes:
+      count: how many steps were taken.
+      arrays: by name, trees like the parameters: `"packed"` for moments that share a byte, a
+        moment's own name for others, with `optax.MaskedNode` for leaves that have none of it.
+    """
+
+    count: jax.Array
+    arrays: dict[str, Any]
 
 
 def scale_by(
-    rule: Rule, storage: StorageLike | None = None
+    rule: Rule, storage: StorageLike | Choice | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that replaces gradients by the directions of `rule`.
 
@@ -31,12 +45,14 @@ def scale_by(
 
     Args:
       rule: one of `adamx.rules`.
-      storage: how moments rest: a name, a `Storage`, or a function of leaf path and shape.
+      storage: how moments rest: a name, a `Storage`, a table of path patterns, or a function of
+        leaf path and shape.
 
     Returns:
-      A transformation whose state is `rule.state`, Optax's own class.
+      A transformation whose state is `rule.state`, Optax's own class, or a `PackedState` where
+      moments share bytes.
     """
-    storage_of = choose(storage)
+    choice = choose(storage)
 
     @functools.cache
     def step_leaf(storage: Storage) -> Any:
@@ -44,29 +60,30 @@ def scale_by(
 
     def init(params: optax.Params) -> Any:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-        rests = []
+        rests, storages = [], []
         for path, leaf in leaves:
             name = paths.name(path)
             _check_dtype(rule, name, "parameter", leaf)
-            storage = storage_of(name, jnp.shape(leaf))
-            rests.append(storage.init(leaf, rule.moments, rule.start))
-        return _state(rule, jnp.zeros([], jnp.int32), rests, treedef)
+            storages.append(choice.of(name, jnp.shape(leaf)))
+            rests.append(_first(storages[-1], rule, name, leaf))
+        layout = _Layout.of(rule, choice.among or storages)
+        return layout.state(jnp.zeros([], jnp.int32), rests, treedef)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
-        rests = _rests(rule, state, updates, treedef)
-        count = getattr(state, rule.count)
+        names = [paths.name(path) for path, _ in leaves]
+        storages = [
+            choice.of(name, jnp.shape(leaf)) for name, (_, leaf) in zip(names, leaves, strict=True)
+        ]
+        layout = _Layout.of(rule, choice.among or storages)
+        count, rests = layout.rests(state, updates, treedef)
         scalars = _Scalars(rule, count, extra)
-        storages, salts = [], []
-        for i, (path, leaf) in enumerate(leaves):
-            name = paths.name(path)
-            storages.append(storage_of(name, jnp.shape(leaf)))
-            salts.append(noise.salt(name))
+        for name, (_, leaf), rest, storage in zip(names, leaves, rests, storages, strict=True):
             _check_dtype(rule, name, "gradient", leaf)
-            _check_leaf(rule, name, leaf, rests[i], storages[i])
-        keys = _keys(storages, count, salts)
+            _check_leaf(rule, name, leaf, rest, storage)
+        keys = _keys(storages, count, [noise.salt(name) for name in names])
         directions = []
         for i, ((_, g), storage) in enumerate(zip(leaves, storages, strict=True)):
             key = None if storage.seed is None else (keys, np.uint32(i))
@@ -74,7 +91,7 @@ def scale_by(
             direction, rests[i] = step_leaf(storage)((g, rests[i], key), now)
             directions.append(direction)
         count = optax.safe_increment(count)
-        return treedef.unflatten(directions), _state(rule, count, rests, treedef)
+        return treedef.unflatten(directions), layout.state(count, rests, treedef)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -86,7 +103,7 @@ def _step_leaf(
     g, rest, row = arrays
     dtype = _working(g, rest)
     moments = {
-        k: m.astype(dtype if rule.moments[k] == "signed" else dtypes.real(dtype))
+        k: m.astype(dtype if is_signed(rule.moments[k]) else dtypes.real(dtype))
         for k, m in storage.decode(rest, rule.moments).items()
     }
     g = _saturated(jnp.asarray(g).astype(dtype))
@@ -139,27 +156,56 @@ class _Scalars(dict):
         return self[dtype]
 
 
-def _state(rule: Rule, count: ArrayLike, rests: list[dict], treedef: Any) -> Any:
-    trees = {k: treedef.unflatten([rest[k] for rest in rests]) for k in rule.moments}
-    return rule.state(**{rule.count: count}, **trees)
+class _Layout(NamedTuple):
+    """Where a state keeps which arrays: in Optax's own class, unless some moments share bytes."""
+
+    rule: Rule
+    fields: tuple[str, ...]
+    is_plain: bool
+
+    @classmethod
+    def of(cls, rule: Rule, storages: Sequence[Storage]) -> "_Layout":
+        fields = [storage.fields(rule.moments) for storage in storages]
+        plain = tuple(rule.moments)
+        return cls(rule, tuple(dict.fromkeys(sum(fields, ()))), all(f == plain for f in fields))
+
+    def state(self, count: ArrayLike, rests: list[dict], treedef: Any) -> Any:
+        fields = self.rule.moments if self.is_plain else self.fields
+        hole = optax.MaskedNode()
+        trees = {k: treedef.unflatten([rest.get(k, hole) for rest in rests]) for k in fields}
+        if self.is_plain:
+            return self.rule.state(**{self.rule.count: count}, **trees)
+        return PackedState(jnp.asarray(count), trees)
+
+    def rests(self, state: Any, updates: Any, treedef: Any) -> tuple[jax.Array, list[dict]]:
+        """The count and the arrays leaf by leaf, or an error that says what differs."""
+        wanted = self.rule.state if self.is_plain else PackedState
+        if type(state) is not wanted:
+            raise ValueError(
+                f"{self.rule.name}: the state is a {type(state).__name__}, expected "
+                f"{wanted.__name__}: it was made by another recipe, or restored without a target"
+            )
+        trees = state._asdict() if self.is_plain else state.arrays
+        columns = {}
+        for field in self.rule.moments if self.is_plain else self.fields:
+            try:
+                columns[field] = treedef.flatten_up_to(trees[field])
+            except (ValueError, TypeError, KeyError) as e:
+                tree = trees.get(field)
+                what = paths.difference(tree, updates, f"the state's `{field}`", "the gradient")
+                raise ValueError(f"{self.rule.name}: {what}") from e
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        held = [
+            {k: a for k, a in row.items() if not isinstance(a, optax.MaskedNode)} for row in rows
+        ]
+        return (getattr(state, self.rule.count) if self.is_plain else state.count), held
 
 
-def _rests(rule: Rule, state: Any, updates: Any, treedef: Any) -> list[dict[str, jax.Array]]:
-    """The state's arrays leaf by leaf, or an error that says how state and gradients differ."""
-    if type(state) is not rule.state:
-        raise ValueError(
-            f"{rule.name}: the state is a {type(state).__name__}, expected "
-            f"{rule.state.__name__}: it was made by another recipe, or restored without a target"
-        )
-    columns = {}
-    for moment in rule.moments:
-        tree = getattr(state, moment)
-        try:
-            columns[moment] = treedef.flatten_up_to(tree)
-        except (ValueError, TypeError) as e:
-            what = paths.difference(tree, updates, f"the state's `{moment}`", "the gradient")
-            raise ValueError(f"{rule.name}: {what}") from e
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+def _first(storage: Storage, rule: Rule, name: str, leaf: Any) -> dict[str, jax.Array]:
+    try:
+        return storage.init(leaf, rule.moments, rule.start)
+    except TypeError as e:
+        raise TypeError(f"{name}: {e} ({rule.name})") from e
 
 
 def _check_dtype(rule: Rule, name: str, what: str, leaf: Any) -> None:

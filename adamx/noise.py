@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random bits from a counter: the same for (seed, step, leaf, element) wherever it is computed.
+"""Bits for rounding by chance: the same for (seed, step, leaf, element) wherever they are computed.
 
 No key in the state, no collective, no dependence on how `jit` shards an array or on how often a
 run was restarted. (Inside `shard_map` or `pmap` a function sees a shard as an array of its own, and
-each shard draws the same bits.) This is noise for rounding, not for cryptography or for statistics.
+each shard draws the same bits.)
+
+Where an element starts on the circle of 2^32 is a hash of seed, leaf and element. From step to step
+it moves on by a fixed, irrational part of the circle. So at each step the elements' bits are
+independent and uniform, as rounding without bias needs; and over the steps an element's bits are
+far more even than chance: what was rounded up is soon rounded down, errors cancel instead of
+adding up, and a code of 8 bits is worth one of 10. This is noise for rounding, not for statistics.
 """
 
 import zlib
@@ -21,23 +27,23 @@ def salt(path: str) -> int:
 
 
 def keys(seeds: ArrayLike, count: ArrayLike, leaves: ArrayLike) -> jax.Array:
-    """Two 32-bit words that name the stream of one leaf at one step, or a row of them for each."""
+    """Three 32-bit words that name the bits of one leaf at one step, or a row of them for each."""
     word = _mix(jnp.asarray(seeds, jnp.uint32) + _GOLDEN)  # before the next part, or they commute
-    for part in (count, leaves):
-        word = _mix((word ^ jnp.asarray(part).astype(jnp.uint32)) + _GOLDEN)
-    return jnp.stack([word, _mix(word + _GOLDEN)], axis=-1)
+    word = _mix((word ^ jnp.asarray(leaves).astype(jnp.uint32)) + _GOLDEN)
+    step = jnp.broadcast_to(jnp.asarray(count).astype(jnp.uint32), word.shape)
+    return jnp.stack([word, _mix(word + _GOLDEN), step], axis=-1)
 
 
 def bits(key: jax.Array, shape: tuple[int, ...], draw: int = 0) -> jax.Array:
-    """32 random bits for each element of an array of `shape`, others for each `draw`.
+    """32 bits for each element of an array of `shape`, others for each `draw`.
 
-    The hash is MurmurHash3's finalizer with the second word folded in between its rounds, so
-    that two streams are not shifted copies of each other.
+    The upper ones are the even ones over time. The hash is MurmurHash3's finalizer with the second
+    word folded in between its rounds, so that two streams are not shifted copies of each other.
     """
     x = _index(shape) + (key[0] + np.uint32(draw * int(_GOLDEN) % 2**32))
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B) ^ key[1]
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    return (x ^ (x >> 16)) + key[2] * _TURNS[draw % len(_TURNS)]
 
 
 def _index(shape: tuple[int, ...]) -> jax.Array:
@@ -52,8 +58,11 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
     return index
 
 
-# 2^32 over the golden ratio, so that zeros don't hash to zero.
+# 2^32 over the golden ratio: the most even turn of a circle, and no zero to hash.
 _GOLDEN = np.uint32(0x9E3779B9)
+
+# A turn for each draw: beside the golden one, 2^32 over powers of the plastic number and its kin.
+_TURNS = (_GOLDEN, np.uint32(0xC13FA9A9), np.uint32(0x91E10DA5), np.uint32(0xD1B54A32))
 
 
 def _mix(x: jax.Array) -> jax.Array:

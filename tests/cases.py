@@ -76,7 +76,9 @@ VARIANTS = {
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 
-STORAGES = ("float32", "bfloat16")
+STORAGES = ("float32", "bfloat16", "int8", "int4")
+
+LANDINGS = ("nearest", "stochastic", "kahan", "exact", "compensated8")
 
 
 def params(dtype: Any = "float32") -> dict[str, Any]:

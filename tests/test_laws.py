@@ -507,8 +507,8 @@ def test_codes_do_not_depend_on_restarts_nor_on_the_company_of_other_leaves():
 def test_noise_is_uniform_and_its_streams_differ():
     streams = np.stack(
         [
-            np.asarray(noise.bits(noise.keys(seed, count, leaf), (1 << 14,)))
-            for seed, count, leaf in itertools.product((0, 1), (0, 1), (7, 8))
+            np.asarray(noise.bits(noise.keys(seed, 5, leaf), (1 << 14,), draw))
+            for seed, leaf, draw in itertools.product((0, 1), (7, 8), (0, 1))
         ]
     )
     unit = streams / 2.0**32
@@ -520,6 +520,17 @@ def test_noise_is_uniform_and_its_streams_differ():
     assert np.abs(correlation).max() < 0.039
     assert np.abs(np.corrcoef(unit[0, :-1], unit[0, 1:])[0, 1]) < 0.039
     assert np.unique(streams[0]).size == 1 << 14
+
+
+@pytest.mark.parametrize("draw", range(4))
+def test_noise_is_even_over_time_in_every_element(draw):
+    """Of n steps, an element spends its share in each part of the circle, to 8 in place of
+    the sqrt(n) of chance: what is rounded up too often now is rounded down soon."""
+    steps = 987
+    at = jax.vmap(lambda t: noise.bits(noise.keys(np.uint32(3), t, np.uint32(7)), (64,), draw))
+    unit = np.asarray(at(jnp.arange(steps))) / 2.0**32
+    for part in (0.001, 0.1, 0.25, 0.5, 0.9):
+        assert np.abs((unit < part).sum(0) - part * steps).max() < 8
 
 
 # 12: buffers

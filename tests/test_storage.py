@@ -64,22 +64,30 @@ def test_squares_in_bfloat16_follow_a_change_of_the_gradient():
         np.testing.assert_allclose(np.asarray(state.nu, np.float64).mean(), want, rtol=0.02)
 
 
-def test_the_mean_of_many_noisy_runs_is_the_float32_run():
-    rng = np.random.default_rng(0)
-    stream = jnp.asarray(rng.normal(size=(60, 1)), jnp.float32)
-    many = jnp.broadcast_to(stream[:, :, None], (60, 1, 40_000))
+@pytest.mark.parametrize("name", ["bfloat16", "int8"])
+def test_rounded_moments_follow_float32s_without_bias(name):
+    """20,000 streams of their own, so that what is left on average is bias and not luck."""
+    stream = jnp.asarray(np.random.default_rng(0).normal(size=(200, 20_000)), jnp.float32)
+    kinds = adamx.rules.adam().moments
 
-    def nu(link, stream):
-        def body(s, g):
-            return link.update(g, s)[1], None
+    def after(name):
+        link = adamx.scale_by_adam(b2=0.99, storage=name)
 
-        return jax.jit(lambda: jax.lax.scan(body, link.init(stream[0]), stream)[0].nu)()
+        def body(state, g):
+            return link.update(g, state)[1], None
 
-    want = float(nu(adamx.scale_by_adam(b2=0.9), stream)[0])
-    got = np.asarray(nu(adamx.scale_by_adam(b2=0.9, nu_dtype="bfloat16"), many), np.float64)
-    # 40,000 independent runs: five standard errors of their mean.
-    assert abs(got.mean() - want) < 5 * got.std() / np.sqrt(got.size)
-    assert got.std() > 0
+        state, _ = jax.jit(lambda: jax.lax.scan(body, link.init(stream[0]), stream))()
+        held = storage.named(name).decode({"mu": state.mu, "nu": state.nu}, kinds)
+        return {k: np.asarray(x, np.float64) for k, x in held.items()}
+
+    want, got = after("float32"), after(name)
+    longer = np.sqrt(want["nu"] / got["nu"]) - 1
+    slope = (got["mu"] * want["mu"]).sum() / (want["mu"] ** 2).sum()
+    # Even over time is not independent: int8's roots end up to 1.5% off on average, a tenth of
+    # their own scatter. Rounding that kept v instead of its fourth root would be 5% off.
+    assert abs(longer.mean()) < (5e-4 if name == "bfloat16" else 1.5e-2)
+    assert abs(slope - 1) < 1e-3
+    assert 1e-3 < longer.std() < 0.15
 
 
 def test_mu_and_nu_dtypes_are_taken_at_their_word():

@@ -54,7 +54,7 @@ def adopt(
         return u, {"mu": mu, "nu": lerp(nu, abs_sq(g), c2)}
 
     values = {"b1": b1, "b2": b2, "eps": eps}
-    moments: dict[str, Kind] = {"mu": "signed", "nu": "squared"}
+    moments: dict[str, Kind] = {"mu": "normalised", "nu": "squared"}
     return Rule("adopt", optax.ScaleByAdamState, moments, values, at, formula)
 
 

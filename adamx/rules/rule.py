@@ -17,8 +17,14 @@ from jax.typing import ArrayLike
 
 from adamx.hyper import Hyper
 
-# A mean of gradients, a mean of squares, a maximum of |g|: a storage picks its code by kind.
-Kind = Literal["signed", "squared", "magnitude"]
+# A mean of gradients, one of gradients already divided by their root, a mean of squares, a maximum
+# of |g|: a storage picks its code by kind.
+Kind = Literal["signed", "normalised", "squared", "magnitude"]
+
+
+def is_signed(kind: Kind) -> bool:
+    """Whether a moment of this kind has a sign, or is complex where gradients are."""
+    return kind in ("signed", "normalised")
 
 
 class Rule(NamedTuple):

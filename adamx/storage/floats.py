@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from adamx import dtypes, noise
-from adamx.rules.rule import Kind
+from adamx.rules.rule import Kind, is_signed
 from adamx.storage.storage import Arrays
 
 
@@ -37,6 +37,9 @@ class Floats:
     seed: int | None = None
     complex_mean: bool = False
 
+    def fields(self, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
+        return tuple(kinds)
+
     def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping) -> Arrays:
         rest = {k: self._dtype(kind, dtypes.of(like)) for k, kind in kinds.items()}
         return {k: jnp.full_like(like, start.get(k, 0), dtype=d) for k, d in rest.items()}
@@ -49,7 +52,7 @@ class Floats:
     ) -> Arrays:
         return {
             k: stochastic(m, noise.bits(key, m.shape, draw=i))
-            if kinds[k] != "signed" and old[k].dtype == jnp.bfloat16
+            if not is_signed(kinds[k]) and old[k].dtype == jnp.bfloat16
             else dtypes.cast(m, old[k].dtype)
             for i, (k, m) in enumerate(moments.items())
         }
@@ -58,14 +61,13 @@ class Floats:
         for name, array in arrays.items():
             if array.dtype != (want := self._dtype(kinds[name], array.dtype)):
                 return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
-            complex_gradient = jnp.issubdtype(gradient, jnp.complexfloating)
-            if kinds[name] == "signed" and complex_gradient > jnp.iscomplexobj(array):
+            if is_signed(kinds[name]) and dtypes.is_complex(gradient) > jnp.iscomplexobj(array):
                 return f"gradient is {gradient}, the state's `{name}` only {array.dtype}"
         return ""
 
     def _dtype(self, kind: Kind, leaf: jnp.dtype) -> jnp.dtype:
-        asked = self.mean if kind == "signed" else self.square
-        keep = kind == "signed" and self.complex_mean and jnp.issubdtype(leaf, jnp.complexfloating)
+        asked = self.mean if is_signed(kind) else self.square
+        keep = is_signed(kind) and self.complex_mean and dtypes.is_complex(leaf)
         return dtypes.working(leaf) if asked is None or keep else asked
 
 
@@ -98,13 +100,16 @@ def stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
     the upper with just the right odds. inf stays inf, a NaN stays non-finite.
     """
     word = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    upper = lax.shift_right_logical(word + (bits & 0xFFFF), jnp.uint32(16)).astype(jnp.uint16)
+    half = jnp.uint32(16)
+    upper = lax.shift_right_logical(word + lax.shift_right_logical(bits, half), half).astype(
+        jnp.uint16
+    )
     rounded = lax.bitcast_convert_type(upper, jnp.bfloat16)
     return jnp.where(jnp.isnan(x), jnp.bfloat16(jnp.nan), rounded)
 
 
 def _real_unless_signed(x: jax.Array, kind: Kind) -> jax.Array:
-    return x if kind == "signed" else x.real
+    return x if is_signed(kind) else x.real
 
 
 def _checked(name: str, dtype: DTypeLike | None) -> jnp.dtype | None:

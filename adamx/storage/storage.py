@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from adamx.rules.rule import Kind
 
 Arrays = dict[str, jax.Array]
+Kinds = Mapping[str, Kind]
 
 
 class Storage(Protocol):
@@ -31,24 +32,32 @@ class Storage(Protocol):
     @property
     def seed(self) -> int | None: ...
 
-    def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping) -> Arrays:
+    def fields(self, kinds: Kinds) -> tuple[str, ...]:
+        """The names of the arrays: those of the moments, where the state may stay Optax's."""
+        ...
+
+    def init(self, like: ArrayLike, kinds: Kinds, start: Mapping) -> Arrays:
         """The arrays of a leaf `like` this one before the first step, with its sharding."""
         ...
 
-    def decode(self, arrays: Arrays, kinds: Mapping[str, Kind]) -> Arrays:
+    def decode(self, arrays: Arrays, kinds: Kinds) -> Arrays:
         """The moments, in at least float32."""
         ...
 
-    def encode(
-        self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: jax.Array
-    ) -> Arrays:
+    def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: jax.Array) -> Arrays:
         """The arrays that hold `moments`, in the dtypes and shapes of `old`; `key` is for noise."""
         ...
 
-    def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jnp.dtype) -> str:
+    def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
         """Why `arrays` are not this storage's for such a gradient, or an empty string."""
         ...
 
 
-# A storage by name, as such, or chosen for each leaf from its path and global shape.
-StorageLike = str | Storage | Callable[[str, tuple[int, ...]], "str | Storage"]
+# A storage by name or as such; a table of path patterns, of which the first that matches counts; or
+# a function of a leaf's path and global shape.
+StorageLike = (
+    str
+    | Storage
+    | Mapping[str, "str | Storage"]
+    | Callable[[str, tuple[int, ...]], "str | Storage"]
+)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moments in a byte each, `int8`, or a mean and its square in one byte together, `int4`.
+
+Arrays of the parameter's shape, and nothing beside them. Squares rest as a code of their fourth
+root, means as a ratio to the root that rests beside them. Both are rounded by chance and without
+bias, or slow averages would stand still. The last code of each is for what is not finite.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from adamx import dtypes, noise
+from adamx.rules.rule import Kind, is_signed
+from adamx.storage.means import Alone, Ratios
+from adamx.storage.pair import Pair
+from adamx.storage.squares import Sizes, Squares
+from adamx.storage.storage import Arrays, Kinds
+
+# A root below 2^-28 = 4e-9 is little beside the default epsilon. Above 2^8 both moments are held
+# back together, so that their ratio, which is the step, stays. Half the ratios are below 1/4.
+SQUARES, RATIOS, ALONE = Squares(254, -28, 8), Ratios(127, 0.25), Alone(127, -32, 8)
+# Roots about two octaves apart, ratios from 0.05 to 10: 15 x 17 codes, and one for NaN.
+PAIR = Pair(Squares(15, -26, 4), Ratios(8, 0.6, 0.5))
+
+PACKED = "packed"
+
+
+def int8(seed: int = 0) -> "Compact":
+    """A byte for each moment: 2 bytes per parameter for Adam's two."""
+    return Compact("int8", None, seed)
+
+
+def int4(seed: int = 0) -> "Compact":
+    """A byte for a mean and its square together; other moments take a byte of their own."""
+    return Compact("int4", PAIR, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compact:
+    """Moments as small integers; means of complex leaves stay complex.
+
+    Attributes:
+      name: what errors call it.
+      pair: the coarser codes of a square and a mean that share a byte; None for a byte each.
+      seed: names the noise of rounding.
+    """
+
+    name: str
+    pair: Pair | None = None
+    seed: int = 0
+
+    def fields(self, kinds: Kinds) -> tuple[str, ...]:
+        shared = self._shared(kinds)
+        return (PACKED, *(k for k in kinds if k not in shared)) if shared else tuple(kinds)
+
+    def init(self, like: ArrayLike, kinds: Kinds, start: Mapping) -> Arrays:
+        books = self._books(kinds)
+        codes: Arrays = {
+            k: jnp.int32(0 if is_signed(kind) else books[k].nearest(start.get(k, 0)))
+            for k, kind in kinds.items()
+        }
+        arrays = {}
+        for name, code in self._joined(codes, kinds).items():
+            dtype = self._dtype(name, kinds, dtypes.of(like))
+            value = start.get(name, 0) if dtypes.is_complex(dtype) else code
+            arrays[name] = jnp.full_like(like, value, dtype=dtype)
+        return arrays
+
+    def decode(self, arrays: Arrays, kinds: Kinds) -> Arrays:
+        books, codes, anchor = self._books(kinds), self._split(arrays, kinds), _anchor(kinds)
+        root = books[anchor].root(codes[anchor]) if anchor else None
+        return {
+            k: code if jnp.iscomplexobj(code) else books[k].decode(code, _scale(kinds[k], root))
+            for k, code in codes.items()
+        }
+
+    def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: jax.Array) -> Arrays:
+        books, before, anchor = self._books(kinds), self._split(old, kinds), _anchor(kinds)
+        codes, root = {}, None
+        for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
+            moment, bits = _narrow(moments[name]), noise.bits(key, moments[name].shape, draw)
+            beside = _scale(kinds[name], root) if is_signed(kinds[name]) else before[name]
+            coded = not jnp.iscomplexobj(moment)
+            codes[name] = books[name].encode(moment, beside, bits) if coded else moment
+            if name == anchor:
+                root = books[name].scale(codes[name], moment)
+        return {k: a.astype(old[k].dtype) for k, a in self._joined(codes, kinds).items()}
+
+    def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
+        for name, array in arrays.items():
+            if array.dtype != (want := self._dtype(name, kinds, array.dtype)):
+                return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
+            if dtypes.is_complex(gradient) and array.dtype == jnp.int8:
+                return f"gradient is {gradient}, the state's `{name}` only {array.dtype}"
+        return ""
+
+    def _books(self, kinds: Kinds) -> dict[str, Any]:
+        """The code of each moment."""
+        shared, anchor = self._shared(kinds), _anchor(kinds)
+        books = {}
+        for name, kind in kinds.items():
+            squares, ratios = self.pair if self.pair and name in shared else (SQUARES, RATIOS)
+            if is_signed(kind):
+                books[name] = ratios if anchor or kind == "normalised" else ALONE
+            else:
+                books[name] = squares if kind == "squared" else Sizes(squares)
+        return books
+
+    def _shared(self, kinds: Kinds) -> tuple[str, ...]:
+        """The names of the square and the mean that share a byte, if there are such."""
+        square, mean = _anchor(kinds), next((k for k, v in kinds.items() if is_signed(v)), None)
+        return (square, mean) if self.pair and square and mean else ()
+
+    def _joined(self, codes: Arrays, kinds: Kinds) -> Arrays:
+        if not self.pair or not (shared := self._shared(kinds)):
+            return codes
+        alone = {k: code for k, code in codes.items() if k not in shared}
+        return {PACKED: self.pair.join(*(codes[k] for k in shared)), **alone}
+
+    def _split(self, arrays: Arrays, kinds: Kinds) -> Arrays:
+        codes = {k: a if jnp.iscomplexobj(a) else a.astype(jnp.int32) for k, a in arrays.items()}
+        if not self.pair or not (shared := self._shared(kinds)):
+            return codes
+        codes |= zip(shared, self.pair.split(codes.pop(PACKED)), strict=True)
+        return {k: codes[k] for k in kinds}
+
+    def _dtype(self, name: str, kinds: Kinds, leaf: jnp.dtype) -> jnp.dtype:
+        if name == PACKED and dtypes.is_complex(leaf):
+            raise TypeError(f"storage {self.name!r} has no room for complex means: take 'int8'")
+        if name == PACKED or not is_signed(kinds[name]):
+            return jnp.dtype(jnp.uint8)
+        return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
+
+
+def _narrow(moment: jax.Array) -> jax.Array:
+    """A float64 as the float32 that codes are made of, held in its range."""
+    if moment.dtype != jnp.float64:
+        return moment
+    most = jnp.asarray(2.0**125, moment.dtype)
+    held = jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))
+    return held.astype(jnp.float32)
+
+
+def _anchor(kinds: Kinds) -> str | None:
+    """The square, or the maximum, whose root means are put in proportion to."""
+    return next((k for k, kind in kinds.items() if not is_signed(kind)), None)
+
+
+def _scale(kind: Kind, root: jax.Array | None) -> Any:
+    return jnp.float32(1) if kind == "normalised" else root
