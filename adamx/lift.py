@@ -6,8 +6,7 @@ belong to `rules/`, bit layouts to `storage/`, the dtype in which a step leaves 
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +16,10 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx import dtypes, hyper, noise, paths
+from adamx.layout import Layout, described
 from adamx.leafwise import leafwise
 from adamx.rules.rule import Rule, is_signed
-from adamx.storage import Choice, Storage, StorageLike, choose
-
-
-class PackedState(NamedTuple):
-    """The state of a rule whose moments share bytes, where Optax's own class has no place for it.
-
-    Attributes:
-      count: how many steps were taken.
-      arrays: by name, trees like the parameters: `"packed"` for moments that share a byte, a
-        moment's own name for others, with `optax.MaskedNode` for leaves that have none of it.
-    """
-
-    count: jax.Array
-    arrays: dict[str, Any]
+from adamx.storage import Choice, Storage, StorageLike, choose, recognised
 
 
 def scale_by(
@@ -66,8 +53,9 @@ def scale_by(
             _check_dtype(rule, name, "parameter", leaf)
             storages.append(choice.of(name, jnp.shape(leaf)))
             rests.append(_first(storages[-1], rule, name, leaf))
-        layout = _Layout.of(rule, choice.among or storages)
-        return layout.state(jnp.zeros([], jnp.int32), rests, treedef)
+        layout = Layout.of(rule, choice.among or storages)
+        state = layout.state(jnp.zeros([], jnp.int32), rests, treedef)
+        return described(state, rule, choice)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
@@ -77,7 +65,7 @@ def scale_by(
         storages = [
             choice.of(name, jnp.shape(leaf)) for name, (_, leaf) in zip(names, leaves, strict=True)
         ]
-        layout = _Layout.of(rule, choice.among or storages)
+        layout = Layout.of(rule, choice.among or storages)
         count, rests = layout.rests(state, updates, treedef)
         scalars = _Scalars(rule, count, extra)
         for name, (_, leaf), rest, storage in zip(names, leaves, rests, storages, strict=True):
@@ -156,51 +144,6 @@ class _Scalars(dict):
         return self[dtype]
 
 
-class _Layout(NamedTuple):
-    """Where a state keeps which arrays: in Optax's own class, unless some moments share bytes."""
-
-    rule: Rule
-    fields: tuple[str, ...]
-    is_plain: bool
-
-    @classmethod
-    def of(cls, rule: Rule, storages: Sequence[Storage]) -> "_Layout":
-        fields = [storage.fields(rule.moments) for storage in storages]
-        plain = tuple(rule.moments)
-        return cls(rule, tuple(dict.fromkeys(sum(fields, ()))), all(f == plain for f in fields))
-
-    def state(self, count: ArrayLike, rests: list[dict], treedef: Any) -> Any:
-        fields = self.rule.moments if self.is_plain else self.fields
-        hole = optax.MaskedNode()
-        trees = {k: treedef.unflatten([rest.get(k, hole) for rest in rests]) for k in fields}
-        if self.is_plain:
-            return self.rule.state(**{self.rule.count: count}, **trees)
-        return PackedState(jnp.asarray(count), trees)
-
-    def rests(self, state: Any, updates: Any, treedef: Any) -> tuple[jax.Array, list[dict]]:
-        """The count and the arrays leaf by leaf, or an error that says what differs."""
-        wanted = self.rule.state if self.is_plain else PackedState
-        if type(state) is not wanted:
-            raise ValueError(
-                f"{self.rule.name}: the state is a {type(state).__name__}, expected "
-                f"{wanted.__name__}: it was made by another recipe, or restored without a target"
-            )
-        trees = state._asdict() if self.is_plain else state.arrays
-        columns = {}
-        for field in self.rule.moments if self.is_plain else self.fields:
-            try:
-                columns[field] = treedef.flatten_up_to(trees[field])
-            except (ValueError, TypeError, KeyError) as e:
-                tree = trees.get(field)
-                what = paths.difference(tree, updates, f"the state's `{field}`", "the gradient")
-                raise ValueError(f"{self.rule.name}: {what}") from e
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        held = [
-            {k: a for k, a in row.items() if not isinstance(a, optax.MaskedNode)} for row in rows
-        ]
-        return (getattr(state, self.rule.count) if self.is_plain else state.count), held
-
-
 def _first(storage: Storage, rule: Rule, name: str, leaf: Any) -> dict[str, jax.Array]:
     try:
         return storage.init(leaf, rule.moments, rule.start)
@@ -230,4 +173,10 @@ def _check_leaf(
             )
     complaint = storage.complaint(rest, rule.moments, dtypes.of(g))
     if complaint:
-        raise TypeError(f"{name}: {complaint} ({rule.name})")
+        found = recognised(rest, rule.moments, dtypes.of(g))
+        hint = (
+            f"; it rests as {found!r}: `adamx.convert` makes a {storage.name!r} of it"
+            if found
+            else ""
+        )
+        raise TypeError(f"{name}: {complaint} ({rule.name}){hint}")

@@ -14,8 +14,9 @@ In the formulas m-hat and v-hat are the corrected means of gradients and of thei
     uncorrected root; `"atan2"` (Adam, AdamW) for no epsilon at all.
   mu_dtype, nu_dtype: the dtypes in which means, and squares or maxima, rest between steps. None
     takes the parameter's, at least float32. Squares in bfloat16 are rounded stochastically.
-  storage: how moments rest, instead of the two dtypes: `"float32"`, `"bfloat16"`, a `Storage`, or
-    a function of a leaf's path and shape to one of these.
+  storage: how moments rest, instead of the two dtypes: `"float32"`, `"bfloat16"`, `"int8"` (two
+    bytes per parameter for both), `"int4"` (one byte), a `Storage`, a table of path patterns to one
+    of these (`{"*/embedding": "float32", "*": "int8"}`), or a function of a leaf's path and shape.
   weight_decay: a number or a schedule, then decoupled and times the learning rate, or one of
     `adamx.decay`.
   mask: which leaves decay: a tree of booleans, a function of the parameters to one, or a path

@@ -4,12 +4,13 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from adamx import paths
 from adamx.storage.compact import Compact, int4, int8
 from adamx.storage.floats import Floats, bfloat16, float32, of_dtypes
-from adamx.storage.storage import Storage, StorageLike
+from adamx.storage.storage import Arrays, Kinds, Storage, StorageLike
 
 NAMED: dict[str, Callable[[], Storage]] = {
     "float32": float32,
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
 
 
 def choose(
-    storage: StorageLike | None,
+    storage: StorageLike | Choice | None,
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
 ) -> Choice:
@@ -90,6 +91,17 @@ def named(storage: str | Storage) -> Storage:
     return storage
 
 
+def recognised(arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
+    """The name of the storage that such arrays come from; empty where it is none of `NAMED`."""
+    for name, build in NAMED.items():
+        storage = build()
+        if tuple(arrays) == storage.fields(kinds) and not storage.complaint(
+            arrays, kinds, gradient
+        ):
+            return name
+    return ""
+
+
 __all__ = [
     "NAMED",
     "Choice",
@@ -103,4 +115,5 @@ __all__ = [
     "int4",
     "int8",
     "named",
+    "recognised",
 ]

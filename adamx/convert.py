@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the state of one optimizer to that of another that keeps its moments differently."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamx import dtypes, noise, paths
+from adamx.layout import Described, Layout, PackedState, describing
+from adamx.rules.rule import Rule
+from adamx.storage import Storage, choose
+
+
+def convert(
+    state: optax.OptState,
+    opt_from: optax.GradientTransformation,
+    opt_to: optax.GradientTransformation,
+    params: optax.Params | None = None,
+) -> optax.OptState:
+    """The state with which `opt_to` goes on where `opt_from` stopped.
+
+    Moments are decoded from the storage of the one and encoded in the storage of the other, Optax's
+    own state included; everything else is handed over as it is. So the two have to differ in
+    storage alone. Rounding is that of a step.
+
+    Args:
+      state: of `opt_from`.
+      opt_from, opt_to: the two optimizers, ours or Optax's.
+      params: the parameters, or their shapes: only needed where the moments in `state` don't have
+        the parameters' structure, as under `optax.masked` or `optax.partition`.
+
+    Returns:
+      A state of `opt_to`.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp, optax
+      >>> params = {"kernel": jnp.ones((2, 3))}
+      >>> before, after = optax.adamw(1e-3), adamx.adamw(1e-3, storage="int8")
+      >>> _, state = before.update(params, before.init(params), params)
+      >>> state = adamx.convert(state, before, after)
+      >>> print(state[0].count, state[0].nu["kernel"].dtype)
+      1 uint8
+    """
+    params = _shapes(state) if params is None else params
+    source, target = _template(opt_from, params), _template(opt_to, params)
+    given, whole = jax.tree.flatten(state, is_leaf=_is_moments)
+    marks, held = jax.tree.flatten(source, is_leaf=_is_moments)
+    wanted, treedef = jax.tree.flatten(target, is_leaf=_is_moments)
+    if whole != held:
+        raise ValueError(f"`state` is not a state of `opt_from`: {whole} instead of {held}")
+    if held != treedef:
+        raise ValueError(
+            f"`opt_from` and `opt_to` differ in more than how moments rest: {held} and {treedef}"
+        )
+    return treedef.unflatten(
+        [
+            _converted(x, mark, goal) if _is_moments(goal) else x
+            for x, mark, goal in zip(given, marks, wanted, strict=True)
+        ]
+    )
+
+
+class _Side(NamedTuple):
+    """How one optimizer keeps the moments of one rule.
+
+    Attributes:
+      layout: where the arrays are.
+      storages: of each leaf.
+      treedef: of the leaves, holes included.
+      names: of the leaves.
+    """
+
+    layout: Layout
+    storages: list[Storage]
+    treedef: Any
+    names: list[str]
+
+
+def _converted(state: Any, source: Any, target: Any) -> Any:
+    """The state of one rule, in the storages of `target`."""
+    ours = next((x for x in (source, target) if isinstance(x, Described)), None)
+    if ours is None:
+        return state
+    here, there = _side(source, ours.rule), _side(target, ours.rule)
+    kinds = here.layout.rule.moments
+    if kinds != there.layout.rule.moments:
+        raise ValueError(
+            f"{here.layout.rule.name} and {there.layout.rule.name} remember different things: "
+            f"{', '.join(kinds)} and {', '.join(there.layout.rule.moments)}"
+        )
+    count, rests = here.layout.rests(state, state, here.treedef)
+    blank = getattr(target, "state", target)
+    _, wanted = there.layout.rests(blank, blank, there.treedef)
+    new = []
+    for i, (rest, goal) in enumerate(zip(rests, wanted, strict=True)):
+        if not goal:
+            new.append({})
+            continue
+        if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest)):
+            raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
+        storage = there.storages[i]
+        key = noise.keys(np.uint32(storage.seed or 0), count, np.uint32(noise.salt(here.names[i])))
+        old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
+        moments = here.storages[i].decode(rest, kinds)
+        new.append(storage.encode(moments, kinds, old, key))
+    return there.layout.state(count, new, there.treedef)
+
+
+def _side(mark: Any, rule: Rule) -> _Side:
+    """What `mark`, a marked state or one of Optax's, says about its optimizer."""
+    choice = mark.choice if isinstance(mark, Described) else choose(None)
+    rule = mark.rule if isinstance(mark, Described) else rule
+    state = mark.state if isinstance(mark, Described) else mark
+    trees = list(_trees(state).values())
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(trees[0], is_leaf=_is_hole)
+    names = [paths.name(path) for path, _ in leaves]
+    rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True)
+    shapes = [next((x.shape for x in row if not _is_hole(x)), None) for row in rows]
+    storages: list[Any] = [
+        None if shape is None else choice.of(name, shape)
+        for name, shape in zip(names, shapes, strict=True)
+    ]
+    known = choice.among or [storage for storage in storages if storage is not None]
+    return _Side(Layout.of(rule, known), storages, treedef, names)
+
+
+def _template(opt: optax.GradientTransformation, params: Any) -> Any:
+    """The shapes of a state of `opt`, in which the states of our rules are marked."""
+    with describing():
+        # A function of its own each time: what was traced without marks is not to be found again.
+        return jax.eval_shape(lambda p: opt.init(p), params)
+
+
+def _shapes(state: optax.OptState) -> Any:
+    """Shapes of the parameters, as far as moments tell."""
+    held = [x for x in jax.tree.leaves(state, is_leaf=_is_moments) if _is_moments(x)]
+    if not held:
+        raise ValueError(
+            "`state` has no moments of ours or Optax's; give `params` if that is meant"
+        )
+    columns = list(_trees(held[0]).values())
+    treedef = jax.tree.structure(columns[0], is_leaf=_is_hole)
+    rows = zip(*(treedef.flatten_up_to(tree) for tree in columns), strict=True)
+    return treedef.unflatten([_shape(row) for row in rows])
+
+
+def _shape(row: tuple) -> Any:
+    arrays = {str(i): x for i, x in enumerate(row) if not _is_hole(x)}
+    if not arrays:
+        return optax.MaskedNode()
+    return jax.ShapeDtypeStruct(next(iter(arrays.values())).shape, _dtype(arrays))
+
+
+def _dtype(arrays: dict[str, Any]) -> jnp.dtype:
+    """The dtype that the gradients of such moments have, at least float32."""
+    real = (x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.inexact))
+    return dtypes.working(*real)
+
+
+def _trees(state: Any) -> dict[str, Any]:
+    if isinstance(state, PackedState):
+        return state.arrays
+    return {k: tree for k, tree in state._asdict().items() if k not in ("count", "t")}
+
+
+def _is_moments(x: Any) -> bool:
+    return isinstance(x, (Described, PackedState, *_OPTAX))
+
+
+_OPTAX = (
+    optax.ScaleByAdamState,
+    optax.ScaleByAmsgradState,
+    optax.ScaleByBeliefState,
+    optax.ScaleByLionState,
+    optax.ScaleByAdanState,
+)
+
+
+def _is_hole(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)

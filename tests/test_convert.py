@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One optimizer's state as another's: between storages, and from Optax and back."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from tests import cases
+
+
+def advanced(opt, steps=3):
+    params = cases.params()
+    state = opt.init(params)
+    for seed in range(steps):
+        _, state = opt.update(cases.grads(params, seed), state, params)
+    return params, state
+
+
+@pytest.mark.parametrize("storage", cases.STORAGES)
+@pytest.mark.parametrize("name", ["adamw", "adamax", "lion", "adan"])
+def test_a_state_goes_on_in_another_storage(name, storage):
+    recipe = cases.RECIPES[name]
+    before, after = recipe(), recipe(storage=storage)
+    params, state = advanced(before)
+    new = adamx.convert(state, before, after)
+    assert jax.tree.structure(new) == jax.tree.structure(after.init(params))
+    grads = cases.grads(params, 9)
+    want, _ = before.update(grads, state, params)
+    got, _ = jax.jit(after.update)(grads, new, params)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        # A root of int4 may be twice what it stands for; in Lion a sign may turn.
+        np.testing.assert_allclose(a, b, atol=0.1 if storage == "int4" else 0.021)
+    back = adamx.convert(new, after, before)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    chex.assert_trees_all_equal_dtypes(back, state)
+    if storage == "float32":
+        chex.assert_trees_all_equal(new, state)
+
+
+def test_optaxs_own_state_goes_on_in_two_bytes_and_comes_back():
+    theirs, ours = optax.adamw(1e-2), adamx.adamw(1e-2, storage="int8")
+    params = cases.params()
+    state = theirs.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        _, state = theirs.update(cases.grads(params), state, params)
+    new = adamx.convert(state, theirs, ours)
+    assert {x.dtype.name for x in jax.tree.leaves(new[0].nu)} == {"uint8"}
+    assert int(new[0].count) == 1
+    back = adamx.convert(new, ours, theirs)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+    chex.assert_trees_all_equal_dtypes(back, state)
+    for a, b in zip(jax.tree.leaves(back[0].nu), jax.tree.leaves(state[0].nu), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0.4)  # a level of the square is 27% wide on average
+    assert adamx.convert(state, theirs, optax.adamw(1e-2)) is not None
+
+
+def test_leaves_may_rest_differently_on_either_side():
+    table = {"*/kernel": "int4", "gain": "float32", "*": "int8"}
+    before, after = adamx.adam(1e-2, storage="int8"), adamx.adam(1e-2, storage=table)
+    params, state = advanced(before)
+    new = adamx.convert(state, before, after)
+    assert jax.tree.structure(new) == jax.tree.structure(after.init(params))
+    assert new[0].arrays["packed"]["dense"]["kernel"].dtype == jnp.uint8
+    assert new[0].arrays["mu"]["gain"].dtype == jnp.float32
+    after.update(cases.grads(params), new, params)
+    back = adamx.convert(new, after, before)
+    assert jax.tree.structure(back) == jax.tree.structure(state)
+
+
+def test_wrappers_and_masks_are_no_hindrance():
+    params = {"a": jnp.ones(3), "b": jnp.ones((2, 2))}
+    mask = {"a": True, "b": False}
+
+    def wrapped(storage):
+        inner = optax.masked(adamx.adam(1e-2, storage=storage), mask)
+        return optax.MultiSteps(optax.chain(adamx.clip(1.0), inner), 2).gradient_transformation()
+
+    before, after = wrapped("float32"), wrapped("int4")
+    with jax.numpy_dtype_promotion("standard"):  # Optax's MultiSteps asks for it
+        _, state = before.update(params, before.init(params), params)
+        new = adamx.convert(state, before, after, params)
+        assert jax.tree.structure(new) == jax.tree.structure(after.init(params))
+        after.update(params, new, params)
+
+
+def test_what_cannot_be_converted_is_named():
+    params, state = advanced(adamx.adam(1e-2))
+    with pytest.raises(ValueError, match="differ in more than how moments rest"):
+        adamx.convert(state, adamx.adam(1e-2), adamx.adam(1e-2, landing="kahan"))
+    with pytest.raises(ValueError, match="is not a state of `opt_from`"):
+        adamx.convert(state, adamx.adam(1e-2, landing="kahan"), adamx.adam(1e-2))
+    with pytest.raises(
+        TypeError, match="dense/bias: the state's `mu` is float32, storage 'int8' has int8"
+    ):
+        adamx.convert(state, adamx.adam(1e-2, storage="int8"), adamx.adam(1e-2))
+
+
+def test_a_state_in_another_format_is_an_error_that_names_both():
+    params, state = advanced(adamx.adam(1e-2))
+    grads = cases.grads(params)
+    with pytest.raises(TypeError, match="storage 'int8' has int8.*rests as 'float32'.*convert"):
+        adamx.adam(1e-2, storage="int8").update(grads, state, params)
+    with pytest.raises(ValueError, match="rests as 'float32', the recipe's storage is 'int4'"):
+        adamx.adam(1e-2, storage="int4").update(grads, state, params)
+    _, packed = advanced(adamx.adam(1e-2, storage="int4"))
+    with pytest.raises(
+        ValueError, match="rests as packed bytes, the recipe's storage is 'float32'"
+    ):
+        adamx.adam(1e-2).update(grads, packed, params)
