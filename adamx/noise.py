@@ -8,8 +8,10 @@ each shard draws the same bits.)
 Where an element starts on the circle of 2^32 is a hash of seed, leaf and element. From step to step
 it moves on by a fixed, irrational part of the circle. So at each step the elements' bits are
 independent and uniform, as rounding without bias needs; and over the steps an element's bits are
-far more even than chance: what was rounded up is soon rounded down, errors cancel instead of
-adding up, and a code of 8 bits is worth one of 10. This is noise for rounding, not for statistics.
+far more even than chance: what was rounded up is soon rounded down, and errors cancel instead of
+adding up. Where a square falls, that halves the noise of an 8-bit code. In exchange roundings in a
+row depend on each other: what settles may settle a per cent off. This is noise for rounding, not
+for statistics.
 """
 
 import zlib

@@ -88,7 +88,7 @@ def test_wrappers_and_masks_are_no_hindrance():
 
 
 def test_what_cannot_be_converted_is_named():
-    params, state = advanced(adamx.adam(1e-2))
+    _, state = advanced(adamx.adam(1e-2))
     with pytest.raises(ValueError, match="differ in more than how moments rest"):
         adamx.convert(state, adamx.adam(1e-2), adamx.adam(1e-2, landing="kahan"))
     with pytest.raises(ValueError, match="is not a state of `opt_from`"):
@@ -102,7 +102,7 @@ def test_what_cannot_be_converted_is_named():
 def test_a_state_in_another_format_is_an_error_that_names_both():
     params, state = advanced(adamx.adam(1e-2))
     grads = cases.grads(params)
-    with pytest.raises(TypeError, match="storage 'int8' has int8.*rests as 'float32'.*convert"):
+    with pytest.raises(TypeError, match=r"storage 'int8' has int8.*rests as 'float32'.*convert"):
         adamx.adam(1e-2, storage="int8").update(grads, state, params)
     with pytest.raises(ValueError, match="rests as 'float32', the recipe's storage is 'int4'"):
         adamx.adam(1e-2, storage="int4").update(grads, state, params)

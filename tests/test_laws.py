@@ -58,6 +58,10 @@ def test_dtypes_of_state_and_updates_never_change_and_nothing_compiles_twice(
     with wide_enough(dtype):
         opt = recipe(storage=storage)
         params = cases.params(dtype)
+        if storage == "int4" and dtype == "complex64" and recipe.name != "lion":
+            with pytest.raises(TypeError, match=r"dense/bias: .* no room for complex means"):
+                opt.init(params)
+            return
         state = opt.init(params)
         traces = 0
 
@@ -472,7 +476,7 @@ def test_init_keeps_a_parameters_sharding(storage):
     params = jax.device_put(jnp.ones((16, 3)), sharding)
     state = adamx.amsgrad(0.1, storage=storage).init(params)
     moments = [x for x in jax.tree.leaves(state) if x.ndim]
-    assert len(moments) == 3
+    assert len(moments) == (2 if storage == "int4" else 3)
     assert all(x.sharding.is_equivalent_to(sharding, 2) for x in moments)
 
 

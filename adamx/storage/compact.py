@@ -25,8 +25,8 @@ from adamx.storage.storage import Arrays, Kinds
 # A root below 2^-28 = 4e-9 is little beside the default epsilon. Above 2^8 both moments are held
 # back together, so that their ratio, which is the step, stays. Half the ratios are below 1/4.
 SQUARES, RATIOS, ALONE = Squares(254, -28, 8), Ratios(127, 0.25), Alone(127, -32, 8)
-# Roots about two octaves apart, ratios from 0.05 to 10: 15 x 17 codes, and one for NaN.
-PAIR = Pair(Squares(15, -26, 4), Ratios(8, 0.6, 0.5))
+# Roots 2.5 octaves apart, ratios from 0.08 to 8: 13 x 19 codes, and one for NaN.
+PAIR = Pair(Squares(13, -26, 4), Ratios(9, 0.7, 0.8))
 
 PACKED = "packed"
 
@@ -84,7 +84,10 @@ class Compact:
         books, before, anchor = self._books(kinds), self._split(old, kinds), _anchor(kinds)
         codes, root = {}, None
         for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
-            moment, bits = _narrow(moments[name]), noise.bits(key, moments[name].shape, draw)
+            moment, bits = (
+                _narrow(moments[name], kinds[name]),
+                noise.bits(key, moments[name].shape, draw),
+            )
             beside = _scale(kinds[name], root) if is_signed(kinds[name]) else before[name]
             coded = not jnp.iscomplexobj(moment)
             codes[name] = books[name].encode(moment, beside, bits) if coded else moment
@@ -96,7 +99,7 @@ class Compact:
         for name, array in arrays.items():
             if array.dtype != (want := self._dtype(name, kinds, array.dtype)):
                 return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
-            if dtypes.is_complex(gradient) and array.dtype == jnp.int8:
+            if dtypes.is_complex(gradient) and (name == PACKED or array.dtype == jnp.int8):
                 return f"gradient is {gradient}, the state's `{name}` only {array.dtype}"
         return ""
 
@@ -138,11 +141,11 @@ class Compact:
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
 
 
-def _narrow(moment: jax.Array) -> jax.Array:
-    """A float64 as the float32 that codes are made of, held in its range."""
+def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
+    """A float64 as the float32 that codes are made of, held where float32's own gradients are."""
     if moment.dtype != jnp.float64:
         return moment
-    most = jnp.asarray(2.0**125, moment.dtype)
+    most = jnp.asarray(2.0**124 if kind == "squared" else 2.0**62, moment.dtype)
     held = jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))
     return held.astype(jnp.float32)
 

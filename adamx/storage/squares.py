@@ -89,7 +89,9 @@ class Sizes(NamedTuple):
         return _marked(code, self.root(code), self.nan)
 
     def encode(self, size: jax.Array, old: jax.Array, bits: jax.Array) -> jax.Array:
-        return self.squares.encode(size * size, old, bits)
+        within = jnp.clip(size, 2.0**-50, 2.0**60)  # or its square would be zero, or infinite
+        square = jnp.where((size > 0) & jnp.isfinite(size), within * within, size)
+        return self.squares.encode(square, old, bits)
 
     def scale(self, code: jax.Array, size: jax.Array) -> jax.Array:
         return self.squares.scale(code, size * size)

@@ -90,7 +90,7 @@ def _norm(x: jax.Array, scale: jax.Array) -> jax.Array:
 transformer = Workload(
     name="transformer",
     steps=1000,
-    rates=(5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
+    rates=(1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2),
     problem=_problem,
     recipe={"b2": 0.99, "weight_decay": 0.1, "mask": "!*scale"},
     clip=1.0,
