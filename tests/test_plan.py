@@ -93,8 +93,18 @@ def test_any_tree_of_parameters_is_counted(tree: str):
         ),
         (optax.chain(optax.adam(0.1), landing.exact()), 8 * 30, 4),
     ],
-    ids=("sgd", "momentum", "adamw", "schedule", "lion", "amsgrad")
-    + ("masked", "steps", "partition", "landing"),
+    ids=(
+        "sgd",
+        "momentum",
+        "adamw",
+        "schedule",
+        "lion",
+        "amsgrad",
+        "masked",
+        "steps",
+        "partition",
+        "landing",
+    ),
 )
 def test_what_optax_keeps_is_told_apart(opt: Any, moments: int, other: int):
     params = {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)}
