@@ -10,7 +10,7 @@ from adamx.clipping import (
     clip_by_leaf_norm,
 )
 from adamx.compiled import step
-from adamx.convert import convert
+from adamx.conversion import convert
 from adamx.decay import add_decayed_weights
 from adamx.footprint import nbytes
 from adamx.landing import master_params

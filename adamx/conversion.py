@@ -39,10 +39,9 @@ def convert(
       >>> import adamx, jax.numpy as jnp, optax
       >>> params = {"kernel": jnp.ones((2, 3))}
       >>> before, after = optax.adamw(1e-3), adamx.adamw(1e-3, storage="int8")
-      >>> _, state = before.update(params, before.init(params), params)
-      >>> state = adamx.convert(state, before, after)
-      >>> print(state[0].count, state[0].nu["kernel"].dtype)
-      1 uint8
+      >>> state = adamx.convert(before.init(params), before, after)
+      >>> print(type(state[0]).__name__, state[0].nu["kernel"].dtype)
+      ScaleByAdamState uint8
     """
     params = _shapes(state) if params is None else params
     source, target = _template(opt_from, params), _template(opt_to, params)
