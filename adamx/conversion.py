@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the state of one optimizer to that of another that keeps its moments differently."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,8 @@ import numpy as np
 import optax
 
 from adamx import dtypes, noise, paths
-from adamx.layout import Described, Layout, PackedState, describing
+from adamx.described import Described, describing
+from adamx.layout import Layout, PackedState
 from adamx.rules.rule import Rule
 from adamx.storage import Storage, choose
 
@@ -98,7 +100,7 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
         if not goal:
             new.append({})
             continue
-        if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest)):
+        if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest.values())):
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
         storage = there.storages[i]
         key = noise.keys(np.uint32(storage.seed or 0), count, np.uint32(noise.salt(here.names[i])))
@@ -113,11 +115,8 @@ def _side(mark: Any, rule: Rule) -> _Side:
     choice = mark.choice if isinstance(mark, Described) else choose(None)
     rule = mark.rule if isinstance(mark, Described) else rule
     state = mark.state if isinstance(mark, Described) else mark
-    trees = list(_trees(state).values())
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(trees[0], is_leaf=_is_hole)
-    names = [paths.name(path) for path, _ in leaves]
-    rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True)
-    shapes = [next((x.shape for x in row if not _is_hole(x)), None) for row in rows]
+    names, rows, treedef = _leaves(state)
+    shapes = [next((x.shape for x in row), None) for row in rows]
     storages: list[Any] = [
         None if shape is None else choice.of(name, shape)
         for name, shape in zip(names, shapes, strict=True)
@@ -140,29 +139,28 @@ def _shapes(state: optax.OptState) -> Any:
         raise ValueError(
             "`state` has no moments of ours or Optax's; give `params` if that is meant"
         )
-    columns = list(_trees(held[0]).values())
-    treedef = jax.tree.structure(columns[0], is_leaf=_is_hole)
-    rows = zip(*(treedef.flatten_up_to(tree) for tree in columns), strict=True)
+    _, rows, treedef = _leaves(held[0])
     return treedef.unflatten([_shape(row) for row in rows])
 
 
-def _shape(row: tuple) -> Any:
-    arrays = {str(i): x for i, x in enumerate(row) if not _is_hole(x)}
-    if not arrays:
-        return optax.MaskedNode()
-    return jax.ShapeDtypeStruct(next(iter(arrays.values())).shape, _dtype(arrays))
+def _shape(row: list[Any]) -> Any:
+    return jax.ShapeDtypeStruct(row[0].shape, _dtype(row)) if row else optax.MaskedNode()
 
 
-def _dtype(arrays: dict[str, Any]) -> jnp.dtype:
+def _leaves(state: Any) -> tuple[list[str], list[list[Any]], Any]:
+    """For each leaf its name and the arrays that are there, and the treedef, holes included."""
+    trees = state.arrays if isinstance(state, PackedState) else state._asdict()
+    trees = [tree for k, tree in trees.items() if k not in ("count", "t")]
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(trees[0], is_leaf=_is_hole)
+    rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True)
+    held = [[x for x in row if not _is_hole(x)] for row in rows]
+    return [paths.name(path) for path, _ in leaves], held, treedef
+
+
+def _dtype(arrays: Iterable[Any]) -> jnp.dtype:
     """The dtype that the gradients of such moments have, at least float32."""
-    real = (x.dtype for x in arrays.values() if jnp.issubdtype(x.dtype, jnp.inexact))
+    real = (x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact))
     return dtypes.working(*real)
-
-
-def _trees(state: Any) -> dict[str, Any]:
-    if isinstance(state, PackedState):
-        return state.arrays
-    return {k: tree for k, tree in state._asdict().items() if k not in ("count", "t")}
 
 
 def _is_moments(x: Any) -> bool:

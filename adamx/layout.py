@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a rule's state keeps which arrays: Optax's own class, unless some moments share bytes."""
 
-import contextlib
-import contextvars
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +11,7 @@ from jax.typing import ArrayLike
 
 from adamx import paths
 from adamx.rules.rule import Rule
-from adamx.storage import Choice, Storage, recognised
+from adamx.storage import Storage, recognised
 
 
 class PackedState(NamedTuple):
@@ -101,31 +98,3 @@ def _format(state: Any, rule: Rule) -> str:
     first = {k: column[0] for k, column in zip(rule.moments, columns, strict=True) if column}
     found = recognised(first, rule.moments, jnp.dtype(jnp.float32)) if first else ""
     return repr(found) if found else "something else"
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["state"], meta_fields=["rule", "choice"]
-)
-class Described:
-    """A state with the rule and the storages that it belongs to."""
-
-    def __init__(self, state: Any, rule: Rule, choice: Choice):
-        self.state, self.rule, self.choice = state, rule, choice
-
-
-_DESCRIBING = contextvars.ContextVar("describing", default=False)
-
-
-@contextlib.contextmanager
-def describing() -> Iterator[None]:
-    """Within it, `init` of any transformation marks the states of our rules as `Described`."""
-    token = _DESCRIBING.set(True)
-    try:
-        yield
-    finally:
-        _DESCRIBING.reset(token)
-
-
-def described(state: Any, rule: Rule, choice: Choice) -> Any:
-    """`state`, marked where that is asked for."""
-    return Described(state, rule, choice) if _DESCRIBING.get() else state

@@ -16,7 +16,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx import dtypes, hyper, noise, paths
-from adamx.layout import Layout, described
+from adamx.described import described
+from adamx.layout import Layout
 from adamx.leafwise import leafwise
 from adamx.rules.rule import Rule, is_signed
 from adamx.storage import Choice, Storage, StorageLike, choose, recognised
@@ -174,9 +175,5 @@ def _check_leaf(
     complaint = storage.complaint(rest, rule.moments, dtypes.of(g))
     if complaint:
         found = recognised(rest, rule.moments, dtypes.of(g))
-        hint = (
-            f"; it rests as {found!r}: `adamx.convert` makes a {storage.name!r} of it"
-            if found
-            else ""
-        )
-        raise TypeError(f"{name}: {complaint} ({rule.name}){hint}")
+        hint = f"; it rests as {found!r}: `adamx.convert` makes a {storage.name!r} of it"
+        raise TypeError(f"{name}: {complaint} ({rule.name}){hint if found else ''}")

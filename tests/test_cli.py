@@ -275,8 +275,9 @@ def test_help_names_every_flag(words: str, flags: str, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_on_offer_exists_on_both_sides(recipe: str, storage: str):
-    ours(recipe, learning_rate=1e-3, storage=storage, weight_decay=0.1)
-    theirs(recipe, learning_rate=1e-3)
+    made = ours(recipe, learning_rate=1e-3, storage=storage, weight_decay=0.1)
+    assert isinstance(made, optax.GradientTransformationExtraArgs)
+    assert isinstance(theirs(recipe, learning_rate=1e-3), optax.GradientTransformation)
 
 
 def test_one_seed_fixes_split_parameters_and_batches():

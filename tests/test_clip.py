@@ -422,7 +422,8 @@ def test_the_common_path_reads_each_gradient_once_for_its_norm(name):
 def test_it_lowers_for_every_platform(name):
     grads = randoms("float32")
     step = jax.jit(lambda g: clipped(name, 0.5, g))
-    jax.export.export(step, platforms=("cpu", "cuda", "rocm", "tpu"))(grads)
+    exported = jax.export.export(step, platforms=("cpu", "cuda", "rocm", "tpu"))(grads)
+    assert exported.platforms == ("cpu", "cuda", "rocm", "tpu")
 
 
 @pytest.mark.parametrize("name", LINKS)

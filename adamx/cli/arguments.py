@@ -66,6 +66,19 @@ def names_among(choices: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
+def add_names(
+    parser: argparse.ArgumentParser, flag: str, choices: Sequence[str], what: str
+) -> None:
+    """Declares a flag that takes some of `choices`, all of them by default."""
+    parser.add_argument(
+        flag,
+        type=names_among(choices),
+        default=list(choices),
+        metavar="NAMES",
+        help=f"{what} (default: {','.join(choices)})",
+    )
+
+
 def optional_import(module: str, package: str) -> ModuleType:
     """Imports `module`, or refuses with the command that installs the `package` it is part of."""
     try:

@@ -16,7 +16,7 @@ import sys
 from typing import TextIO
 
 from adamx.cli import recipes
-from adamx.cli.arguments import UsageError, names_among, whole
+from adamx.cli.arguments import UsageError, add_names, names_among, whole
 from adamx.cli.contest import Samples, contest
 from adamx.cli.machine import machine
 from adamx.cli.scoreboard import scoreboard
@@ -41,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help=f"any of {', '.join(recipes.RECIPES)} (default: adamw)",
     )
-    add(
-        "--storages",
-        type=names_among(recipes.STORAGES),
-        default=list(recipes.STORAGES),
-        metavar="NAMES",
-        help=f"of our moments; Optax's stay in float32 (default: {','.join(recipes.STORAGES)})",
-    )
+    add_names(parser, "--storages", recipes.STORAGES, "of our moments; Optax's stay in float32")
     add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
     add("--quick", action="store_true", help="a look: --trees small --repeats 2, unless given")
     add("--markdown", action="store_true", help="print Markdown tables")

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import adamx
 from adamx import dtypes
 from adamx.cli import placement, recipes, sources
-from adamx.cli.arguments import UsageError, names_among
+from adamx.cli.arguments import UsageError, add_names
 from adamx.cli.formats import Row, side_by_side
 from adamx.cli.models import MODELS
 from adamx.cli.sources import DTYPE
@@ -38,32 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `plan`."""
     add = parser.add_argument
     add("source", metavar="SOURCE", help=f"a file, or one of {', '.join(MODELS)}")
-    add(
-        "--recipe",
-        choices=recipes.RECIPES,
-        default="adamw",
-        metavar="NAME",
-        help=f"one of {', '.join(recipes.RECIPES)} (default: adamw)",
-    )
+    recipes.add_recipe(parser)
     add(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
         help="of all parameters (default: what SOURCE says)",
     )
-    add(
-        "--storages",
-        type=names_among(recipes.STORAGES),
-        default=list(recipes.STORAGES),
-        metavar="NAMES",
-        help=f"of the moments (default: {','.join(recipes.STORAGES)})",
-    )
-    add(
-        "--landings",
-        type=names_among(LANDINGS),
-        default=list(LANDINGS),
-        metavar="NAMES",
-        help=f"of the steps (default: {','.join(LANDINGS)})",
-    )
+    add_names(parser, "--storages", recipes.STORAGES, "of the moments")
+    add_names(parser, "--landings", LANDINGS, "of the steps")
     add(
         "--mesh",
         type=placement.mesh,

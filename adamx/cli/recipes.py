@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipes and storages that the commands offer, ours and Optax's, by name."""
 
+import argparse
 import inspect
 from typing import Any
 
@@ -27,6 +28,17 @@ RECIPES = (
     "adopt",
 )
 STORAGES = tuple(adamx.storage.NAMED)
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Declares `--recipe`."""
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        default="adamw",
+        metavar="NAME",
+        help=f"one of {', '.join(RECIPES)} (default: adamw)",
+    )
 
 
 def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:

@@ -19,13 +19,7 @@ from adamx.cli.tasks import Task, digits
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `train`."""
     add = parser.add_argument
-    add(
-        "--recipe",
-        choices=recipes.RECIPES,
-        default="adamw",
-        metavar="NAME",
-        help=f"one of {', '.join(recipes.RECIPES)} (default: adamw)",
-    )
+    recipes.add_recipe(parser)
     add(
         "--storage",
         choices=recipes.STORAGES,

@@ -84,10 +84,8 @@ class Compact:
         books, before, anchor = self._books(kinds), self._split(old, kinds), _anchor(kinds)
         codes, root = {}, None
         for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
-            moment, bits = (
-                _narrow(moments[name], kinds[name]),
-                noise.bits(key, moments[name].shape, draw),
-            )
+            moment = _narrow(moments[name], kinds[name])
+            bits = noise.bits(key, moment.shape, draw)
             beside = _scale(kinds[name], root) if is_signed(kinds[name]) else before[name]
             coded = not jnp.iscomplexobj(moment)
             codes[name] = books[name].encode(moment, beside, bits) if coded else moment

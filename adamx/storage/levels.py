@@ -49,6 +49,11 @@ class Levels(NamedTuple):
         return (_word(self.highest) - self._first) // (self.count - 1)
 
 
+def rises(x: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array) -> jax.Array:
+    """Whether to go on from `low` to `high`, by chance, so that `x` is what is expected."""
+    return unit(bits) * (high - low) < x - low
+
+
 def unit(bits: jax.Array) -> jax.Array:
     """32 random bits as a float32 in [0, 1)."""
     return lax.shift_right_logical(bits, jnp.uint32(8)).astype(jnp.float32) * np.float32(2.0**-24)

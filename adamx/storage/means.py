@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from adamx.storage.levels import Levels, unit
+from adamx.storage.levels import Levels, rises, unit
 
 
 class Ratios(NamedTuple):
@@ -27,7 +27,7 @@ class Ratios(NamedTuple):
     """
 
     count: int
-    knee: float = 1.0
+    knee: float
     end: float = 1.0
 
     @property
@@ -85,7 +85,7 @@ class Alone(NamedTuple):
         size = jnp.abs(mean)
         code = jnp.where(size < 2.0**self.lowest, 0, self._levels.below(size))
         low, high = self._size(code), self._size(code + 1)
-        code = jnp.where(unit(bits) * (high - low) < size - low, code + 1, code)
+        code = jnp.where(rises(size, low, high, bits), code + 1, code)
         return _signed(code, mean, self.nan)
 
     def _size(self, code: jax.Array) -> jax.Array:
