@@ -15,17 +15,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from adamx import landing, storage
-from adamx.cli.tables import as_markdown
+from adamx.tables import as_markdown
 from notebooks.small_states import protocol, results
 from notebooks.small_states.results import Entrant, Row
 from notebooks.small_states.training import RESULTS
+from notebooks.small_states.widths import WIDTHS
 from notebooks.small_states.workloads import WORKLOADS, Workload
 
 REFERENCE = Entrant("float32", "nearest", "float32")
 SEEDS = 5
 LEGEND = """\
-Final validation loss, mean ± standard deviation over {seeds} seeds at the entrant's best learning
-rate; after `to`, the largest rate at which every seed still trains. `…`: runs are missing."""
+Final validation loss, mean ± standard deviation over {seeds} or more seeds at the entrant's best
+learning rate; after `to`, the largest rate at which every seed still trains. `…`: some runs are
+missing."""
 
 
 def main(paths: Sequence[str] | None = None) -> None:
@@ -42,13 +44,15 @@ def runs(paths: Sequence[pathlib.Path] = ()) -> list[Row]:
 
 
 def tables(rows: Sequence[Row]) -> Iterator[str]:
-    """One table of the formats, one of the landings of bfloat16 parameters."""
-    order = {name: i for i, name in enumerate((*storage.NAMED, *landing.NAMED))}
+    """One table of the formats, one of codes of other widths, one of the landings of bfloat16
+    parameters."""
+    order = {name: i for i, name in enumerate((*storage.NAMED, *WIDTHS, *landing.NAMED))}
     found = sorted({r.entrant for r in rows}, key=lambda e: (order[e.format], order[e.landing]))
     formats = [e for e in found if e.param_dtype == "float32"]
     landings = [e for e in found if e.param_dtype != "float32"]
     for title, name, entrants in (
-        ("moments", lambda e: e.format, formats),
+        ("moments", lambda e: e.format, [e for e in formats if e.format in storage.NAMED]),
+        ("bits of each moment", lambda e: e.format, [e for e in formats if e.format in WIDTHS]),
         ("bfloat16 parameters", lambda e: e.landing, landings),
     ):
         lines = [

@@ -20,6 +20,7 @@ import adamx
 from notebooks.small_states import protocol, results
 from notebooks.small_states.results import Entrant, Row
 from notebooks.small_states.run import train
+from notebooks.small_states.widths import WIDTHS
 from notebooks.small_states.workloads import WORKLOADS, Workload
 
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -59,7 +60,8 @@ def complete(out: pathlib.Path, workload: Workload, entrant: Entrant, args: Any)
 def factory(entrant: Entrant) -> functools.partial:
     """AdamW with an entrant's storage and landing; the same object each time, as `train` needs."""
     landing = {} if entrant.landing == "nearest" else {"landing": entrant.landing}
-    return functools.partial(adamx.adamw, storage=entrant.format, **landing)
+    storage = WIDTHS.get(entrant.format, entrant.format)
+    return functools.partial(adamx.adamw, storage=storage, **landing)
 
 
 def _row(workload: Workload, entrant: Entrant, rate: float, seed: int) -> Row:
@@ -75,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workloads", type=names, default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}")
-    add("--formats", type=names, default=["float32"], help="names that `storage=` takes")
+    add(
+        "--formats",
+        type=names,
+        default=["float32"],
+        help="names that `storage=` takes, or of `widths.py`",
+    )
     add("--landings", type=names, default=["nearest"], help="names that `landing=` takes")
     add("--param-dtypes", type=names, default=["float32"], help="float32, bfloat16")
     add("--rates", default="grid", help="`grid` for the whole protocol, or learning rates")
