@@ -21,9 +21,9 @@ from adamx.cli.progress import progress
 from adamx.cli.recipes import RECIPES, STORAGES, ours, theirs
 from adamx.cli.scoreboard import UNITS, scoreboard
 from adamx.cli.shapes import TREES
-from adamx.cli.tables import as_markdown, as_text
 from adamx.cli.tasks import digits
 from adamx.cli.timing import in_turn, ratios
+from adamx.tables import as_markdown, as_text
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,7 +21,7 @@ from adamx.cli.contest import Samples, contest
 from adamx.cli.machine import machine
 from adamx.cli.scoreboard import scoreboard
 from adamx.cli.shapes import TREES
-from adamx.cli.tables import as_markdown, as_text
+from adamx.tables import as_markdown, as_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

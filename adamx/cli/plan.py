@@ -28,8 +28,8 @@ from adamx.cli.arguments import UsageError, add_names
 from adamx.cli.formats import Row, side_by_side
 from adamx.cli.models import MODELS
 from adamx.cli.sources import DTYPE
-from adamx.cli.tables import as_markdown, as_text
 from adamx.footprint import Footprint
+from adamx.tables import as_markdown, as_text
 
 LANDINGS = tuple(adamx.landing.NAMED)
 

@@ -12,8 +12,8 @@ from adamx.cli import recipes
 from adamx.cli.arguments import non_negative, whole
 from adamx.cli.progress import progress
 from adamx.cli.race import Runner, largest_difference, race
-from adamx.cli.tables import as_text
 from adamx.cli.tasks import Task, digits
+from adamx.tables import as_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
