@@ -98,7 +98,7 @@ def nbytes(
         count("gradients", path, leaf)
     state = jax.eval_shape(opt.init, params)
     for part, path, leaf in _parts(state):
-        owner = _owner(path, leaf, owners)
+        owner = paths.owner(path, leaf, owners)
         if owner is None:
             found["other"] += leaf.size * leaf.dtype.itemsize
         else:
@@ -116,15 +116,3 @@ def _parts(state: optax.OptState) -> Iterator[tuple[Part, KeyPath, Any]]:
         part = "landing" if is_landing(node) else "moments"
         for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
             yield part, path + inner, leaf
-
-
-def _owner(path: KeyPath, leaf: Any, params: dict[KeyPath, Any]) -> KeyPath | None:
-    """The path of the parameter that a leaf of the state belongs to: the longest that it ends in.
-
-    Where the parameters are one bare array every path ends in its empty one, and shapes decide.
-    """
-    for start in range(len(path) + 1):
-        tail = path[start:]
-        if tail in params and (tail or leaf.shape == jnp.shape(params[tail])):
-            return tail
-    return None

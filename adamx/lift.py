@@ -15,7 +15,7 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
-from adamx import dtypes, hyper, noise, paths
+from adamx import cuts, dtypes, hyper, noise, paths
 from adamx.described import described
 from adamx.layout import Layout
 from adamx.leafwise import leafwise
@@ -43,8 +43,8 @@ def scale_by(
     choice = choose(storage)
 
     @functools.cache
-    def step_leaf(storage: Storage) -> Any:
-        return leafwise(functools.partial(_step_leaf, rule, storage))
+    def step_leaf(storage: Storage, whole: tuple[int, ...] | None) -> Any:
+        return leafwise(functools.partial(_step_leaf, rule, storage, whole))
 
     def init(params: optax.Params) -> Any:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
@@ -52,7 +52,7 @@ def scale_by(
         for path, leaf in leaves:
             name = paths.name(path)
             _check_dtype(rule, name, "parameter", leaf)
-            storages.append(choice.of(name, jnp.shape(leaf)))
+            storages.append(choice.of(name, cuts.whole(name, jnp.shape(leaf))))
             rests.append(_first(storages[-1], rule, name, leaf))
         layout = Layout.of(rule, choice.among or storages)
         state = layout.state(jnp.zeros([], jnp.int32), rests, treedef)
@@ -63,21 +63,23 @@ def scale_by(
     ) -> tuple[optax.Updates, Any]:
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
         names = [paths.name(path) for path, _ in leaves]
-        storages = [
-            choice.of(name, jnp.shape(leaf)) for name, (_, leaf) in zip(names, leaves, strict=True)
-        ]
+        shapes = [jnp.shape(leaf) for _, leaf in leaves]
+        wholes = [cuts.whole(*leaf) for leaf in zip(names, shapes, strict=True)]
+        storages = [choice.of(*leaf) for leaf in zip(names, wholes, strict=True)]
         layout = Layout.of(rule, choice.among or storages)
         count, rests = layout.rests(state, updates, treedef)
         scalars = _Scalars(rule, count, extra)
         for name, (_, leaf), rest, storage in zip(names, leaves, rests, storages, strict=True):
             _check_dtype(rule, name, "gradient", leaf)
             _check_leaf(rule, name, leaf, rest, storage)
-        keys = _keys(storages, count, [noise.salt(name) for name in names])
+        keys = _keys(storages, count, names)
         directions = []
         for i, ((_, g), storage) in enumerate(zip(leaves, storages, strict=True)):
-            key = None if storage.seed is None else (keys, np.uint32(i))
+            row = None if storage.seed is None else (keys, np.uint32(i))
+            start = cuts.first(names[i], shapes[i])
             now = scalars[dtypes.real(_working(g, rests[i]))]
-            direction, rests[i] = step_leaf(storage)((g, rests[i], key), now)
+            whole = None if wholes[i] == shapes[i] else wholes[i]
+            direction, rests[i] = step_leaf(storage, whole)((g, rests[i], row, start), now)
             directions.append(direction)
         count = optax.safe_increment(count)
         return treedef.unflatten(directions), layout.state(count, rests, treedef)
@@ -86,10 +88,14 @@ def scale_by(
 
 
 def _step_leaf(
-    rule: Rule, storage: Storage, arrays: tuple, scalars: dict[str, Any]
+    rule: Rule,
+    storage: Storage,
+    whole: tuple[int, ...] | None,
+    arrays: tuple,
+    scalars: dict[str, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decode, one formula, encode."""
-    g, rest, row = arrays
+    g, rest, row, start = arrays
     dtype = _working(g, rest)
     moments = {
         k: m.astype(dtype if is_signed(rule.moments[k]) else dtypes.real(dtype))
@@ -98,6 +104,7 @@ def _step_leaf(
     g = _saturated(jnp.asarray(g).astype(dtype))
     direction, moments = rule.formula(g, **moments, **scalars)
     key: Any = None if row is None else lax.dynamic_index_in_dim(*row, keepdims=False)
+    key = key if whole is None or key is None else noise.Key(key, whole, start)
     return direction, storage.encode(moments, rule.moments, rest, key)
 
 
@@ -110,12 +117,13 @@ def _working(g: ArrayLike, rest: dict[str, jax.Array]) -> jnp.dtype:
 _WIDE = (jnp.float64, jnp.complex64, jnp.complex128)
 
 
-def _keys(storages: list[Storage], count: jax.Array, salts: list[int]) -> jax.Array | None:
+def _keys(storages: list[Storage], count: jax.Array, names: list[str]) -> jax.Array | None:
     """The streams of all leaves at this step, found at once; None where nothing is random."""
     if all(storage.seed is None for storage in storages):
         return None
     seeds = np.asarray([storage.seed or 0 for storage in storages], np.uint32)
-    return noise.keys(seeds, count, np.asarray(salts, np.uint32))
+    salts = np.asarray([noise.salt(name) for name in names], np.uint32)
+    return noise.keys(seeds, count, salts)
 
 
 def _saturated(g: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bits for rounding by chance: the same for (seed, step, leaf, element) wherever they are computed.
 
-No key in the state, no collective, no dependence on how `jit` shards an array or on how often a
-run was restarted. (Inside `shard_map` or `pmap` a function sees a shard as an array of its own, and
-each shard draws the same bits.)
+No key in the state, no collective, no dependence on how an array is sharded or on how often a run
+was restarted. (A function inside `shard_map` or `pmap` takes a shard for an array of its own, whose
+bits other shards draw too, unless it is told of the whole: `cuts` does so.)
 
 Where an element starts on the circle of 2^32 is a hash of seed, leaf and element. From step to step
 it moves on by a fixed, irrational part of the circle. So at each step the elements' bits are
@@ -15,6 +15,7 @@ for statistics.
 """
 
 import zlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,34 +31,54 @@ def salt(path: str) -> int:
 
 def keys(seeds: ArrayLike, count: ArrayLike, leaves: ArrayLike) -> jax.Array:
     """Three 32-bit words that name the bits of one leaf at one step, or a row of them for each."""
-    word = _mix(jnp.asarray(seeds, jnp.uint32) + _GOLDEN)  # before the next part, or they commute
-    word = _mix((word ^ jnp.asarray(leaves).astype(jnp.uint32)) + _GOLDEN)
+    word = mix(jnp.asarray(seeds, jnp.uint32) + _GOLDEN)  # before the next part, or they commute
+    word = mix((word ^ jnp.asarray(leaves).astype(jnp.uint32)) + _GOLDEN)
     step = jnp.broadcast_to(jnp.asarray(count).astype(jnp.uint32), word.shape)
-    return jnp.stack([word, _mix(word + _GOLDEN), step], axis=-1)
+    return jnp.stack([word, mix(word + _GOLDEN), step], axis=-1)
 
 
-def bits(key: jax.Array, shape: tuple[int, ...], draw: int = 0) -> jax.Array:
+class Key(NamedTuple):
+    """Names the bits of one leaf at one step, or of a shard of it.
+
+    Attributes:
+      words: three words of `keys`.
+      whole: the shape of the whole leaf.
+      first: the position in it of the shard's first element.
+    """
+
+    words: jax.Array
+    whole: tuple[int, ...]
+    first: ArrayLike = 0
+
+
+def bits(key: Key | jax.Array, shape: tuple[int, ...], draw: int = 0) -> jax.Array:
     """32 bits for each element of an array of `shape`, others for each `draw`.
+
+    Three words of `keys` alone are the key of an array that is whole.
 
     The upper ones are the even ones over time. The hash is MurmurHash3's finalizer with the second
     word folded in between its rounds, so that two streams are not shifted copies of each other.
     """
-    x = _index(shape) + (key[0] + np.uint32(draw * int(_GOLDEN) % 2**32))
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B) ^ key[1]
+    words, whole, first = key if isinstance(key, Key) else Key(key, shape)
+    start = words[0] + jnp.asarray(first, jnp.uint32)
+    x = index(shape, whole) + (start + np.uint32(draw * int(_GOLDEN) % 2**32))
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B) ^ words[1]
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return (x ^ (x >> 16)) + key[2] * _TURNS[draw % len(_TURNS)]
+    return (x ^ (x >> 16)) + words[2] * _TURNS[draw % len(_TURNS)]
 
 
-def _index(shape: tuple[int, ...]) -> jax.Array:
-    """Each element's position in row-major order, modulo 2^32, from one iota per dimension.
+def index(shape: tuple[int, ...], whole: tuple[int, ...] | None = None) -> jax.Array:
+    """Each element's position in row-major order, modulo 2^32, from one iota per dimension; in that
+    of a whole array, if both begin at the same element.
 
     A flat iota would have to be reshaped, which a partitioner can't do without moving data.
     """
-    index, stride = jnp.zeros(shape, jnp.uint32), 1
+    position, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         iota = lax.broadcasted_iota(jnp.uint32, shape, axis)
-        index, stride = index + iota * jnp.uint32(stride % 2**32), stride * shape[axis]
-    return index
+        position = position + iota * jnp.uint32(stride % 2**32)
+        stride *= (whole or shape)[axis]
+    return position
 
 
 # 2^32 over the golden ratio: the most even turn of a circle, and no zero to hash.
@@ -67,7 +88,8 @@ _GOLDEN = np.uint32(0x9E3779B9)
 _TURNS = (_GOLDEN, np.uint32(0xC13FA9A9), np.uint32(0x91E10DA5), np.uint32(0xD1B54A32))
 
 
-def _mix(x: jax.Array) -> jax.Array:
+def mix(x: jax.Array) -> jax.Array:
+    """A hash of each 32-bit word: a change of one bit changes half of them."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -2,10 +2,11 @@
 """Leaves by name: `params/dense/kernel`, patterns over such names, and errors that use them."""
 
 import fnmatch
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath, keystr
 
@@ -18,6 +19,18 @@ def name(path: KeyPath) -> str:
 def names(tree: Any) -> list[str]:
     """The name of every leaf, in the order of `jax.tree.leaves`."""
     return [name(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def owner(path: KeyPath, leaf: Any, params: Mapping[KeyPath, Any]) -> KeyPath | None:
+    """The path of the parameter that a leaf of a state belongs to: the longest that it ends in.
+
+    Where the parameters are one bare array every path ends in its empty one, and shapes decide.
+    """
+    for start in range(len(path) + 1):
+        tail = path[start:]
+        if tail in params and (tail or leaf.shape == jnp.shape(params[tail])):
+            return tail
+    return None
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -62,7 +62,7 @@ def trust_ratio(
     hyper.check(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
     hyper.check_static(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
 
-    @jax.jit
+    @jax.jit  # which traces anew where `adamx.cuts` says otherwise
     def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
         u = dtypes.widen(u)
         values = (min_norm, trust_coefficient, eps)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamx import cuts
 from adamx.clipping.bounded import bounded
 from adamx.clipping.shrink import shrunk
 from adamx.hyper import Hyper
@@ -64,13 +65,19 @@ def adaptive_grad_clip(
         raise TypeError(f"`axis` must be None, an int or a tuple of ints, got {axis!r}")
 
     def rule(leaves: list, params: list, names: list, clipping: Any, eps: Any) -> list:
-        units = [
-            _unit_axes(name, g, axes, is_shard=shards.pieces(g, axis_name) > 1)
-            for name, g in zip(names, leaves, strict=True)
-        ]
-        norms = scaled.leaf_norms(leaves + params, axis_name, units + units)
-        rows = zip(leaves, norms[: len(leaves)], norms[len(leaves) :], strict=True)
-        return [_clipped(g, g_norm, p_norm, clipping, eps) for g, g_norm, p_norm in rows]
+        units, alongs = [], []
+        for name, g in zip(names, leaves, strict=True):
+            is_shard = axis_name is not None and shards.pieces(g, axis_name) > 1
+            units.append(_unit_axes(name, cuts.whole(name, jnp.shape(g)), axes, is_shard=is_shard))
+            alongs.append(_along(name, units[-1], axis_name))
+        clipped = list(leaves)
+        for along in dict.fromkeys(alongs):
+            chosen = [i for i, a in enumerate(alongs) if a == along]
+            arrays = [tree[i] for tree in (leaves, params) for i in chosen]
+            norms = scaled.leaf_norms(arrays, along, [units[i] for i in chosen] * 2)
+            for i, g_norm, p_norm in zip(chosen, norms, norms[len(chosen) :], strict=False):
+                clipped[i] = _clipped(leaves[i], g_norm, p_norm, clipping, eps)
+        return clipped
 
     return bounded(rule, needs_params="adaptive_grad_clip", clipping=clipping, eps=eps)
 
@@ -84,9 +91,16 @@ def _clipped(g: Any, g_norm: Scaled, p_norm: Scaled, clipping: Any, eps: Any) ->
     return shrunk(g, g_norm, bound)
 
 
-def _unit_axes(name: str, g: Any, axes: Axes, *, is_shard: bool) -> tuple[int, ...]:
+def _along(name: str, unit: tuple[int, ...], axis_name: AxisName | None) -> AxisName | None:
+    """The mapped axes that cut units: the given ones, or what is known of the leaf's own cut."""
+    if axis_name is not None:
+        return axis_name if isinstance(axis_name, str) else tuple(axis_name)
+    return None if cuts.dim(name) in unit else ()
+
+
+def _unit_axes(name: str, shape: tuple[int, ...], axes: Axes, *, is_shard: bool) -> tuple[int, ...]:
     """The axes along which a unit's norm sums; Optax's convention by default."""
-    shape, rank = jnp.shape(g), jnp.ndim(g)
+    rank = len(shape)
     if axes is not None:
         if not all(-rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
             raise ValueError(f"{name}: `axis` {axes} does not fit a gradient of shape {shape}")

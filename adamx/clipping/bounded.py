@@ -21,6 +21,7 @@ from adamx.hyper import Hyper
 def bounded(
     rule: Callable[..., list[jax.Array]],
     *,
+    needs_names: bool = False,
     needs_params: str | None = None,
     override: str | None = None,
     **bounds: Hyper,
@@ -28,8 +29,9 @@ def bounded(
     """The transformation that applies `rule` to the leaves of a tree.
 
     Args:
-      rule: gradient leaves and keywords to gradient leaves; keywords are the bounds, and with
-        `needs_params` also `params` (leaves) and `names` (of leaves).
+      rule: gradient leaves and keywords to gradient leaves; keywords are the bounds, `names` (of
+        leaves) with either of the two below, and with `needs_params` also `params` (leaves).
+      needs_names: whether the rule does.
       needs_params: who needs the parameters, if the rule does.
       override: the name by which one call overrides the first bound; None for its own.
       **bounds: numbers, traced values or schedules.
@@ -55,9 +57,10 @@ def bounded(
         now = {k: _canonical(v) for k, v in now.items()}
         leaves, treedef = jax.tree.flatten(updates)
         _check_leaves("gradient", updates, leaves)
+        if needs_names or needs_params:
+            now["names"] = paths.names(updates)
         if needs_params:
             now["params"] = _params_like(updates, leaves, treedef, params, needs_params)
-            now["names"] = paths.names(updates)
         return treedef.unflatten(rule(leaves, **now)), state
 
     inner = compiled(optax.GradientTransformationExtraArgs(init, update), (main,))

@@ -133,12 +133,13 @@ def clip_by_block_rms(
       Shazeer and Stern, `Adafactor <https://arxiv.org/abs/1804.04235>`_, 2018, section 6.
     """
 
-    def rule(leaves: list, threshold: Any) -> list:
-        counts = [max(1, jnp.size(x) * shards.pieces(x, axis_name)) for x in leaves]
+    def rule(leaves: list, names: list, threshold: Any) -> list:
+        pairs = zip(names, leaves, strict=True)
+        counts = [max(1, shards.size(name, x, axis_name)) for name, x in pairs]
         rows = zip(leaves, scaled.leaf_norms(leaves, axis_name), counts, strict=True)
         return [shrunk(x, (r / math.sqrt(n), factor), threshold) for x, (r, factor), n in rows]
 
-    return bounded(rule, override="max_rms", threshold=threshold)
+    return bounded(rule, needs_names=True, override="max_rms", threshold=threshold)
 
 
 @jax.jit

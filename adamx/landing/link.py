@@ -5,6 +5,7 @@ Walks the tree, hands out noise and keeps the state. Where a step lands is the b
 landing's own file.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from adamx import dtypes, noise, paths
+from adamx import cuts, dtypes, noise, paths
 from adamx.compiled import compiled
 from adamx.landing.words import HALVES
 from adamx.leafwise import leafwise
@@ -85,8 +86,10 @@ def link(
             if step is not None and _is_half(p):
                 want = None if remainder is None else jnp.dtype(remainder(p.dtype))
                 _check(name, names[i], step, p, rests[i], want)
-                row = None if keys is None else (keys, np.uint32(i))
-                step, rests[i] = leaf((p, step, rests[i], row), {})
+                row, shape = None if keys is None else (keys, np.uint32(i)), jnp.shape(step)
+                start = cuts.first(names[i], shape)
+                land_leaf = leaf(cuts.whole(names[i], shape))
+                step, rests[i] = land_leaf((p, step, rests[i], row, start), {})
             elif step is not None:
                 step = _as_it_is(step, p)
             landed.append(step)
@@ -94,17 +97,24 @@ def link(
         rest = None if remainder is None else treedef.unflatten(rests)
         return treedef.unflatten(landed), LandingState(draws, rest)  # pyright: ignore[reportArgumentType]
 
-    @leafwise
-    def leaf(arrays: tuple, scalars: Any) -> tuple[jax.Array, Any]:
-        p, step, rest, row = arrays
-        bits = None
-        if row is not None:
-            bits = noise.bits(lax.dynamic_index_in_dim(*row, keepdims=False), jnp.shape(p))
-        step = dtypes.cast(jnp.asarray(step), _FLOAT32)
-        update, rest = land(jnp.asarray(p), step, rest, bits)
-        return straight(update, step), rest
+    @functools.cache
+    def leaf(whole: tuple[int, ...]) -> Any:
+        return leafwise(functools.partial(_land_leaf, land, whole))
 
     return compiled(optax.GradientTransformationExtraArgs(init, update), ())
+
+
+def _land_leaf(
+    land: Land, whole: tuple[int, ...], arrays: tuple, scalars: Any
+) -> tuple[jax.Array, Any]:
+    p, step, rest, row, start = arrays
+    bits = None
+    if row is not None:
+        key = noise.Key(lax.dynamic_index_in_dim(*row, keepdims=False), whole, start)
+        bits = noise.bits(key, jnp.shape(p))
+    step = dtypes.cast(jnp.asarray(step), _FLOAT32)
+    update, rest = land(jnp.asarray(p), step, rest, bits)
+    return straight(update, step), rest
 
 
 @jax.custom_jvp

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from adamx import dtypes
+from adamx import cuts, dtypes
 from adamx.norms import shards
+from adamx.norms.shards import Axes as Along
 from adamx.norms.shards import AxisName
 
 Axes = tuple[int, ...] | None
@@ -32,7 +33,7 @@ class Scaled(NamedTuple):
 
 def global_norm(leaves: Sequence[Any], axis_name: AxisName | None = None) -> Scaled:
     """The norm of all leaves together, a scalar."""
-    return _norms([list(leaves)], (None,), shards.names(axis_name))[0]
+    return _norms([list(leaves)], (None,), shards.axes(axis_name))[0]
 
 
 def leaf_norms(
@@ -41,39 +42,42 @@ def leaf_norms(
     axes: Sequence[Axes] | None = None,
 ) -> list[Scaled]:
     """The norm of each leaf: a scalar, or along its own axes, which then stay as ones."""
-    groups, along = [[x] for x in leaves], tuple(axes or [None] * len(leaves))
-    return _norms(groups, along, shards.names(axis_name)) if groups else []
+    groups, every = [[x] for x in leaves], tuple(axes or [None] * len(leaves))
+    return _norms(groups, every, shards.axes(axis_name)) if groups else []
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _norms(groups: Any, axes: tuple[Axes, ...], axis_name: tuple[str, ...]) -> list[Scaled]:
+def _norms(groups: Any, axes: tuple[Axes, ...], along: Along) -> list[Scaled]:
     """One norm per group of arrays; a group of several has no axes."""
     rows = list(zip(groups, axes, strict=True))
-    plain, factors, flags = zip(*(_first(xs, axis, axis_name) for xs, axis in rows), strict=True)
+    plain, factors, flags = zip(*(_first(xs, axis, along) for xs, axis in rows), strict=True)
 
     def again() -> tuple[jax.Array, ...]:
         return tuple(
-            _group_sum(xs, axis, axis_name, factor)
+            _group_sum(xs, axis, along, factor)
             for (xs, axis), factor in zip(rows, factors, strict=True)
         )
 
-    sums = lax.cond(jnp.any(lax.concatenate(flags, 0)), again, lambda: plain)
-    return [_root(q, factor, axis_name) for q, factor in zip(sums, factors, strict=True)]
+    flag = jnp.any(lax.concatenate(flags, 0))
+    if cuts.axis_name() and not along.names:  # nothing will be summed: all take the same branch
+        flag = shards.total(flag.astype(jnp.int32), shards.axes(None)) > 0
+    sums = lax.cond(flag, again, lambda: plain)
+    return [_root(q, factor, along) for q, factor in zip(sums, factors, strict=True)]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _first(xs: Any, axis: Axes, axis_name: tuple[str, ...]) -> tuple[jax.Array, ...]:
+def _first(xs: Any, axis: Axes, along: Along) -> tuple[jax.Array, ...]:
     """The sum of plain squares, the factor for another pass, and whether one is called for."""
-    q = _group_sum(xs, axis, axis_name)
+    q = _group_sum(xs, axis, along)
     factor = _factor(q)
     return q, factor, jnp.any(factor != 1).reshape(1)
 
 
 def _group_sum(
-    xs: list[Any], axis: Axes, axis_name: tuple[str, ...], factor: jax.Array | None = None
+    xs: list[Any], axis: Axes, along: Along, factor: jax.Array | None = None
 ) -> jax.Array:
     dtype = dtypes.real(dtypes.working(*map(dtypes.of, xs)))
-    sums = [_sum(x, factor, axis, axis_name, dtype) for x in xs]
+    sums = [_sum(x, factor, axis, along, dtype) for x in xs]
     while len(sums) > 1:  # in pairs, so that rounding errors grow with the depth only
         pairs = zip(sums[::2], sums[1::2], strict=False)
         sums = [a + b for a, b in pairs] + sums[len(sums) // 2 * 2 :]
@@ -81,7 +85,7 @@ def _group_sum(
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _sum(x: Any, factor: Any, axis: Axes, axis_name: tuple[str, ...], dtype: Any) -> jax.Array:
+def _sum(x: Any, factor: Any, axis: Axes, along: Along, dtype: Any) -> jax.Array:
     """The sum of squares of `x`, or of `x` times `factor`, times the share of these devices."""
 
     if factor is not None:
@@ -93,16 +97,16 @@ def _sum(x: Any, factor: Any, axis: Axes, axis_name: tuple[str, ...], dtype: Any
         return jnp.square(part if factor is None else part * factor)
 
     q = squares(x.real) + squares(x.imag) if jnp.iscomplexobj(x) else squares(x)
-    return jnp.sum(q, axis, keepdims=axis is not None) / shards.copies(x, axis_name)
+    return jnp.sum(q, axis, keepdims=axis is not None) / shards.copies(x, along)
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _root(q: jax.Array, factor: jax.Array, axis_name: tuple[str, ...]) -> Scaled:
+def _root(q: jax.Array, factor: jax.Array, along: Along) -> Scaled:
     """The root of the sum over all shards, with the factor that this sum calls for."""
-    if axis_name:
+    if along.names:
         # A ratio of inf, never chosen, would still be a NaN in the gradient: inf * 0.
         ratios = [jnp.minimum(w / factor, _windows(q.dtype)[2]) for w in _windows(q.dtype)]
-        low, plain, high = shards.total(jnp.stack([q * r * r for r in ratios]), axis_name)
+        low, plain, high = shards.total(jnp.stack([q * r * r for r in ratios]), along)
         factor = _factor(plain)
         q = jnp.where(factor < 1, low, jnp.where(factor > 1, high, plain))
     return Scaled(jnp.where(q == 0, 0, jnp.sqrt(jnp.where(q == 0, 1, q))), factor)

@@ -4,48 +4,78 @@
 It is the name of an axis, or a tuple or list of names. Under `shard_map` with `check_vma=True` JAX
 knows which arrays are the same on all devices of an axis, and those count once. `pmap`, `vmap` and
 `check_vma=False` do not track this: there every array has to be a shard along every named axis.
+
+Where `adamx.cuts` says that leaves are shards, no name means the axis that it knows of, along
+which scalars are whole.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+
+from adamx import cuts
 
 AxisName = str | Sequence[str]
 
 
-def names(axis_name: AxisName | None) -> tuple[str, ...]:
-    """The axis names as a tuple, empty for None."""
+class Axes(NamedTuple):
+    """Mapped axes, and whether scalars are whole along them."""
+
+    names: tuple[str, ...] = ()
+    whole_scalars: bool = False
+
+
+def axes(axis_name: AxisName | None) -> Axes:
+    """The named axes; for None those along which leaves are known to be cut."""
     if axis_name is None:
-        return ()
-    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+        cut = cuts.axis_name()
+        return Axes((cut,), whole_scalars=True) if cut else Axes()
+    return Axes((axis_name,) if isinstance(axis_name, str) else tuple(axis_name))
+
+
+def size(name: str, x: jax.Array, axis_name: AxisName | None) -> int:
+    """How many elements the leaf `name`, of which `x` is a shard, has as a whole."""
+    if axis_name is None:
+        return math.prod(cuts.whole(name, jnp.shape(x)))
+    return jnp.size(x) * pieces(x, axis_name)
 
 
 def pieces(x: jax.Array, axis_name: AxisName | None) -> int:
     """Of how many shards like `x` the whole array is made."""
-    cut = set(names(axis_name)) - set(_replicated(x, axis_name))
+    along = axes(axis_name)
+    cut = set(along.names) - set(_replicated(x, along))
     return math.prod(lax.axis_size(name) for name in cut)
 
 
-def copies(x: jax.Array, axis_name: AxisName | None) -> int:
+def copies(x: jax.Array, along: Axes) -> int:
     """On how many devices `x` is known to be the same, so that `total` counts it as often."""
-    return math.prod(lax.axis_size(name) for name in _replicated(x, axis_name))
+    return math.prod(lax.axis_size(name) for name in _replicated(x, along))
 
 
-def total(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+def total(x: jax.Array, along: Axes) -> jax.Array:
     """The sum over all devices, copies included."""
-    copied = _replicated(x, axis_name)
+    copied = _unvarying(x, along)
     x = lax.pcast(x, copied, to="varying") if copied else x
-    return lax.psum(x, names(axis_name))
+    return lax.psum(x, along.names)
 
 
-def _replicated(x: jax.Array, axis_name: AxisName | None) -> tuple[str, ...]:
+def _replicated(x: jax.Array, along: Axes) -> tuple[str, ...]:
+    """The named axes along which `x` is known to be the same on every device."""
+    if along.whole_scalars and jnp.ndim(x) == 0:
+        return along.names
+    return _unvarying(x, along)
+
+
+def _unvarying(x: jax.Array, along: Axes) -> tuple[str, ...]:
     """The named axes along which JAX knows `x` to be the same on every device."""
-    tracked = [name for name in names(axis_name) if name in _varying(lax.axis_index(name))]
-    return tuple(name for name in tracked if name not in _varying(x))
+    tracked = [name for name in along.names if name in varying(lax.axis_index(name))]
+    return tuple(name for name in tracked if name not in varying(x))
 
 
-def _varying(x: jax.Array) -> frozenset[str]:
+def varying(x: jax.Array) -> frozenset[str]:
     """The axes along which JAX knows `x` to vary; none where it does not track that."""
     return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())

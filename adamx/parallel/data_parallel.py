@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data-parallel training in one call, by each of the ways in which JAX spreads work over devices.
+
+    way            what your loss sees                 who moves data between devices
+    "jit"          the whole batch, sharded arrays     the compiler, from the shardings
+    "shard_map"    one device's part of the batch      this package: pmean, or ZeRO's pair
+    "pmap"         the same                            the same
+
+All make the same steps. A run looks different between steps in each; `collect` gives it as it is
+on one device, for checkpoints and for changing the way, and `spread` takes it from there.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AxisType, Mesh
+from jax.typing import DTypeLike
+
+from adamx.parallel.gradients import Loss
+from adamx.parallel.mapped import pmapped, shard_mapped
+from adamx.parallel.meshed import meshed
+from adamx.parallel.placement import specs_of
+from adamx.parallel.task import DataParallel, Task
+from adamx.parallel.zero import MULTIPLE
+
+How = Literal["jit", "shard_map", "pmap"]
+
+
+def data_parallel(
+    loss_fn: Callable[..., Any],
+    opt: optax.GradientTransformation,
+    params: Any,
+    mesh: Mesh | None = None,
+    *,
+    how: How = "jit",
+    axis: str = "data",
+    zero: bool = False,
+    param_specs: Any = None,
+    has_aux: bool = False,
+    micro_batches: int = 1,
+    reduce_dtype: DTypeLike | None = None,
+    memory_kind: str | None = None,
+    multiple: int = MULTIPLE,
+    donate: bool = True,
+) -> DataParallel:
+    """Training that spreads batches over the devices of a mesh.
+
+    Args:
+      loss_fn: the mean loss of a batch: `loss_fn(params, batch)`, with `model=` and `key=` where
+        `init` was given them. Returns the loss, or a tuple of the loss, then the new model state
+        where there is one, then `aux` with `has_aux`.
+      opt: any Optax transformation. With ZeRO under `shard_map` and `pmap` it sees shards: then
+        links that look across elements have to be ours (`adamx.clip_by_global_norm` …), which know.
+      params: the parameters, or `jax.ShapeDtypeStruct`s of them.
+      mesh: the mesh, of Auto or Explicit axes; None for all devices in a row.
+      how: the way.
+      axis: the axis of the mesh that batches are spread over, along their first dimension.
+      zero: whether moments are split over that axis too, instead of copied (ZeRO-1).
+      param_specs: `PartitionSpec`s of the parameters, for FSDP and tensor parallelism; with
+        `"shard_map"` over other axes than `axis` only, with `"pmap"` none. None takes those that
+        the parameters have on the mesh.
+      has_aux: whether `loss_fn` returns more than the loss.
+      micro_batches: by how many parts one step takes its batch, one after the other.
+      reduce_dtype: the dtype in which gradients travel, such as `"bfloat16"`; with `"jit"` the
+        compiler decides.
+      memory_kind: where moments rest between steps, such as `"pinned_host"`; for `"jit"`.
+      multiple: what ZeRO pads to under `shard_map` and `pmap`, see `adamx.parallel.zero`.
+      donate: whether a step may reuse the memory of the run that it is given.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> def loss_fn(params, batch):
+      ...     return jnp.mean((batch["x"] @ params - batch["y"]) ** 2)
+      >>> batch = {"x": jnp.ones((16, 3)), "y": jnp.ones(16)}
+      >>> train = data_parallel(loss_fn, adamx.adam(0.1), jnp.zeros(3), how="pmap", zero=True)
+      >>> run = train.init(jnp.zeros(3))
+      >>> run, outcome = train.step(run, batch)
+      >>> print(outcome.loss, train.collect(run).params.round(4))
+      1.0 [0.1 0.1 0.1]
+    """
+    mesh = jax.make_mesh((jax.device_count(),), (axis,), (AxisType.Auto,)) if mesh is None else mesh
+    if how not in _WAYS:
+        raise ValueError(f"`how` must be one of {', '.join(map(repr, _WAYS))}, got {how!r}")
+    if axis not in mesh.shape:
+        raise ValueError(f"`axis` must be one of the mesh's {tuple(mesh.shape)}, got {axis!r}")
+    if how == "jit" and reduce_dtype is not None:
+        raise ValueError("`reduce_dtype` needs how='shard_map' or 'pmap': in 'jit' XLA reduces")
+    if how != "jit" and memory_kind is not None:
+        raise ValueError(f"`memory_kind` needs how='jit', got {how!r}")
+    if micro_batches < 1:
+        raise ValueError(f"`micro_batches` must be at least 1, got {micro_batches}")
+    task = Task(
+        Loss(loss_fn, has_aux, micro_batches),
+        optax.with_extra_args_support(opt),
+        jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)), params),
+        specs_of(params, mesh, param_specs),
+        mesh,
+        axis,
+        zero=zero,
+        reduce_dtype=reduce_dtype,
+        memory_kind=memory_kind,
+        multiple=multiple,
+        donate=donate,
+    )
+    return _WAYS[how](task)
+
+
+_WAYS = {"jit": meshed, "shard_map": shard_mapped, "pmap": pmapped}

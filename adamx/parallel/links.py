@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links for chains that run inside `pmap` and `shard_map`."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jax.typing import DTypeLike
+
+from adamx import paths
+from adamx.norms import shards
+from adamx.norms.shards import AxisName
+from adamx.parallel.mapped import average
+
+
+def average_gradients(
+    axis_name: AxisName, dtype: DTypeLike | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Averages gradients over the devices of a mapped axis.
+
+    Args:
+      axis_name: the axis, or several.
+      dtype: in which dtype gradients travel, such as `"bfloat16"`; None for their own, which is
+        also the one that they have afterwards.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> opt = optax.chain(average_gradients("data"), optax.sgd(1.0))
+      >>> step = lambda g: opt.update(g, opt.init(g))[0]
+      >>> print(jax.vmap(step, axis_name="data")(jnp.array([1.0, 3.0])))
+      [-2. -2.]
+    """
+    if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.inexact):
+        raise TypeError(f"`dtype` must be floating point, got {jnp.dtype(dtype).name}")
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        del params, extra
+        for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
+            _check(paths.name(path), leaf, axis_name)
+        return average(updates, axis_name, dtype), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _check(name: str, leaf: Any, axis_name: AxisName) -> None:
+    """Gradients that do not vary were summed by JAX itself: their mean would be that sum."""
+    for axis in shards.axes(axis_name).names:
+        tracked = axis in shards.varying(lax.axis_index(axis))
+        if tracked and axis not in shards.varying(jnp.asarray(leaf)):
+            raise ValueError(
+                f"{name}: the gradient is the same all over {axis!r}. With `check_vma=True` JAX "
+                "sums gradients of what devices share: differentiate with respect to "
+                f"`jax.lax.pcast(params, {axis!r}, to='varying')`, or leave this link out if the "
+                "loss is already averaged by `pmean`"
+            )
