@@ -128,8 +128,7 @@ def _side(mark: Any, rule: Rule) -> _Side:
 def _template(opt: optax.GradientTransformation, params: Any) -> Any:
     """The shapes of a state of `opt`, in which the states of our rules are marked."""
     with describing():
-        # A function of its own each time: what was traced without marks is not to be found again.
-        return jax.eval_shape(lambda p: opt.init(p), params)
+        return jax.eval_shape(opt.init, params)
 
 
 def _shapes(state: optax.OptState) -> Any:

@@ -2,7 +2,6 @@
 """States that say which rule and which storages they belong to, wherever wrappers put them."""
 
 import contextlib
-import contextvars
 import dataclasses
 import functools
 from collections.abc import Iterator
@@ -26,19 +25,16 @@ class Described:
     choice: Choice
 
 
-_DESCRIBING = contextvars.ContextVar("describing", default=False)
+_DESCRIBING = jax.make_user_context(False)  # which keeps traces apart, as a variable would not
 
 
 @contextlib.contextmanager
 def describing() -> Iterator[None]:
     """Within it, `init` of any transformation marks the states of our rules as `Described`."""
-    token = _DESCRIBING.set(True)
-    try:
+    with _DESCRIBING(True):
         yield
-    finally:
-        _DESCRIBING.reset(token)
 
 
 def described(state: Any, rule: Rule, choice: Choice) -> Any:
     """`state`, marked where that is asked for."""
-    return Described(state, rule, choice) if _DESCRIBING.get() else state
+    return Described(state, rule, choice) if _DESCRIBING.value else state

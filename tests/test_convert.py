@@ -111,3 +111,14 @@ def test_a_state_in_another_format_is_an_error_that_names_both():
         ValueError, match="rests as packed bytes, the recipe's storage is 'float32'"
     ):
         adamx.adam(1e-2).update(grads, packed, params)
+
+
+def test_what_was_traced_before_does_not_hide_the_storage():
+    before, after = (adamx.adamw(1e-2, storage=s) for s in ("float32", "int8"))
+    params = {"kernel": jnp.ones((2, 3))}
+    state = before.init(params)
+    for opt in (before, after):
+        jax.eval_shape(
+            opt.init, jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+        )
+    assert adamx.convert(state, before, after, params)[0].nu["kernel"].dtype == jnp.uint8
