@@ -6,6 +6,7 @@ Between steps `shard_map`'s arrays are whole, those that ZeRO cuts padded; `pmap
 a row for each device.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
@@ -75,8 +77,10 @@ def pmapped(task: Task) -> DataParallel:
     )
     rows, copied = NamedSharding(task.mesh, P(task.axis)), task.copied
 
-    def place(x: Any) -> jax.Array:
+    def place(x: Any) -> Any:
         x = x if isinstance(x, jax.Array) else np.asarray(x)
+        if jax.process_count() > 1:  # each process hands in its own part
+            return x.reshape(jax.local_device_count(), -1, *x.shape[1:])
         return jax.device_put(x.reshape(task.devices, -1, *x.shape[1:]), rows)
 
     def pack(run: Run) -> Run:
@@ -87,7 +91,7 @@ def pmapped(task: Task) -> DataParallel:
         first = jax.tree.map(lambda x: x[0], run._replace(state=None))
         return first._replace(state=parts.unstack(run.state))
 
-    return ways(
+    train = ways(
         task,
         step=lambda run, batch: step(run, jax.tree.map(place, checked(task, batch))),
         rests=rows,
@@ -95,6 +99,22 @@ def pmapped(task: Task) -> DataParallel:
         report=parts.report(),
         pack=pack,
         unpack=unpack,
+    )
+    return train if jax.process_count() == 1 else _of_processes(train, rows)
+
+
+def _of_processes(train: DataParallel, rows: NamedSharding) -> DataParallel:
+    """`pmap` of several processes, each of which sees the rows of its own devices only."""
+    local = functools.partial(
+        multihost_utils.global_array_to_host_local_array, global_mesh=rows.mesh, pspecs=rows.spec
+    )
+    whole = functools.partial(
+        multihost_utils.host_local_array_to_global_array, global_mesh=rows.mesh, pspecs=rows.spec
+    )
+    return train._replace(
+        init=lambda *args, **kwargs: local(train.init(*args, **kwargs)),
+        spread=lambda run: local(train.spread(run)),
+        collect=lambda run: train.collect(whole(run)),
     )
 
 
