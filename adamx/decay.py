@@ -193,8 +193,8 @@ def pull(
     return optax.masked(link, paths.mask(mask) if isinstance(mask, str) else mask)
 
 
-# Optax keeps the class of this state to itself.
-_CountState: Any = type(optax.add_decayed_weights(lambda count: 0.0).init({}))
+# Optax keeps the class of this state to itself. Shapes alone, as an array would start the backend.
+_CountState: Any = type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, {}))
 
 
 def _check(decay: Decay, mask: Mask | None, learning_rate: Hyper | None) -> None:

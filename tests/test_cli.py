@@ -88,7 +88,7 @@ def test_train_ends_with_a_table_in_which_both_sides_agree():
         assert all(40 < number(cell) <= 100 for cell in rows[which])
     assert all(number(cell) > 0 for cell in rows["ms per step"])
     parameters = 64 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10
-    assert [number(c) for c in rows["bytes of optimizer state"]] == [8 * parameters + 4] * 2
+    assert [number(c) for c in rows["bytes of state per device"]] == [8 * parameters + 4] * 2
     # Five steps move by 5e-3 at most; float32 rounding of either side is some 1e-7.
     assert number(rows["largest |difference of parameters|"][0]) < 1e-5
 
@@ -104,7 +104,7 @@ def test_train_on_a_terminal_draws_a_bar_and_takes_every_flag():
     rows = table(shown, "                adamx.adabelief")
     assert rows["header"] == ["adamx.adabelief"]
     assert len(rows["final loss"]) == 1
-    assert number(rows["bytes of optimizer state"][0]) < 4.1 * 167_178
+    assert number(rows["bytes of state per device"][0]) < 4.1 * 167_178
     assert "largest |difference of parameters|" not in rows
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several optimizers training one task on the same batches, one step each in turn."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from adamx import parallel
 from adamx.cli.progress import Report
 from adamx.cli.tasks import Task
 
@@ -19,24 +21,28 @@ from adamx.cli.tasks import Task
 class Runner:
     """One optimizer on its way: what it has reached and what each step cost."""
 
-    step: Callable[..., tuple[optax.Params, optax.OptState, jax.Array]]
-    params: optax.Params
-    state: optax.OptState
+    train: parallel.DataParallel
+    run: parallel.Run
     loss: float = float("nan")
     seconds: list[float] = field(default_factory=list)
 
     def advance(self, batch: Any) -> None:
         """Trains on one batch."""
         start = time.perf_counter()
-        results = jax.block_until_ready(self.step(self.params, self.state, batch))
+        self.run, outcome = jax.block_until_ready(self.train.step(self.run, batch))
         self.seconds.append(time.perf_counter() - start)
-        self.params, self.state, loss = results
-        self.loss = float(loss)
+        self.loss = float(outcome.loss)
+
+    @property
+    def params(self) -> optax.Params:
+        """The parameters, in whole arrays."""
+        return self.train.collect(self.run).params
 
     @property
     def state_bytes(self) -> int:
-        """What the optimizer keeps between steps."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state))
+        """What the optimizer keeps between steps, on one device."""
+        shards = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(self.run.state)]
+        return sum(shard.nbytes for shard in shards)
 
     @property
     def milliseconds(self) -> float:
@@ -46,22 +52,32 @@ class Runner:
 
 def race(
     task: Task,
-    optimizers: Mapping[str, optax.GradientTransformation],
-    steps: int,
+    runners: Mapping[str, Runner],
+    steps: range,
     report: Report,
-) -> dict[str, Runner]:
-    """Trains with every optimizer from the same start; `report` follows the first of them."""
-    runners = {name: _at_the_start(task, opt) for name, opt in optimizers.items()}
+    after: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Trains every runner for these steps on the same batches; `report` follows the first.
+
+    `after` is called with the number of every step that is done.
+    """
     ordered = list(runners.values())
-    scores_every = max(1, steps // 50)
+    scores_every = max(1, steps.stop // 50)
     accuracy = float("nan")
-    for done, batch in zip(range(1, steps + 1), task.batches(), strict=False):
+    batches = itertools.islice(task.batches(), steps.start, steps.stop)
+    for done, batch in enumerate(batches, steps.start + 1):
         for runner in ordered if done % 2 else reversed(ordered):
             runner.advance(batch)
-        if done % scores_every == 0 or done in (1, steps):
+        if done % scores_every == 0 or done in (steps.start + 1, steps.stop):
             accuracy = float(task.scores(ordered[0].params)["test accuracy"])
         report(done, ordered[0].loss, accuracy)
-    return runners
+        after(done)
+
+
+def at_the_start(task: Task, opt: optax.GradientTransformation, over: Mapping[str, Any]) -> Runner:
+    """A runner before its first step, spread over devices as `over` says."""
+    train = parallel.data_parallel(task.loss, opt, task.params, **over)
+    return Runner(train, train.init(task.params))
 
 
 def largest_difference(one: optax.Params, other: optax.Params) -> float:
@@ -70,15 +86,3 @@ def largest_difference(one: optax.Params, other: optax.Params) -> float:
         float(jnp.max(jnp.abs(a - b)))
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     )
-
-
-def _at_the_start(task: Task, opt: optax.GradientTransformation) -> Runner:
-    def step(
-        params: optax.Params, state: optax.OptState, batch: Any
-    ) -> tuple[optax.Params, optax.OptState, jax.Array]:
-        loss, grads = jax.value_and_grad(task.loss)(params, batch)
-        updates, state = opt.update(grads, state, params)
-        return optax.apply_updates(params, updates), state, loss
-
-    params = jax.tree.map(jnp.copy, task.params)
-    return Runner(jax.jit(step, donate_argnums=(0, 1)), params, opt.init(params))

@@ -6,13 +6,17 @@ lines compare what they reached, what a step cost and how far apart they ended.
 """
 
 import argparse
+from contextlib import nullcontext
 from typing import Any
 
-from adamx.cli import recipes
-from adamx.cli.arguments import non_negative, whole
+from adamx import landing
+from adamx.checkpoints import Checkpoints
+from adamx.cli import recipes, spread
+from adamx.cli.arguments import UsageError, non_negative, optional_import, whole
 from adamx.cli.progress import progress
-from adamx.cli.race import Runner, largest_difference, race
+from adamx.cli.race import Runner, at_the_start, largest_difference, race
 from adamx.cli.tasks import Task, digits
+from adamx.parallel import processes
 from adamx.tables import as_text
 
 
@@ -25,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=recipes.STORAGES,
         default="float32",
         help="how our moments rest between steps; Optax's stay in float32 (default: float32)",
+    )
+    add(
+        "--landing",
+        choices=tuple(landing.NAMED),
+        default="nearest",
+        help="how our steps land in half-precision parameters (default: nearest)",
     )
     add("--steps", type=whole(1), default=1500, metavar="N", help="how many (default: 1500)")
     add("--batch-size", type=whole(1), default=128, metavar="N", help="images (default: 128)")
@@ -43,17 +53,78 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="optax",
         help="what trains beside ours on the same batches (default: optax)",
     )
+    spread.add_spread(parser)
+    add = parser.add_argument_group("checkpoints").add_argument
+    add("--checkpoint", metavar="DIR", help="keep checkpoints of our run in this folder")
+    add(
+        "--save-every",
+        type=whole(1),
+        default=100,
+        metavar="N",
+        help="steps from one to the next; the last step is saved too (default: 100)",
+    )
+    add("--resume", action="store_true", help="go on from the latest checkpoint in --checkpoint")
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, then prints the comparison."""
+    if args.resume and not args.checkpoint:
+        raise UsageError("--resume needs --checkpoint DIR, the folder to go on from")
+    if args.checkpoint and args.compare != "none":
+        raise UsageError("--checkpoint keeps our run only: add --compare none")
+    spread.prepare(args)
     optimizers = _optimizers(args)
     task = digits(args.seed, args.batch_size)
-    print(f"{' beside '.join(optimizers)}\n{task.title}\n", flush=True)
-    with progress(next(iter(optimizers)), args.steps) as report:
-        runners = race(task, optimizers, args.steps, report)
-    print(f"\n{_summary(task, runners)}")
+    task = task._replace(batches=lambda batches=task.batches: map(spread.own_part, batches()))
+    say = print if spread.is_first() else _nothing
+    say(f"{' beside '.join(optimizers)}\n{task.title}\n", flush=True)
+    try:
+        runners = _trained(args, task, optimizers)
+    except ValueError as error:  # a batch that does not divide, a checkpoint of another recipe
+        raise UsageError(str(error)) from error
+    summary = _summary(task, runners)
+    say(f"\n{summary}")
     return 0
+
+
+def _trained(args: argparse.Namespace, task: Task, optimizers: dict[str, Any]) -> dict[str, Runner]:
+    name, opt = next(iter(optimizers.items()))
+    over = spread.over(args)
+    runners = {name: at_the_start(task, opt, over) for name, opt in optimizers.items()}
+    ours = runners[name]
+    with _kept(args, opt) as kept, processes.watched(lambda: _advice(kept)):
+        start = 0
+        if args.resume and kept is not None:
+            start = kept.latest or 0
+            ours.run = ours.train.spread(kept.restore(ours.train.like(task.params)))
+
+        def save(step: int) -> None:
+            if kept is not None and (step % args.save_every == 0 or step == args.steps):
+                kept.save(step, ours.train.collect(ours.run))
+
+        if start >= args.steps:
+            raise UsageError(f"--steps {args.steps}: the checkpoint is of step {start} already")
+        following = progress(name, args.steps) if spread.is_first() else nullcontext(_nothing)
+        with following as report:
+            race(task, runners, range(start, args.steps), report, save)
+    return runners
+
+
+def _kept(args: argparse.Namespace, opt: Any) -> Any:
+    if not args.checkpoint:
+        return nullcontext()
+    optional_import("orbax.checkpoint", "orbax-checkpoint")
+    return Checkpoints(args.checkpoint, opt)
+
+
+def _advice(kept: Checkpoints | None) -> str:
+    if kept is None or kept.latest is None:
+        return "There is no checkpoint: start again."
+    return f"Go on from step {kept.latest} by --resume, with as many processes as you have."
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """What a process says that is not the first."""
 
 
 def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
@@ -61,7 +132,9 @@ def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
     if args.weight_decay is not None:
         settings["weight_decay"] = args.weight_decay
     optimizers = {
-        f"adamx.{args.recipe}": recipes.ours(args.recipe, storage=args.storage, **settings)
+        f"adamx.{args.recipe}": recipes.ours(
+            args.recipe, storage=args.storage, landing=args.landing, **settings
+        )
     }
     if args.compare == "optax":
         optimizers[f"optax.{args.recipe}"] = recipes.theirs(args.recipe, **settings)
@@ -78,7 +151,7 @@ def _summary(task: Task, runners: dict[str, Runner]) -> str:
             for which in ("train accuracy", "test accuracy")
         ),
         ["ms per step", *(f"{runner.milliseconds:.3f}" for runner in everyone)],
-        ["bytes of optimizer state", *(f"{runner.state_bytes:,}" for runner in everyone)],
+        ["bytes of state per device", *(f"{runner.state_bytes:,}" for runner in everyone)],
     ]
     if len(runners) > 1:
         ours, theirs = everyone

@@ -100,16 +100,16 @@ def pmapped(task: Task) -> DataParallel:
         pack=pack,
         unpack=unpack,
     )
-    return train if jax.process_count() == 1 else _of_processes(train, rows)
+    return train if jax.process_count() == 1 else _of_processes(train, task.mesh, rows.spec)
 
 
-def _of_processes(train: DataParallel, rows: NamedSharding) -> DataParallel:
+def _of_processes(train: DataParallel, mesh: Mesh, spec: P) -> DataParallel:
     """`pmap` of several processes, each of which sees the rows of its own devices only."""
     local = functools.partial(
-        multihost_utils.global_array_to_host_local_array, global_mesh=rows.mesh, pspecs=rows.spec
+        multihost_utils.global_array_to_host_local_array, global_mesh=mesh, pspecs=spec
     )
     whole = functools.partial(
-        multihost_utils.host_local_array_to_global_array, global_mesh=rows.mesh, pspecs=rows.spec
+        multihost_utils.host_local_array_to_global_array, global_mesh=mesh, pspecs=spec
     )
     return train._replace(
         init=lambda *args, **kwargs: local(train.init(*args, **kwargs)),

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several processes as one run: joining, and noticing at once when one of them dies.
+
+JAX's own heartbeats notice too, after a minute or two, and end the process with a stack trace. Here
+every process keeps a connection to the first, which the operating system closes with the process.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+EXIT_CODE = 3
+_BYE = b"bye"
+
+
+def join(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process: int | None = None,
+    *,
+    timeout: int = 60,
+) -> None:
+    """Makes this process one of several; before anything else that asks JAX for devices.
+
+    Args:
+      coordinator: `host:port` of the first process. None reads all three from the environment, as
+        Slurm, Open MPI, Kubernetes and TPU pods set it.
+      processes: how many there are.
+      process: which one this is, from 0.
+      timeout: in seconds, how long to wait for the others, and after which silence of a machine
+        the run ends.
+    """
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process,
+        initialization_timeout=timeout,
+        heartbeat_timeout_seconds=timeout,
+    )
+
+
+@contextlib.contextmanager
+def watched(tell: Callable[[], str] = str) -> Iterator[None]:
+    """Within it, the death of another process ends this one: a sentence and exit code 3.
+
+    Without it the next collective would wait for the dead one.
+
+    Args:
+      tell: what to add to the sentence, such as where the last checkpoint is.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    links = _serve() if jax.process_index() == 0 else _connect()
+    for process, link in links.items():
+        threading.Thread(target=_watch, args=(process, link, tell), daemon=True).start()
+    said = b""
+    try:
+        yield
+        multihost_utils.sync_global_devices("all processes are done")
+        said = _BYE
+    finally:  # who leaves by an error leaves without a word, and the others notice
+        for link in links.values():
+            with contextlib.suppress(OSError):
+                link.sendall(said)
+                link.close()
+
+
+def _watch(process: int, link: socket.socket, tell: Callable[[], str]) -> None:
+    try:
+        said = link.recv(len(_BYE))
+    except OSError:
+        said = b""
+    if said == _BYE:
+        return
+    here, count = jax.process_index(), jax.process_count()
+    sys.stdout.flush()
+    print(
+        f"\nprocess {here} of {count} stops: lost process {process}. {tell()}".rstrip(),
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(EXIT_CODE)
+
+
+def _serve() -> dict[int, socket.socket]:
+    """In the first process: a connection from each of the others."""
+    with socket.create_server(("", 0)) as server:
+        _share(_address(), server.getsockname()[1])
+        links = {}
+        for _ in range(jax.process_count() - 1):
+            link, _ = server.accept()
+            links[int.from_bytes(link.recv(4), "big")] = link
+    return links
+
+
+def _connect() -> dict[int, socket.socket]:
+    """In every other process: a connection to the first."""
+    *address, port = _share("0.0.0.0", 0)
+    link = socket.create_connection((".".join(map(str, address)), port))
+    link.sendall(jax.process_index().to_bytes(4, "big"))
+    return {0: link}
+
+
+def _share(address: str, port: int) -> list[int]:
+    """The first process' address and port, as all processes get them."""
+    numbers = np.array([*map(int, address.split(".")), port], np.int32)
+    return [int(x) for x in multihost_utils.broadcast_one_to_all(numbers)]
+
+
+def _address() -> str:
+    """Where other machines reach this one."""
+    with contextlib.suppress(OSError):
+        return socket.gethostbyname(socket.gethostname())
+    return "127.0.0.1"
