@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
@@ -150,7 +151,9 @@ def spread_batch(task: Task, batch: Any) -> Any:
     sharding = NamedSharding(task.mesh, PartitionSpec(task.axis))
 
     def one(x: Any) -> jax.Array:
-        if _is_global(x) and getattr(x.sharding, "mesh", None) == task.mesh:
+        if isinstance(x, Tracer):  # in a `jit` or `scan` of the caller's
+            return jax.device_put(x, sharding)
+        if getattr(getattr(x, "sharding", None), "mesh", None) == task.mesh:
             return x
         if jax.process_count() > 1 and not _is_global(x):
             return jax.make_array_from_process_local_data(sharding, np.asarray(x))
@@ -173,4 +176,7 @@ def from_host(tree: Any) -> Any:
 
 
 def _is_global(x: Any) -> bool:
-    return isinstance(x, jax.Array) and (len(x.sharding.device_set) > 1 or jax.process_count() == 1)
+    """Whether `x` is a whole batch, and not the part of one process."""
+    if jax.process_count() == 1 or isinstance(x, Tracer):
+        return True
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) > jax.local_device_count()
