@@ -132,6 +132,16 @@ def test_bench_prints_every_measure_and_keeps_every_sample(tmp_path: Path):
         assert all(s > 0 for s in samples[contestant]["eager update"])
 
 
+def test_bench_measures_handing_over_to_devices():
+    done = command("bench --devices 2 --repeats 1")
+    assert done.returncode == 0, done.stderr
+    assert "adamw: 100 small leaves on 2 devices" in done.stdout
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("jit", "shard", "pmap"))]
+    assert [line.split("  ")[0] for line in lines] == [
+        "jit", "jit, ZeRO-1", "shard_map", "shard_map, ZeRO-1", "pmap", "pmap, ZeRO-1",
+    ]  # fmt: skip
+
+
 def test_a_wrong_flag_in_a_real_process_is_one_sentence_and_code_2():
     done = command("train --stepz 5")
     assert done.returncode == 2
@@ -204,6 +214,25 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureFixture[str]):
     assert "at most 1437" in refusal(["train", "--batch-size", "1438"], capsys)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--processes 2", "--coordinator, --processes and --process go together"),
+        ("--distributed --coordinator a:1 --processes 2", "go together, with --distributed"),
+        ("--distributed --coordinator a:1 --processes 2 --process 2", "must be below --processes"),
+        ("--resume", "--resume needs --checkpoint DIR"),
+        ("--checkpoint x", "add --compare none"),
+        ("--devices 9", "--devices 9: this process has 8"),
+        ("--devices 3 --batch-size 128", "a first dimension of 128 can't be spread over 3 devices"),
+    ],
+)
+def test_what_cannot_be_spread_or_kept_is_refused(
+    flags: str, said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert jax.device_count() == 8  # before the command may ask for others
+    assert said in refusal(["train", *flags.split()], capsys)
 
 
 def test_a_decay_that_optax_lacks_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[str]):

@@ -107,6 +107,28 @@ def test_every_way_makes_the_steps_of_one_device(how, zero, kind):
         np.testing.assert_allclose(outcome.loss, loss_fn(before, data), 1e-12)
 
 
+@ways
+def test_gradients_are_means(how, zero):
+    """Which Adam would not show: it takes the same steps with gradients eight times too large."""
+    with jax.enable_x64(True):
+        params, data = model(jnp.float64), batch(dtype=np.float64)
+        train = parallel.data_parallel(loss_fn, optax.sgd(0.1), params, how=how, zero=zero)
+        run, _ = trained(train, params, data, 1)
+        grads = jax.grad(loss_fn)(params, data)
+        want = jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
+        close(train.collect(run).params, want, 1e-12)
+
+
+@pytest.mark.parametrize("how", ["shard_map", "pmap"])
+def test_zero_reduces_and_scatters_and_gathers(how):
+    params, data = model(), batch()
+    train = parallel.data_parallel(loss_fn, adamx.adam(1e-3), params, how=how, zero=True)
+    run = train.init(params)
+    text = jax.jit(lambda run: train.step(run, data)).lower(run).as_text()
+    assert text.count("reduce_scatter") >= 4  # of every array but the scalar
+    assert text.count("all_gather") >= 4
+
+
 OPTIMIZERS = {
     "lamb": adamx.lamb(1e-2),
     "leaf norm": optax.chain(adamx.clip_by_leaf_norm(0.05), adamx.adam(1e-2)),
@@ -141,8 +163,10 @@ def exact_loss(params, data):
     )
 
 
-@pytest.mark.parametrize("landing", ["nearest", "stochastic", "compensated8"])
-@pytest.mark.parametrize("storage", cases.STORAGES)
+@pytest.mark.parametrize(
+    "storage, landing",
+    [(s, "nearest") for s in cases.STORAGES] + [("int8", x) for x in cases.LANDINGS[1:]],
+)
 def test_given_the_same_gradients_codes_are_the_same_on_every_layout(storage, landing):
     opt = adamx.adamw(1e-2, storage=storage, landing=landing)
     params = model(jnp.bfloat16)

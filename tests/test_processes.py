@@ -73,7 +73,14 @@ def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
     # What two processes have saved, one goes on with, in another way and on fewer devices.
     code, out, err = end(start("--steps", 40, "--checkpoint", tmp_path, "--resume", devices=2))
     assert code == 0, err
-    assert final_loss(out) == pytest.approx(final_loss(alone("--steps", 40)), rel=1e-3)
+    want = final_loss(alone("--steps", 40))
+    assert final_loss(out) == pytest.approx(want, rel=1e-3)
+    # And what one has saved, two go on with.
+    more, port = ["--steps", 45, "--checkpoint", tmp_path, "--resume"], free_port()
+    both = [start(*more, process=i, port=port) for i in (0, 1)]
+    results = [end(p) for p in both]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert final_loss(results[0][1]) < 1.1 * want
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -15,9 +15,10 @@ import math
 import sys
 from typing import TextIO
 
-from adamx.cli import recipes
+from adamx.cli import recipes, spread
 from adamx.cli.arguments import UsageError, add_names, names_among, whole
 from adamx.cli.contest import Samples, contest
+from adamx.cli.dispatch import dispatch_table
 from adamx.cli.machine import machine
 from adamx.cli.scoreboard import scoreboard
 from adamx.cli.shapes import TREES
@@ -42,6 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"any of {', '.join(recipes.RECIPES)} (default: adamw)",
     )
     add_names(parser, "--storages", recipes.STORAGES, "of our moments; Optax's stay in float32")
+    add(
+        "--devices",
+        type=whole(2),
+        metavar="N",
+        help="instead, measure what it costs to hand a step over to N devices (virtual on a CPU)",
+    )
     add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
     add("--quick", action="store_true", help="a look: --trees small --repeats 2, unless given")
     add("--markdown", action="store_true", help="print Markdown tables")
@@ -52,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
     """Measures tree after tree and prints each table as it is ready."""
     trees = args.trees or (["small"] if args.quick else ["one", "gpt2", "leaves"])
     repeats = args.repeats or (2 if args.quick else 15)
+    if args.devices:
+        return _dispatch(args, repeats)
     file = _open(args.json)
     results = []
     print(machine(), flush=True)
@@ -68,6 +77,18 @@ def run(args: argparse.Namespace) -> int:
             json.dump(
                 {"machine": machine(), "repeats": repeats, "results": results}, file, indent=1
             )
+    return 0
+
+
+def _dispatch(args: argparse.Namespace, repeats: int) -> int:
+    if args.json or args.trees:
+        raise UsageError("--devices has a tree of its own, and no --json")
+    spread.make_devices(args.devices)
+    print(machine(), flush=True)
+    for recipe in args.recipes:
+        table = dispatch_table(recipe, args.devices, repeats)
+        title = f"{recipe}: 100 small leaves on {args.devices} devices"
+        print(f"\n{title}\n\n{(as_markdown if args.markdown else as_text)(*table)}", flush=True)
     return 0
 
 

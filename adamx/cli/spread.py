@@ -3,7 +3,6 @@
 
 import argparse
 import contextlib
-import os
 from typing import Any
 
 import jax
@@ -51,18 +50,32 @@ def prepare(args: argparse.Namespace) -> None:
         raise UsageError("--coordinator, --processes and --process go together, with --distributed")
     if args.process is not None and args.process >= args.processes:
         raise UsageError(f"--process must be below --processes, got {args.process}")
-    if args.devices and os.environ.get("JAX_PLATFORMS", "cpu") == "cpu":
-        # Where there is no accelerator; where there is one, this asks for nothing.
-        with contextlib.suppress(RuntimeError):
-            jax.config.update("jax_num_cpu_devices", args.devices)
+    if args.devices:
+        _ask_for(args.devices)
     if args.distributed:
         try:
             processes.join(*given, timeout=args.timeout)
         except (RuntimeError, ValueError) as e:
             raise UsageError(f"--distributed: {e}") from e
-    if args.devices and args.devices > jax.local_device_count():
+    if args.devices:
+        _check_devices(args.devices)
+
+
+def make_devices(count: int) -> None:
+    """So many virtual devices on a CPU; elsewhere it has to have them."""
+    _ask_for(count)
+    _check_devices(count)
+
+
+def _ask_for(count: int) -> None:
+    with contextlib.suppress(RuntimeError):  # too late, and then there are too few, or enough
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def _check_devices(count: int) -> None:
+    if count > jax.local_device_count():
         found = jax.local_device_count()
-        raise UsageError(f"--devices {args.devices}: this process has {found}")
+        raise UsageError(f"--devices {count}: this process has {found}")
 
 
 def over(args: argparse.Namespace) -> dict[str, Any]:
