@@ -2,18 +2,16 @@
 """From the state of one optimizer to that of another that keeps its moments differently."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx import dtypes, noise, paths
-from adamx.described import Described, describing
-from adamx.layout import Layout, PackedState
-from adamx.rules.rule import Rule
-from adamx.storage import Storage, choose
+from adamx import dtypes, noise
+from adamx.described import Described
+from adamx.marks import is_moments, leaves, side, template
 
 
 def convert(
@@ -46,10 +44,10 @@ def convert(
       ScaleByAdamState uint8
     """
     params = _shapes(state) if params is None else params
-    source, target = _template(opt_from, params), _template(opt_to, params)
-    given, whole = jax.tree.flatten(state, is_leaf=_is_moments)
-    marks, held = jax.tree.flatten(source, is_leaf=_is_moments)
-    wanted, treedef = jax.tree.flatten(target, is_leaf=_is_moments)
+    source, target = template(opt_from, params), template(opt_to, params)
+    given, whole = jax.tree.flatten(state, is_leaf=is_moments)
+    marks, held = jax.tree.flatten(source, is_leaf=is_moments)
+    wanted, treedef = jax.tree.flatten(target, is_leaf=is_moments)
     if whole != held:
         raise ValueError(f"`state` is not a state of `opt_from`: {whole} instead of {held}")
     if held != treedef:
@@ -58,26 +56,10 @@ def convert(
         )
     return treedef.unflatten(
         [
-            _converted(x, mark, goal) if _is_moments(goal) else x
+            _converted(x, mark, goal) if is_moments(goal) else x
             for x, mark, goal in zip(given, marks, wanted, strict=True)
         ]
     )
-
-
-class _Side(NamedTuple):
-    """How one optimizer keeps the moments of one rule.
-
-    Attributes:
-      layout: where the arrays are.
-      storages: of each leaf.
-      treedef: of the leaves, holes included.
-      names: of the leaves.
-    """
-
-    layout: Layout
-    storages: list[Storage]
-    treedef: Any
-    names: list[str]
 
 
 def _converted(state: Any, source: Any, target: Any) -> Any:
@@ -85,7 +67,7 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
     ours = next((x for x in (source, target) if isinstance(x, Described)), None)
     if ours is None:
         return state
-    here, there = _side(source, ours.rule), _side(target, ours.rule)
+    here, there = side(source, ours.rule), side(target, ours.rule)
     kinds = here.layout.rule.moments
     if kinds != there.layout.rule.moments:
         raise ValueError(
@@ -110,35 +92,14 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
     return there.layout.state(count, new, there.treedef)
 
 
-def _side(mark: Any, rule: Rule) -> _Side:
-    """What `mark`, a marked state or one of Optax's, says about its optimizer."""
-    choice = mark.choice if isinstance(mark, Described) else choose(None)
-    rule = mark.rule if isinstance(mark, Described) else rule
-    state = mark.state if isinstance(mark, Described) else mark
-    names, rows, treedef = _leaves(state)
-    shapes = [next((x.shape for x in row), None) for row in rows]
-    storages: list[Any] = [
-        None if shape is None else choice.of(name, shape)
-        for name, shape in zip(names, shapes, strict=True)
-    ]
-    known = choice.among or [storage for storage in storages if storage is not None]
-    return _Side(Layout.of(rule, known), storages, treedef, names)
-
-
-def _template(opt: optax.GradientTransformation, params: Any) -> Any:
-    """The shapes of a state of `opt`, in which the states of our rules are marked."""
-    with describing():
-        return jax.eval_shape(opt.init, params)
-
-
 def _shapes(state: optax.OptState) -> Any:
     """Shapes of the parameters, as far as moments tell."""
-    held = [x for x in jax.tree.leaves(state, is_leaf=_is_moments) if _is_moments(x)]
+    held = [x for x in jax.tree.leaves(state, is_leaf=is_moments) if is_moments(x)]
     if not held:
         raise ValueError(
             "`state` has no moments of ours or Optax's; give `params` if that is meant"
         )
-    _, rows, treedef = _leaves(held[0])
+    _, rows, treedef = leaves(held[0])
     return treedef.unflatten([_shape(row) for row in rows])
 
 
@@ -146,34 +107,7 @@ def _shape(row: list[Any]) -> Any:
     return jax.ShapeDtypeStruct(row[0].shape, _dtype(row)) if row else optax.MaskedNode()
 
 
-def _leaves(state: Any) -> tuple[list[str], list[list[Any]], Any]:
-    """For each leaf its name and the arrays that are there, and the treedef, holes included."""
-    trees = state.arrays if isinstance(state, PackedState) else state._asdict()
-    trees = [tree for k, tree in trees.items() if k not in ("count", "t")]
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(trees[0], is_leaf=_is_hole)
-    rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True)
-    held = [[x for x in row if not _is_hole(x)] for row in rows]
-    return [paths.name(path) for path, _ in leaves], held, treedef
-
-
 def _dtype(arrays: Iterable[Any]) -> jnp.dtype:
     """The dtype that the gradients of such moments have, at least float32."""
     real = (x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact))
     return dtypes.working(*real)
-
-
-def _is_moments(x: Any) -> bool:
-    return isinstance(x, (Described, PackedState, *_OPTAX))
-
-
-_OPTAX = (
-    optax.ScaleByAdamState,
-    optax.ScaleByAmsgradState,
-    optax.ScaleByBeliefState,
-    optax.ScaleByLionState,
-    optax.ScaleByAdanState,
-)
-
-
-def _is_hole(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

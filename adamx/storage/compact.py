@@ -93,6 +93,13 @@ class Compact:
                 root = books[name].scale(codes[name], moment)
         return {k: a.astype(old[k].dtype) for k, a in self._joined(codes, kinds).items()}
 
+    def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
+        anchor = _anchor(kinds)
+        if anchor is None:
+            return 0.0, 0.0
+        code = self._split(arrays, kinds)[anchor]
+        return code == 1, code == self._books(kinds)[anchor].nan - 1
+
     def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
         for name, array in arrays.items():
             if array.dtype != (want := self._dtype(name, kinds, array.dtype)):

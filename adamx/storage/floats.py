@@ -57,6 +57,15 @@ class Floats:
             for i, (k, m) in enumerate(moments.items())
         }
 
+    def ends(
+        self, arrays: Arrays, kinds: Mapping[str, Kind]
+    ) -> tuple[jax.Array | float, jax.Array | float]:
+        name = next((k for k, kind in kinds.items() if not is_signed(kind)), None)
+        if name is None:
+            return 0.0, 0.0
+        x, finfo = jnp.abs(arrays[name]), jnp.finfo(arrays[name].dtype)
+        return (x > 0) & (x <= finfo.tiny), x >= finfo.max
+
     def complaint(self, arrays: Arrays, kinds: Mapping[str, Kind], gradient: jnp.dtype) -> str:
         for name, array in arrays.items():
             if array.dtype != (want := self._dtype(kinds[name], array.dtype)):

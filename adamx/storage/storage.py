@@ -48,6 +48,11 @@ class Storage(Protocol):
         """The arrays that hold `moments`, in the dtypes and shapes of `old`; `key` is for noise."""
         ...
 
+    def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
+        """Which elements of the square, or the magnitude, rest at the least number but zero that
+        the storage has, and which at the largest; 0.0 where there is no such moment."""
+        ...
+
     def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
         """Why `arrays` are not this storage's for such a gradient, or an empty string."""
         ...

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an optimizer is doing, as figures in its state, and guards for what goes wrong.
+
+All of it is pure and of fixed structure: it goes through `jit`, `scan`, meshes, `pmap` and ZeRO as
+the optimizer does. `read` and `check` look at a state from outside.
+"""
+
+from adamx.health.guards import SkipState, TooManySkippedError, check, first_bad, skip_nonfinite
+from adamx.health.observe import ObserveState, observe
+from adamx.health.read import JsonLines, history, read
+
+__all__ = [
+    "JsonLines",
+    "ObserveState",
+    "SkipState",
+    "TooManySkippedError",
+    "check",
+    "first_bad",
+    "history",
+    "observe",
+    "read",
+    "skip_nonfinite",
+]

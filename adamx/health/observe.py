@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any optimizer, with figures of its health in its state."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from adamx import paths
+from adamx.health import figures, seen
+from adamx.health.trend import Trend, followed, trend
+
+
+class ObserveState(NamedTuple):
+    """The state of an optimizer that is observed.
+
+    Attributes:
+      inner: the optimizer's own.
+      step: how many steps were taken.
+      figures: scalars by name, as of the last step at which they were taken; NaN before.
+      trend: how the gradient's norm has moved.
+    """
+
+    inner: Any
+    step: jax.Array
+    figures: dict[str, jax.Array]
+    trend: Trend
+
+
+def observe(
+    opt: optax.GradientTransformation,
+    every: int = 1,
+    groups: Sequence[str] = (),
+    per_leaf: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """`opt`, which takes the same steps and keeps figures of them in its state.
+
+    `health.read(state)` gives them as numbers. They are taken of the whole tree, of groups of
+    leaves and, if asked for, of every leaf. `figures` says what they are.
+
+    Args:
+      opt: any Optax transformation, a whole optimizer with its clipping and learning rate.
+      every: at which steps figures are taken; the others cost next to nothing.
+      groups: path patterns, such as `"decoder/*|*/bias"`; figures of a group are called
+        `figure/pattern`.
+      per_leaf: whether to take figures of each leaf, called `figure/path`.
+
+    Returns:
+      A transformation whose `update` needs the parameters.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> from adamx import health
+      >>> opt = health.observe(adamx.adam(0.1))
+      >>> params = jnp.array([3.0, 4.0])
+      >>> updates, state = opt.update(params, opt.init(params), params)
+      >>> print(round(health.read(state)["grad_norm"], 3))
+      5.0
+    """
+    if every < 1:
+        raise ValueError(f"`every` must be at least 1, got {every}")
+    opt = optax.with_extra_args_support(opt)
+
+    def groups_of(tree: Any) -> dict[str, list[str]]:
+        """The leaves of each group, by what stands behind a figure's name."""
+        names = paths.names(tree)
+        found = {"": names}
+        for pattern in groups:
+            found[f"/{pattern}"] = [name for name in names if paths.matches(pattern, name)]
+            if not found[f"/{pattern}"]:
+                raise ValueError(f"`groups`: {pattern!r} matches none of {', '.join(names[:8])} …")
+        return found | ({f"/{name}": [name] for name in names} if per_leaf else {})
+
+    def init(params: optax.Params) -> ObserveState:
+        blank = {
+            figure + behind: jnp.full([], jnp.nan, jnp.float32)
+            for behind in groups_of(params)
+            for figure in figures.NAMES
+        }
+        return ObserveState(opt.init(params), jnp.zeros([], jnp.int32), blank, trend())
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, ObserveState]:
+        if params is None:
+            raise ValueError("observe needs the parameters: call `update(grads, state, params)`")
+        steps, inner = opt.update(updates, state.inner, params, **extra)
+
+        def look() -> tuple[dict[str, jax.Array], Trend]:
+            leaves = seen.leaves(opt, updates, steps, params, inner)
+            found = {
+                figure + behind: value
+                for behind, names in groups_of(updates).items()
+                for figure, value in figures.of([leaves[name] for name in names]).items()
+            }
+            return found, followed(state.trend, found["grad_norm"])
+
+        def look_away() -> tuple[dict[str, jax.Array], Trend]:
+            return state.figures, state.trend
+
+        due = state.step % every == 0
+        found, moved = look() if every == 1 else lax.cond(due, look, look_away)
+        step = jnp.asarray(optax.safe_increment(state.step))
+        return steps, ObserveState(inner, step, found, moved)
+
+    return optax.GradientTransformationExtraArgs(init, update)

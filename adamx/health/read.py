@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is in a state for people to see, as plain numbers for any logger."""
+
+import json
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import jax
+import optax
+
+from adamx.health import trend
+from adamx.health.guards import SkipState
+from adamx.health.observe import ObserveState
+from adamx.health.scalars import first
+
+
+def read(state: optax.OptState) -> dict[str, float]:
+    """The figures in a state, by name, wherever in it they are.
+
+    Takes states of `jit`, of meshes, and of `pmap` (whose rows are alike; the first counts). It
+    waits for the step that made the state.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> from adamx import health
+      >>> opt = health.skip_nonfinite(adamx.adam(0.1))
+      >>> health.read(opt.init(jnp.ones(3)))
+      {'skipped': 0.0, 'skipped_in_a_row': 0.0}
+    """
+    found: dict[str, Any] = {}
+    for node in _nodes(state):
+        if isinstance(node, ObserveState):
+            found |= node.figures | trend.figures(jax.tree.map(first, node.trend))
+        else:
+            found |= {"skipped": node.total, "skipped_in_a_row": node.in_a_row}
+    return {name: float(first(x)) for name, x in found.items()}
+
+
+class JsonLines:
+    """A file of one JSON object per line, as a history of figures.
+
+    Example:
+      >>> import tempfile, pathlib
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "run.jsonl"
+      >>> with JsonLines(path) as log:
+      ...     log.write(1, {"loss": 0.5, "grad_norm": float("nan")})
+      >>> [(row["step"], row["loss"], row["grad_norm"]) for row in history(path)]
+      [(1, 0.5, None)]
+    """
+
+    def __init__(self, path: Any):
+        self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def write(self, step: int, figures: dict[str, Any]) -> None:
+        """Appends a line; what is not finite becomes null, as JSON has no word for it."""
+        plain = {k: v if math.isfinite(v := float(x)) else None for k, x in figures.items()}
+        line = {"step": int(step), "time": round(time.time(), 3), **plain}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+
+def history(path: Any) -> list[dict[str, Any]]:
+    """The lines of such a file. A last line that is cut short, as by a crash, is left out."""
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _nodes(state: Any) -> list[Any]:
+    """The states of `observe` and of guards, those within others too."""
+    kinds = (ObserveState, SkipState)
+    found = []
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
+        if isinstance(node, kinds):
+            found += [node, *_nodes(node.inner)]
+    return found
