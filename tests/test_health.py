@@ -312,3 +312,70 @@ def test_a_log_is_lines_of_json_and_survives_a_crash(tmp_path):
     rows = health.history(path)
     assert [(row["step"], row["loss"]) for row in rows] == [(1, 0.5), (2, None)]
     assert json.loads(path.read_text().splitlines()[0])["time"] > 1.7e9
+
+
+# Advice
+
+ILL = {
+    "no gradient arrives": ({"grad_norm/decoder/0": 0.0}, {"grad_norm/decoder/0": 1e-9}),
+    "42% of updates are lost to rounding": ({"lost/*/bias": 0.42}, {"lost/*/bias": 0.05}),
+    "epsilon dominates in 30% of elements, gradients are of 1e-09": (
+        {"under_epsilon": 0.3, "grad_rms": 1e-9},
+        {"under_epsilon": 0.01, "grad_rms": 1e-9},
+    ),
+    "at the largest number of their format": ({"at_ceiling": 0.5}, {"at_ceiling": 0.0}),
+    "at the least number of their format": ({"at_floor": 0.5}, {"at_floor": 0.0}),
+    "a step changes the parameters by 10.0%": ({"update_ratio": 0.1}, {"update_ratio": 1e-3}),
+    "by 1e-08 only": ({"update_ratio": 1e-8}, {"update_ratio": 0.0}),
+    "gradients are 3.0 times what they were": ({"grad_drift": 2.0}, {"grad_drift": 0.5}),
+    "gradients are nearly all noise": ({"noise_scale": np.inf}, {"noise_scale": 500.0}),
+    "the last 4 steps were not finite": ({"skipped_in_a_row": 4}, {"skipped_in_a_row": 0}),
+}
+
+
+@pytest.mark.parametrize("said", ILL)
+def test_the_doctor_sees_what_is_wrong_and_only_that(said):
+    ill, well = ILL[said]
+    (finding,) = health.doctor(ill)
+    assert said in str(finding)
+    assert finding.advice
+    assert finding.where == next(iter(ill)).partition("/")[2]
+    assert health.doctor(well) == []
+    # One bad look among twenty is no illness, half of them are.
+    name = next(iter(ill))
+    assert health.doctor([{**well, name: ill[name]}] + [well] * 19) == []
+    assert health.doctor([well] * 30 + [ill] * 20)
+
+
+def test_the_doctor_reads_a_state_of_a_run_that_is_ill():
+    params = {"embed": jnp.ones((8, 8)), "bias": jnp.full(8, 100.0, jnp.bfloat16)}
+    grads = {"embed": jnp.full((8, 8), 1e-10), "bias": jnp.ones(8, jnp.bfloat16)}
+    opt = health.observe(adamx.adam(1e-3), per_leaf=True)
+    state = opt.init(params)
+    for _ in range(3):
+        _, state = opt.update(grads, state, params)
+    said = [str(finding) for finding in health.doctor(state)]
+    assert any(s.startswith("`embed`: epsilon dominates in 100%") for s in said)
+    assert any(s.startswith("`bias`: 100% of updates are lost to rounding") for s in said)
+    well = jax.tree.map(lambda p: jnp.ones_like(p, dtype=jnp.float32), params)
+    state = opt.init(well)
+    for g in stream(well, 3):
+        _, state = opt.update(g, state, well)
+    assert health.doctor(state) == []
+
+
+def test_a_run_stops_by_plateau_target_and_divergence():
+    falling = [1 / (i + 1) for i in range(20)]
+    assert not health.plateau(falling, 5)
+    assert health.plateau([*falling, *[falling[-1]] * 5], 5)
+    assert health.plateau(falling, 5, least=0.1)
+    assert not health.plateau([1.0], 5)
+    assert health.reached(falling, 0.05)
+    assert not health.reached(falling, 0.04)
+    assert not health.diverged(falling)
+    assert health.diverged([*falling, np.nan])
+    assert health.diverged([*falling, *[1.0] * 5])
+    assert not health.diverged([*falling, *[1.0] * 4])
+    assert not health.diverged([])
+    with pytest.raises(ValueError, match="`patience` must be at least 1, got 0"):
+        health.plateau(falling, 0)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the figures of a run mean, in plain words, and what to try. A rule is a row in `RULES`."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from adamx.health.read import read
+
+LATELY = 20  # rows of a history
+
+# Figures of one group of leaves, by name without the group; what is not known is not there.
+Figures = Mapping[str, float]
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+      where: the pattern or the path of the leaves; empty for the whole tree.
+      what: what is seen.
+      advice: what to try.
+    """
+
+    where: str
+    what: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{f'`{self.where}`: ' if self.where else ''}{self.what}: {self.advice}"
+
+
+class Rule(NamedTuple):
+    """When something is wrong, how to say it, what to try."""
+
+    holds: Callable[[Figures], bool]
+    what: Callable[[Figures], str]
+    advice: str
+
+
+def doctor(health: Any) -> list[Finding]:
+    """What is wrong with a run, the whole tree first, then groups.
+
+    Args:
+      health: an optimizer's state, the figures of one (`health.read`), or a history of them
+        (`health.history`), of which the medians of the last 20 rows count.
+
+    Example:
+      >>> for finding in doctor({"lost": 0.02, "lost/decoder/*/bias": 0.42}):
+      ...     print(finding)
+      `decoder/*/bias`: 42% of updates are lost to rounding: land them by landing="stochastic", ...
+    """
+    groups: dict[str, dict[str, float]] = {}
+    for name, value in _lately(health).items():
+        figure, _, where = name.partition("/")
+        groups.setdefault(where, {})[figure] = value
+    return [
+        Finding(where, rule.what(figures), rule.advice)
+        for where, figures in sorted(groups.items())
+        for rule in RULES
+        if rule.holds(figures)
+    ]
+
+
+def _lately(health: Any) -> dict[str, float]:
+    rows: Sequence[Mapping[str, Any]]
+    if isinstance(health, Mapping):
+        rows = [health]
+    elif isinstance(health, Sequence) and health and isinstance(health[0], Mapping):
+        rows = health[-LATELY:]
+    else:
+        rows = [read(health)]
+    found = {}
+    for name in {name for row in rows for name in row}:
+        values = [row[name] for row in rows if isinstance(row.get(name), int | float)]
+        values = [value for value in values if not math.isnan(value)]
+        if values:
+            found[name] = float(statistics.median(values))
+    return found
+
+
+def _above(name: str, least: float) -> Callable[[Figures], bool]:
+    return lambda figures: figures.get(name, -math.inf) > least
+
+
+def _share(name: str, of: str) -> Callable[[Figures], str]:
+    return lambda figures: f"{figures[name]:.0%} of {of}"
+
+
+RULES = (
+    Rule(
+        lambda f: f.get("grad_norm", 1.0) == 0,
+        lambda f: "no gradient arrives",
+        "look for a layer that is cut off, a dead activation or a loss that does not depend on it",
+    ),
+    Rule(
+        _above("lost", 0.1),
+        _share("lost", "updates are lost to rounding"),
+        'land them by landing="stochastic", "compensated8" or "kahan", or keep float32 parameters',
+    ),
+    Rule(
+        _above("under_epsilon", 0.1),
+        lambda f: (
+            f"epsilon dominates in {f['under_epsilon']:.0%} of elements"
+            + (f", gradients are of {f['grad_rms']:.0e}" if "grad_rms" in f else "")
+        ),
+        'take a smaller `eps`, eps_mode="atan2", or scale the loss up',
+    ),
+    Rule(
+        _above("at_ceiling", 0.01),
+        _share("at_ceiling", "second moments are at the largest number of their format"),
+        'scale the loss down, clip, or give these leaves storage="bfloat16"',
+    ),
+    Rule(
+        _above("at_floor", 0.1),
+        _share("at_floor", "second moments are at the least number of their format"),
+        'scale the loss up, or give these leaves storage="bfloat16"',
+    ),
+    Rule(
+        _above("update_ratio", 0.03),
+        lambda f: f"a step changes the parameters by {f['update_ratio']:.1%}",
+        "lower the learning rate, or warm it up for longer",
+    ),
+    Rule(
+        lambda f: 0 < f.get("update_ratio", 1.0) < 1e-6,
+        lambda f: f"a step changes the parameters by {f['update_ratio']:.0e} only",
+        "raise the learning rate, unless this is the end of its schedule",
+    ),
+    Rule(
+        _above("grad_drift", 1.0),
+        lambda f: f"gradients are {1 + f['grad_drift']:.1f} times what they were",
+        "lower the learning rate, clip by global norm, or look at the data of late",
+    ),
+    Rule(
+        lambda f: f.get("noise_scale", 0.0) == math.inf or f.get("noise_scale", 0.0) > 1e4,
+        lambda f: "gradients are nearly all noise",
+        "take larger batches, a larger `b1`, or a smaller learning rate",
+    ),
+    Rule(
+        _above("skipped_in_a_row", 0),
+        lambda f: f"the last {f['skipped_in_a_row']:.0f} steps were not finite and were skipped",
+        "`health.first_bad(state, params)` names the leaf; lower the learning rate or go back",
+    ),
+)
