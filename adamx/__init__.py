@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
-from adamx import decay, landing, parallel, rules, storage
+from adamx import decay, health, landing, parallel, rules, storage
 from adamx.checkpoints import Checkpoints
 from adamx.clipping import (
     adaptive_grad_clip,
