@@ -68,8 +68,8 @@ class Checkpoints:
 
     @property
     def latest(self) -> int | None:
-        """The step of the latest checkpoint; None where there is none."""
-        return self._manager.latest_step()
+        """The step of the latest checkpoint that is all written; None where there is none."""
+        return max(self._manager.all_steps(read=True), default=None)
 
     def save(self, step: int, run: Run) -> None:
         """Writes a run as `DataParallel.collect` gives it, in the background.
@@ -79,10 +79,15 @@ class Checkpoints:
         """
         about = np.frombuffer(json.dumps(_about(self._opt, run)).encode(), np.uint8)
         save = self._orbax.args.StandardSave
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=self._orbax.args.Composite(run=save(_plain(run)), about=save({"json": about})),
         )
+        if not saved:
+            raise ValueError(
+                f"step {step} is not after {self._manager.latest_step()}, the latest checkpoint in "
+                f"{self._manager.directory}: take another folder, or remove the later ones"
+            )
 
     def restore(
         self,
@@ -145,6 +150,7 @@ def _about(opt: optax.GradientTransformation, run: Run) -> dict[str, Any]:
         "version": VERSION,
         "moments": [[mark.rule.name, _storages(mark, run.params)] for mark in marks],
         "leaves": dict(_leaves(run)),
+        "classes": str(jax.tree.structure(run.state)),
     }
 
 
@@ -187,6 +193,12 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
         here, there = ours["leaves"].get(name), theirs["leaves"].get(name)
         if here != there:
             yield f"{name} is {there or 'not in it'}, the run has {here or 'no such leaf'}"
+
+    if theirs["classes"] != ours["classes"]:
+        yield (
+            f"its state is of other classes, {theirs['classes']}, than the optimizer's, "
+            f"{ours['classes']}"
+        )
 
 
 def _named(storage: Any) -> str:

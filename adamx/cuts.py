@@ -61,6 +61,19 @@ def dim(name: str) -> int | None:
     return found.dim if found else None
 
 
+def masked(name: str, x: jax.Array) -> jax.Array:
+    """A shard with zeros where it is padding, whatever stands there."""
+    found = _find(name)
+    if found is None or found.dim is None:
+        return x
+    size, whole_size = x.shape[found.dim], found.shape[found.dim]
+    along = _CUTS.value.axis_name
+    if size * lax.axis_size(along) == whole_size:
+        return x
+    position = lax.broadcasted_iota(jnp.int32, x.shape, found.dim) + size * lax.axis_index(along)
+    return jnp.where(position < whole_size, x, jnp.zeros_like(x))
+
+
 def first(name: str, shape: Shape) -> jax.Array | int:
     """The position, in row-major order of the whole array, of the first element of this shard."""
     found = _find(name)
@@ -78,8 +91,8 @@ def _find(name: str) -> Cut | None:
     if found is None:
         known = ", ".join(known for known, _ in cuts.leaves[:8])
         raise ValueError(
-            f"{name}: parameters are split over {cuts.axis_name!r}, and this leaf is none of them "
-            f"({known} …): links that change the tree need whole arrays"
+            f"{name}: parameters are in shards over {cuts.axis_name!r}, and this leaf is none of "
+            f"them ({known} …): links that change the tree need whole arrays, as in how='jit'"
         )
     return found
 

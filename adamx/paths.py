@@ -22,15 +22,15 @@ def names(tree: Any) -> list[str]:
 
 
 def owner(path: KeyPath, leaf: Any, params: Mapping[KeyPath, Any]) -> KeyPath | None:
-    """The path of the parameter that a leaf of a state belongs to: the longest that it ends in.
+    """The path of the parameter that a leaf of a state belongs to: the longest that it ends in,
+    of those of its shape if there are any.
 
     Where the parameters are one bare array every path ends in its empty one, and shapes decide.
     """
-    for start in range(len(path) + 1):
-        tail = path[start:]
-        if tail in params and (tail or leaf.shape == jnp.shape(params[tail])):
-            return tail
-    return None
+    tails = [path[start:] for start in range(len(path) + 1)]
+    found = [tail for tail in tails if tail in params]
+    alike = [tail for tail in found if leaf.shape == jnp.shape(params[tail])]
+    return next(iter([*alike, *filter(None, found)]), None)
 
 
 def matches(pattern: str, path: str) -> bool:

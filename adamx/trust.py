@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from adamx import dtypes, hyper, norms
+from adamx import cuts, dtypes, hyper, norms, paths
 from adamx.compiled import compiled
 from adamx.landing import nearest
 
@@ -82,9 +82,10 @@ def trust_ratio(
                 "the trust ratio needs the parameters: call `update(g, state, params)`"
             )
 
-        def one(u: Any, p: Any) -> Any:
-            return None if u is None else scaled(u, p)
+        def one(path: Any, u: Any, p: Any) -> Any:
+            return None if u is None else scaled(cuts.masked(paths.name(path), u), p)
 
-        return jax.tree.map(one, updates, params, is_leaf=lambda x: x is None), state
+        is_none = lambda x: x is None  # noqa: E731
+        return jax.tree_util.tree_map_with_path(one, updates, params, is_leaf=is_none), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

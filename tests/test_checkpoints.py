@@ -150,6 +150,27 @@ def test_a_missing_checkpoint_is_named(tmp_path):
         assert kept.latest == 3
 
 
+def test_a_step_that_is_not_after_the_latest_is_no_silent_loss(tmp_path):
+    opt = adamx.adamw(1e-2)
+    run = run_of(opt, model())
+    with Checkpoints(tmp_path, opt) as kept:
+        kept.save(10, run)
+        for step in (10, 5):
+            with pytest.raises(ValueError, match=f"step {step} is not after 10, the latest"):
+                kept.save(step, run)
+
+
+@pytest.mark.parametrize("theirs, ours", [("adabelief", "adam"), ("adam", "adabelief")])
+def test_a_state_of_another_class_is_refused(theirs, ours, tmp_path):
+    with jax.numpy_dtype_promotion("standard"):
+        run = run_of(getattr(optax, theirs)(1e-2), model())
+    with Checkpoints(tmp_path, getattr(optax, theirs)(1e-2)) as kept:
+        kept.save(1, run)
+    other = getattr(adamx, ours)(1e-2)
+    with Checkpoints(tmp_path, other) as kept, pytest.raises(ValueError, match="of other classes"):
+        kept.restore(blank(run_of(other, model())))
+
+
 def test_a_state_of_optax_restores_into_ours(tmp_path):
     theirs, ours, params = optax.adamw(1e-2), adamx.adamw(1e-2), model()
     with jax.numpy_dtype_promotion("standard"):

@@ -450,7 +450,7 @@ MISTAKES = {
         "how": "shard_map",
         "param_specs": {"deep": P(), "kernel": P(None, "data"), "odd": P(), "scale": P()},
     },
-    "odd: `params` has this leaf, `param_specs` not": {
+    "`param_specs` must be a tree like `params`, or a prefix": {
         "param_specs": {"kernel": P(), "deep": P(), "scale": P()}
     },
 }
@@ -481,6 +481,13 @@ def test_a_loss_that_returns_too_much_is_told_so():
         train.step(run, batch())
 
 
+def link(function):
+    """Where scalars are left alone, which all devices have."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(lambda u: function(u) if u.ndim else u, updates)
+    )
+
+
 ACROSS = {
     "clip": optax.chain(optax.clip_by_global_norm(1.0), adamx.adam(1e-3)),
     "lamb": optax.lamb(1e-3),
@@ -491,6 +498,22 @@ ACROSS = {
     "adafactor": optax.adafactor(1e-3, min_dim_size_to_factor=8),
     "flat": optax.flatten(optax.adam(1e-3)),
     "flat, ours": optax.flatten(adamx.adam(1e-3)),
+    "noise": optax.add_noise(1.0, 0.0, 0),
+    "average": parallel.average_gradients("data"),
+    "while": link(
+        lambda x: jax.lax.while_loop(lambda c: jnp.max(jnp.abs(c)) > 0.1, lambda c: c / 2, x)
+    ),
+    "while, body": link(
+        lambda x: jax.lax.fori_loop(0, 2, lambda i, c: c / (1 + jnp.sum(c * c)), x)
+    ),
+    "set": link(lambda x: jax.lax.dynamic_update_slice(x, jnp.zeros_like(x[:1]), (0,) * x.ndim)),
+    "shift": link(lambda x: jnp.roll(x, 1, 0)),
+    "sorted": link(lambda x: jnp.sort(x, 0)),
+    "numbered": link(lambda x: x * jnp.arange(x.size, dtype=x.dtype).reshape(x.shape)),
+    "summed": link(lambda x: jnp.cumsum(x, 0)),
+    "fourier": link(lambda x: jnp.fft.fft(x, axis=0).real),
+    "random": link(lambda x: x + jax.random.normal(jax.random.key(0), x.shape)),
+    "psum": link(lambda x: jax.lax.psum(x, "data")),
 }
 
 
@@ -501,10 +524,99 @@ def test_optimizers_that_look_across_elements_are_not_given_shards(how, name):
         with pytest.raises(ValueError, match="shards") as error:
             parallel.data_parallel(loss_fn, ACROSS[name], model(), how=how, zero=True)
         assert "how='jit'" in str(error.value)
-        parallel.data_parallel(loss_fn, ACROSS[name], model(), how=how)  # whole arrays are fine
+        if name not in ("psum", "average"):
+            parallel.data_parallel(loss_fn, ACROSS[name], model(), how=how)  # whole arrays are fine
 
 
 @pytest.mark.parametrize("recipe", cases.RECIPES)
 def test_our_recipes_are_known_to_be_elementwise(recipe):
     opt = cases.RECIPES[recipe](1e-3, storage="int4")
     parallel.data_parallel(loss_fn, opt, model(), how="shard_map", zero=True)
+
+
+PADDED = {
+    "lamb": adamx.lamb(1e-2, storage="int4"),
+    "clip": optax.chain(
+        adamx.scale_by_adam(storage="int4"), adamx.clip_by_global_norm(0.1), optax.scale(-0.1)
+    ),
+    "no epsilon": optax.chain(
+        optax.scale_by_adam(eps=0.0), adamx.clip_by_global_norm(0.1), optax.scale(-0.1)
+    ),
+    "no epsilon, trust": optax.chain(
+        optax.scale_by_rms(eps=0.0), adamx.scale_by_trust_ratio(), optax.scale(-0.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+@pytest.mark.parametrize("how", ["shard_map", "pmap"])
+def test_padding_counts_for_nothing(how, name):
+    opt, params = PADDED[name], {"w": jnp.linspace(0.1, 1, 6), "m": jnp.ones((5, 3))}
+    grads = {"w": jnp.array([0.5, -1, 2, 0.25, -0.5, 1]), "m": jnp.full((5, 3), 0.3)}
+    data = jax.tree.map(lambda g: np.tile(np.ravel(g), (16, 1)), grads)
+    with jax.numpy_dtype_promotion("standard"):
+        train = parallel.data_parallel(exact_loss, opt, params, how=how, zero=True, multiple=8)
+        got = train.collect(trained(train, params, data, 2)[0])
+        want = on_one_device(opt, exact_loss, params, data, 2)
+    close(got.params, want[0], 1e-6)
+
+
+@ways
+def test_large_float16_gradients_do_not_overflow_on_their_way(how, zero):
+    params, size = jnp.zeros(64, jnp.float16), np.zeros((8, 1), np.float16)
+
+    def steep(p, b):
+        return jnp.sum(p * jnp.float16(3e4)) + jnp.sum(b)
+
+    train = parallel.data_parallel(steep, optax.sgd(1e-4), params, how=how, zero=zero)
+    with jax.numpy_dtype_promotion("standard"):
+        got = train.collect(train.step(train.init(params), size)[0])
+    np.testing.assert_allclose(got.params, np.full(64, -3.0), rtol=1e-2)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_complex_gradients_keep_both_parts(zero):
+    params = jnp.zeros(64, jnp.complex64)
+
+    def loss(p, b):
+        return jnp.sum(jnp.real(p * jnp.complex64(2 + 4j))) + jnp.sum(b)
+
+    train = parallel.data_parallel(
+        loss, optax.sgd(0.1), params, how="pmap", zero=zero, reduce_dtype="bfloat16"
+    )
+    with jax.numpy_dtype_promotion("standard"):
+        got = train.collect(train.step(train.init(params), np.zeros((8, 1), np.float32))[0])
+        want = -0.1 * jax.grad(loss)(params, jnp.zeros(1))
+    np.testing.assert_allclose(got.params, want, rtol=1e-6)
+    assert np.all(np.imag(want) != 0)
+    with pytest.raises(TypeError, match="`reduce_dtype` must be floating point, got int8"):
+        parallel.data_parallel(loss, optax.sgd(0.1), params, how="pmap", reduce_dtype="int8")
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2])
+@pytest.mark.parametrize("how", HOWS)
+def test_numbers_flags_and_keys_go_along(how, micro_batches):
+    def loss(p, b, *, model):
+        return jnp.sum(p) * 0 + jnp.mean(b) * 0, model, {"lr": 0.5, "n": 3}
+
+    train = parallel.data_parallel(
+        loss, optax.sgd(0.1), jnp.zeros(3), how=how, has_aux=True, micro_batches=micro_batches
+    )
+    run = train.init(jnp.zeros(3), model={"key": jax.random.key(3), "on": jnp.array(True)})
+    run, outcome = train.step(run, np.zeros((16, 1), np.float32))
+    assert outcome.aux["lr"] == 0.5
+    kept = train.collect(run).model
+    assert kept["on"].dtype == jnp.bool_
+    np.testing.assert_array_equal(
+        jax.random.key_data(kept["key"]), jax.random.key_data(jax.random.key(3))
+    )
+
+
+def test_what_would_be_confused_is_refused():
+    twice = {"a/b": jnp.ones(8), "a": {"b": jnp.ones((4, 12))}}
+    with pytest.raises(ValueError, match="a/b: two parameters have this path"):
+        parallel.zero(twice, "data", 8)
+    train = parallel.data_parallel(loss_fn, adamx.adam(1e-3), model())
+    other = {**model(), "odd": jnp.ones((5, 3))}
+    with pytest.raises(ValueError, match=r"odd: `data_parallel` was told of shape \(3, 5\)"):
+        train.init(other)

@@ -50,6 +50,13 @@ def test_parts_are_compared_with_their_own_copies():
         check_replicas({"y": y, "x": with_a_flipped_bit(x, jax.devices()[3])})
 
 
+def test_nothing_to_compare_is_no_difference():
+    check_replicas({})
+    check_replicas({"count": 3}, stacked=True)
+    there = NamedSharding(over(8), P(), memory_kind="pinned_host")
+    check_replicas({"k": jax.device_put(jnp.ones(4), there)})
+
+
 def test_rows_of_pmap_are_copies():
     params = {"kernel": jnp.ones((4, 4)), "bias": jnp.zeros(4)}
     train = data_parallel(lambda p, b: jnp.sum(p["kernel"]) * jnp.mean(b), adamx.adam(1e-2), params,

@@ -94,6 +94,11 @@ def _trained(args: argparse.Namespace, task: Task, optimizers: dict[str, Any]) -
     ours = runners[name]
     with _kept(args, opt) as kept, processes.watched(lambda: _advice(kept)):
         start = 0
+        if kept is not None and not args.resume and kept.latest is not None:
+            raise UsageError(
+                f"{args.checkpoint} has a checkpoint of step {kept.latest}: add --resume to go on "
+                "from it, or take another folder"
+            )
         if args.resume and kept is not None:
             start = kept.latest or 0
             ours.run = ours.train.spread(kept.restore(ours.train.like(task.params)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx import hyper, paths
+from adamx import cuts, hyper, paths
 from adamx.compiled import compiled
 from adamx.hyper import Hyper
 
@@ -57,6 +57,8 @@ def bounded(
         now = {k: _canonical(v) for k, v in now.items()}
         leaves, treedef = jax.tree.flatten(updates)
         _check_leaves("gradient", updates, leaves)
+        if cuts.axis_name():
+            leaves = [cuts.masked(*leaf) for leaf in zip(paths.names(updates), leaves, strict=True)]
         if needs_names or needs_params:
             now["names"] = paths.names(updates)
         if needs_params:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adamx import cuts
 from adamx.norms import scaled, shards
 from adamx.norms.shards import AxisName
 
@@ -35,6 +36,8 @@ def safe_norm(
       [5.e+20 1.e-30]
     """
     x = jnp.asarray(x)
+    if axis is not None:
+        _check_whole(axis_name)
     axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
     ((root, factor),) = scaled.leaf_norms([x], axis_name, [axes])
     return root / factor if keepdims else jnp.squeeze(root / factor, axes)
@@ -61,4 +64,14 @@ def rms(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:
       5.0
     """
     x = jnp.asarray(x)
+    _check_whole(axis_name)
     return leaf_norm(x, axis_name) / math.sqrt(max(1, x.size * shards.pieces(x, axis_name)))
+
+
+def _check_whole(axis_name: AxisName | None) -> None:
+    """A shard by itself tells neither how large the whole is nor along what it is cut."""
+    if axis_name is None and cuts.axis_name() is not None:
+        raise ValueError(
+            f"arrays are cut over {cuts.axis_name()!r} here: say by `axis_name` whether this norm "
+            "is over their shards, or () if it is not"
+        )

@@ -34,7 +34,8 @@ def axes(axis_name: AxisName | None) -> Axes:
     if axis_name is None:
         cut = cuts.axis_name()
         return Axes((cut,), whole_scalars=True) if cut else Axes()
-    return Axes((axis_name,) if isinstance(axis_name, str) else tuple(axis_name))
+    named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    return Axes(named, whole_scalars=cuts.axis_name() in named)
 
 
 def size(name: str, x: jax.Array, axis_name: AxisName | None) -> int:

@@ -19,6 +19,7 @@ import optax
 from jax.sharding import AxisType, Mesh
 from jax.typing import DTypeLike
 
+from adamx.parallel.collectives import check_dtype
 from adamx.parallel.gradients import Loss
 from adamx.parallel.mapped import pmapped, shard_mapped
 from adamx.parallel.meshed import meshed
@@ -78,8 +79,8 @@ def data_parallel(
       >>> train = data_parallel(loss_fn, adamx.adam(0.1), jnp.zeros(3), how="pmap", zero=True)
       >>> run = train.init(jnp.zeros(3))
       >>> run, outcome = train.step(run, batch)
-      >>> print(outcome.loss, train.collect(run).params.round(4))
-      1.0 [0.1 0.1 0.1]
+      >>> print(f"{outcome.loss:.3f}, {train.collect(run).params[0]:.3f}")
+      1.000, 0.100
     """
     mesh = jax.make_mesh((jax.device_count(),), (axis,), (AxisType.Auto,)) if mesh is None else mesh
     if how not in _WAYS:
@@ -90,6 +91,7 @@ def data_parallel(
         raise ValueError("`reduce_dtype` needs how='shard_map' or 'pmap': in 'jit' XLA reduces")
     if how != "jit" and memory_kind is not None:
         raise ValueError(f"`memory_kind` needs how='jit', got {how!r}")
+    check_dtype("reduce_dtype", reduce_dtype)
     if micro_batches < 1:
         raise ValueError(f"`micro_batches` must be at least 1, got {micro_batches}")
     task = Task(

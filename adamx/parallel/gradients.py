@@ -110,7 +110,8 @@ def _one(loss: Loss, params: Any, model: Any, batch: Any, key: Any) -> Gradient:
                 f"value{'s' * (len(found) != 1)}"
             )
         named = dict(zip(wanted, found, strict=True))
-        return named["loss"], (named.get("model"), named.get("aux"))
+        rest = named.get("model"), named.get("aux")
+        return named["loss"], jax.tree.map(jnp.asarray, rest)
 
     (value, (model, aux)), grads = jax.value_and_grad(scalar, has_aux=True)(params)
     return Gradient(grads, Outcome(value, aux), model)

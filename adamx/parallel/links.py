@@ -9,10 +9,10 @@ import optax
 from jax import lax
 from jax.typing import DTypeLike
 
-from adamx import paths
+from adamx import cuts, paths
 from adamx.norms import shards
 from adamx.norms.shards import AxisName
-from adamx.parallel.mapped import average
+from adamx.parallel.collectives import average, check_dtype
 
 
 def average_gradients(
@@ -35,11 +35,15 @@ def average_gradients(
       >>> print(jax.vmap(step, axis_name="data")(jnp.array([1.0, 3.0])))
       [-2. -2.]
     """
-    if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.inexact):
-        raise TypeError(f"`dtype` must be floating point, got {jnp.dtype(dtype).name}")
+    check_dtype("dtype", dtype)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del params, extra
+        if cuts.axis_name() in shards.axes(axis_name).names:
+            raise ValueError(
+                f"average_gradients({cuts.axis_name()!r}): with ZeRO gradients arrive as parts of "
+                "their mean already: leave this link out"
+            )
         for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
             _check(paths.name(path), leaf, axis_name)
         return average(updates, axis_name, dtype), state

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jax.typing import DTypeLike
 
 from adamx import paths
 from adamx.norms import shards
-from adamx.parallel.gradients import Outcome, Run, apply, gradient, is_mean, varied
+from adamx.parallel.collectives import average, reduced
+from adamx.parallel.gradients import Outcome, Run, apply, gradient, varied
 from adamx.parallel.parts import Parts
 from adamx.parallel.placement import has, is_spec
 from adamx.parallel.task import DataParallel, Task, checked, spread_batch, ways
@@ -80,8 +79,10 @@ def pmapped(task: Task) -> DataParallel:
     def place(x: Any) -> Any:
         x = x if isinstance(x, jax.Array) else np.asarray(x)
         if jax.process_count() > 1:  # each process hands in its own part
-            return x.reshape(jax.local_device_count(), -1, *x.shape[1:])
-        return jax.device_put(x.reshape(task.devices, -1, *x.shape[1:]), rows)
+            count = jax.local_device_count()
+            return x.reshape(count, x.shape[0] // count, *x.shape[1:])
+        rest = (x.shape[0] // task.devices, *x.shape[1:])
+        return jax.device_put(x.reshape(task.devices, *rest), rows)
 
     def pack(run: Run) -> Run:
         each = jax.tree.map(parts.copies, run._replace(state=None))
@@ -127,8 +128,8 @@ def _body(task: Task, plan: Zero | None) -> Callable[[Run, Any], tuple[Run, Outc
             used = jax.random.fold_in(used, lax.axis_index(task.axis))
         mine = run._replace(params=each(run.params), model=each(run.model))
         grads, outcome, model = gradient(task.loss, mine, batch, used)
-        outcome = _reduced(outcome, task.axis, lax.psum)
-        model = _reduced(model, task.axis, lax.pmax)  # a count of steps is the same everywhere
+        outcome = reduced(outcome, task.axis, lax.psum)
+        model = reduced(model, task.axis, lax.pmax)  # a count of steps is the same everywhere
         if plan is None:
             grads = average(grads, task.axis, task.reduce_dtype)
             params, state = apply(task.opt, grads, run.state, run.params, outcome.loss)
@@ -146,23 +147,3 @@ def _body(task: Task, plan: Zero | None) -> Callable[[Run, Any], tuple[Run, Outc
         return jax.tree.map(lambda x: varied(x, tracked), tree)
 
     return step
-
-
-def average(tree: Any, axis_name: Any, dtype: DTypeLike | None = None) -> Any:
-    """The mean over a mapped axis, sent in `dtype`; leaves keep their own."""
-
-    def mean(x: jax.Array) -> jax.Array:
-        sent = x if dtype is None else x.astype(dtype)
-        return lax.pmean(sent, axis_name).astype(x.dtype)
-
-    return jax.tree.map(mean, tree)
-
-
-def _reduced(tree: Any, axis_name: str, whole_numbers: Any) -> Any:
-    """The mean of numbers with a fraction; of others what `whole_numbers` makes of them."""
-
-    def one(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        return (lax.pmean if is_mean(x) else whole_numbers)(x, axis_name)
-
-    return jax.tree.map(one, tree)

@@ -4,64 +4,112 @@
 A global norm of a shard is too small by what the others have, and training goes on as if nothing
 were wrong. So the optimizer's jaxpr is followed from the shards that come in to the updates and the
 state that leave. An array is cut along a dimension; a sum along it is *partial*, until a collective
-makes it whole again; what a partial number meets becomes partial.
+makes it whole again; what a partial number meets becomes partial. What is not known to work element
+by element makes partial what it is given.
 """
 
 from typing import Any
 
 from jax.extend.core import Literal
 
-# How an array lies over the devices: all have it, or it is cut along a dimension (a number), or
-# each device has its own.
-WHOLE, PARTIAL = None, -1
+# How an array lies over the devices: all have it; it is cut along a dimension (a number); each
+# device has its own; it numbers the elements of a shard as if they were all (an iota, random bits);
+# it says which device this is; or it is made with that in mind, and fits wherever it is met.
+WHOLE, PARTIAL, POSITION, PLACE, PLACED = None, -1, -2, -3, -4
 Lie = int | None
 
-_COLLECTIVES = ("psum", "pmax", "pmin", "all_gather", "all_to_all", "psum_invariant")
+_ELEMENTWISE = frozenset(
+    """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
+    bitcast_convert_type cbrt ceil clamp clz complex conj convert_element_type copy copy_p cos cosh
+    device_put digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge ge_to gt
+    gt_to igamma igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max
+    min mul ne neg nextafter not optimization_barrier or pcast polygamma population_count pow pvary
+    real reduce_precision rem reshard round rsqrt select_n sharding_constraint shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
+    xor
+    """.split()
+)
+_REDUCTIONS = frozenset(
+    "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor "
+    "squeeze".split()
+)
+_SUMS = frozenset("pmax pmin psum psum2 psum_invariant pmax_invariant pmin_invariant".split())
+_GATHERS = frozenset("all_gather all_gather_invariant all_gather_reduced".split())
+_NUMBERING = frozenset("iota random_bits threefry2x32 rng_uniform rng_bit_generator".split())
 
 
-def partial_outputs(jaxpr: Any, lies: list[Lie]) -> dict[int, str]:
-    """The outputs that are partial, by number, with the operation that was the first to make one.
+def partial_outputs(jaxpr: Any, lies: list[Lie], wanted: list[Lie]) -> dict[int, str]:
+    """The outputs that do not lie as they should, by number, with the operation that made them so.
 
     Args:
       jaxpr: a function of arrays of which some are shards.
       lies: how its arguments lie.
+      wanted: how its outputs should. Where all devices have the same, it may stand for any part.
     """
     blamed: dict[str, str] = {}
     outs = _follow(jaxpr, lies, blamed)
-    return {i: blamed["first"] for i, lie in enumerate(outs) if lie == PARTIAL}
+    why = blamed.get("first", "operation across elements")
+    return {
+        i: why
+        for i, (lie, want) in enumerate(zip(outs, wanted, strict=True))
+        if lie != want and lie is not WHOLE and not (lie == PLACED and want is not WHOLE)
+    }
 
 
 def _follow(jaxpr: Any, lies: list[Lie], blamed: dict[str, str]) -> list[Lie]:
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
     known: dict[Any, Lie] = dict(zip(jaxpr.invars, lies, strict=True))
+    known |= {v: _numbering(v) for v in jaxpr.constvars}
 
     def lie(v: Any) -> Lie:
         return WHOLE if isinstance(v, Literal) else known.get(v, WHOLE)
 
     for eqn in jaxpr.eqns:
         ins = [lie(v) for v in eqn.invars]
-        outs = [WHOLE] * len(eqn.outvars) if set(ins) <= {WHOLE} else _equation(eqn, ins, blamed)
+        outs = _equation(eqn, ins, blamed)
+        outs = [_settled(x, v) for x, v in zip(outs, eqn.outvars, strict=True)]
         if PARTIAL in outs and PARTIAL not in ins:
             blamed.setdefault("first", eqn.primitive.name)
         known |= zip(eqn.outvars, outs, strict=True)
     return [lie(v) for v in jaxpr.outvars]
 
 
+def _settled(lie: Lie, v: Any) -> Lie:
+    """A single number has no position."""
+    return WHOLE if lie == POSITION and _numbering(v) is WHOLE else lie
+
+
+def _numbering(v: Any) -> Lie:
+    """An array that numbers elements, or one number, which does not."""
+    size = getattr(v.aval, "size", 1)
+    return POSITION if size > 1 else WHOLE
+
+
 def _equation(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
-    """How the results of one operation lie, of which at least one argument is not whole."""
+    """How the results of one operation lie."""
     name, params = eqn.primitive.name, eqn.params
-    if name.startswith(_COLLECTIVES):
-        return [WHOLE] * len(eqn.outvars)
+    if name == "axis_index":
+        return [PLACE]
+    inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
+    fits = inner is not None and len(getattr(inner, "jaxpr", inner).invars) == len(ins)
     if name == "cond":
         outs = [_follow(b, ins[1:], blamed) for b in params["branches"]]
         both = [_joined(column) for column in zip(*outs, strict=True)]
-        return [PARTIAL] * len(both) if ins[0] is not WHOLE else both
+        return both if ins[0] is WHOLE else [PARTIAL] * len(both)
     if name == "scan":
         return _loop(eqn, ins, blamed)
-    inner = next((params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params), None)
-    fits = inner is not None and len(getattr(inner, "jaxpr", inner).invars) == len(ins)
-    if fits and name != "while":
+    if fits:
         return _follow(inner, ins, blamed)
+    if name in _NUMBERING:
+        found = _joined([POSITION, *ins])
+        return [found] * len(eqn.outvars)
+    if set(ins) <= {WHOLE}:
+        return [WHOLE] * len(eqn.outvars)
+    if name in _GATHERS:
+        return [WHOLE] * len(eqn.outvars)
+    if name in _SUMS:  # of different elements where arrays are cut
+        return [WHOLE if lie in (WHOLE, PARTIAL, PLACE) else PARTIAL for lie in ins]
     return [_moved(eqn, ins, v.aval.shape) for v in eqn.outvars]
 
 
@@ -80,30 +128,31 @@ def _loop(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
 
 
 def _shifted(lie: Lie, by: int) -> Lie:
-    return lie if lie is None or lie == PARTIAL else lie + by
+    return lie if lie is None or lie < 0 else lie + by
 
 
 def _moved(eqn: Any, ins: list[Lie], shape: tuple[int, ...]) -> Lie:
     """Where the cut is after an operation on arrays."""
     name, params = eqn.primitive.name, eqn.params
-    if PARTIAL in ins:
-        return PARTIAL
+    if name in _ELEMENTWISE:
+        same = all(_spreads(v.aval.shape, shape) for v in eqn.invars)
+        return _joined(ins) if same else PARTIAL
+    found = _joined(ins)
+    if found is None or found < 0:  # which stays what it is, wherever elements go
+        return found
     dim, source = ins[0], eqn.invars[0].aval.shape
-    if len(ins) == 1 and dim is not None:
+    if len(ins) != 1 or dim is None:
+        return PARTIAL
+    if name in _REDUCTIONS:
         axes = params.get("axes", params.get("dimensions", ()))
-        if name.startswith(("reduce_", "squeeze", "arg")) and name != "reduce_precision":
-            return PARTIAL if dim in axes else dim - sum(a < dim for a in axes)
-        if name == "broadcast_in_dim":
-            return params["broadcast_dimensions"][dim]
-        if name == "transpose":
-            return params["permutation"].index(dim)
-        if name == "reshape":
-            return _reshaped(source, shape, dim)
-        if name.startswith(("cum", "sort", "rev")):
-            return PARTIAL
-    same = all(_spreads(v.aval.shape, shape) for v in eqn.invars)
-    is_elementwise = same and not name.startswith(("dot", "sort", "cum", "conv_", "rev", "custom"))
-    return _joined(ins) if is_elementwise else PARTIAL
+        return PARTIAL if dim in axes else dim - sum(a < dim for a in axes)
+    if name == "broadcast_in_dim":
+        return params["broadcast_dimensions"][dim]
+    if name == "transpose":
+        return params["permutation"].index(dim)
+    if name == "reshape":
+        return _reshaped(source, shape, dim)
+    return PARTIAL
 
 
 def _spreads(source: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -122,5 +171,13 @@ def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Lie:
 
 
 def _joined(lies: Any) -> Lie:
+    """How what is made of arrays that lie so lies."""
     found = {lie for lie in lies if lie is not WHOLE}
-    return WHOLE if not found else found.pop() if len(found) == 1 else PARTIAL
+    if found <= {PLACE} or len(found) <= 1:
+        return found.pop() if found else WHOLE
+    if PARTIAL in found:
+        return PARTIAL
+    if {PLACE, PLACED} & found:  # that knows where it is
+        found -= {PLACE, PLACED, POSITION}
+        return found.pop() if len(found) == 1 else PLACED if not found else PARTIAL
+    return PARTIAL

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from adamx import dtypes, paths
@@ -29,6 +30,7 @@ class Parts(NamedTuple):
       cuts: how each is cut; None for those that all devices have.
       given: how the parameter of each lies over other axes of the mesh.
       names: their names.
+      blanks: with what each is padded: what the optimizer begins with for a parameter of zero.
       treedef: the state's structure.
     """
 
@@ -38,6 +40,7 @@ class Parts(NamedTuple):
     cuts: list[Cut | None]
     given: list[PartitionSpec]
     names: list[str]
+    blanks: list[Any]
     treedef: Any
 
     @classmethod
@@ -63,7 +66,8 @@ class Parts(NamedTuple):
             cuts.append(None if cut is None or cut.dim is None else cut)
             given.append(specs[owner])
         names = [paths.name(path) for path, _ in flat]
-        return cls(task, plan, [leaf for _, leaf in flat], cuts, given, names, treedef)
+        shapes = [leaf for _, leaf in flat]
+        return cls(task, plan, shapes, cuts, given, names, _blanks(task, plan, treedef), treedef)
 
     @property
     def specs(self) -> Any:
@@ -82,7 +86,7 @@ class Parts(NamedTuple):
 
     def pad(self, state: Any) -> Any:
         """Whole leaves, padded to what the devices' parts make together."""
-        return self._map(lambda x, cut: self._plan.pad(x, cut), lambda x: x, state)
+        return self._map(self._padding, lambda x: x, state)
 
     def unpad(self, state: Any) -> Any:
         """The way back."""
@@ -123,10 +127,16 @@ class Parts(NamedTuple):
         except (TypeError, ValueError) as e:
             raise ValueError(f"the optimizer does not work on shards: {e}; {_INSTEAD}") from e
         names = [name for name, _ in self.plan.leaves] + self.names
-        for at, why in partial_outputs(jaxpr, [*of_params, *of_state, *of_params, None]).items():
+        lies = [*of_params, *of_state, *of_params, None]
+        found = partial_outputs(jaxpr, lies, [*of_params, *of_state])
+        given = jax.tree.leaves((params, state))
+        for at, (now, before) in enumerate(zip(jaxpr.out_avals, given, strict=True)):
+            if now.shape != before.shape:
+                found[at] = f"change of shape from {before.shape} to {now.shape}"
+        for at, why in found.items():
             raise ValueError(
-                f"{names[at]}: with ZeRO the optimizer sees shards, and takes a {why} over the "
-                f"elements of one without the others'; {_INSTEAD}"
+                f"{names[at]}: with ZeRO the optimizer sees shards, and what it makes of this one "
+                f"({why}) is not its part of the whole; {_INSTEAD}"
             )
 
     def report(self) -> Report:
@@ -168,24 +178,44 @@ class Parts(NamedTuple):
         return self._plan.padded(cut)
 
     def _map(self, of_cut: Callable[..., Any], of_copied: Callable[..., Any], state: Any) -> Any:
-        rows = zip(self.treedef.flatten_up_to(state), self.cuts, strict=True)
+        rows = zip(self.treedef.flatten_up_to(state), self.cuts, self.blanks, strict=True)
         return self.treedef.unflatten(
-            [of_copied(x) if cut is None else of_cut(x, cut) for x, cut in rows]
+            [of_copied(x) if cut is None else of_cut(x, cut, blank) for x, cut, blank in rows]
         )
 
-    def _unpadded(self, x: Any, cut: Cut) -> Any:
+    def _padding(self, x: Any, cut: Cut, blank: Any) -> Any:
+        return self._plan.pad(x, cut, blank)
+
+    def _unpadded(self, x: Any, cut: Cut, blank: Any) -> Any:
         if x.shape != cut.shape and AxisType.Explicit in self.task.mesh.axis_types:
             x = jax.sharding.reshard(x, self.task.copied)  # or no part could be taken out of it
         return self._plan.unpad(x, cut)
 
-    def _rows(self, x: Any, cut: Cut) -> jax.Array:
-        x, n, dim = self._plan.pad(x, cut), self.task.devices, cut.dim or 0
+    def _rows(self, x: Any, cut: Cut, blank: Any) -> jax.Array:
+        x, n, dim = self._plan.pad(x, cut, blank), self.task.devices, cut.dim or 0
         x = x.reshape(*x.shape[:dim], n, x.shape[dim] // n, *x.shape[dim + 1 :])
         return jnp.moveaxis(x, dim, 0)
 
-    def _joined(self, x: Any, cut: Cut) -> jax.Array:
+    def _joined(self, x: Any, cut: Cut, blank: Any) -> jax.Array:
         x = jnp.moveaxis(x, 0, cut.dim or 0)
         return self._plan.unpad(x.reshape(self._padded(cut)), cut)
+
+
+def _blanks(task: Task, plan: Zero | None, treedef: Any) -> list[Any]:
+    """The first number of each leaf of a state of one-element parameters that are zero."""
+    if plan is None:
+        return [0] * treedef.num_leaves
+    with plan.within():
+        tiny = jax.tree.map(lambda x: np.zeros([1] * len(x.shape), x.dtype), task.shapes)
+        leaves, found = jax.tree.flatten(task.opt.init(tiny))
+    if found != treedef:
+        return [0] * treedef.num_leaves
+    return [np.asarray(x).reshape(-1)[0] if jnp.size(x) else 0 for x in map(_plain, leaves)]
+
+
+def _plain(x: Any) -> Any:
+    is_key = hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(x) if is_key else x
 
 
 _INSTEAD = (

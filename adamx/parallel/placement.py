@@ -101,9 +101,10 @@ def state_shardings(
       >>> print(report)
       split over 'data': 256 bytes on each device; no dimension divides in
       leaf          shape  bytes too many
-      0/mu/bias     (3,)               10
-      0/nu/bias     (3,)               10
-      all of these                     21
+      ------------  -----  --------------
+      0/mu/bias      (3,)              11
+      0/nu/bias      (3,)              11
+      all of these                     22
     """
     if zero_axis is not None and zero_axis not in mesh.shape:
         raise ValueError(f"`zero_axis` must be one of {tuple(mesh.shape)}, got {zero_axis!r}")

@@ -7,6 +7,7 @@ every process keeps a connection to the first, which the operating system closes
 
 import contextlib
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -18,6 +19,7 @@ from jax.experimental import multihost_utils
 
 EXIT_CODE = 3
 _BYE = b"bye"
+_PATIENCE = 60.0  # seconds, for connections that all processes are about to make
 
 
 def join(
@@ -59,64 +61,83 @@ def watched(tell: Callable[[], str] = str) -> Iterator[None]:
         yield
         return
     links = _serve() if jax.process_index() == 0 else _connect()
+    leaving = threading.Event()
     for process, link in links.items():
-        threading.Thread(target=_watch, args=(process, link, tell), daemon=True).start()
+        args = (process, link, tell, leaving)
+        threading.Thread(target=_watch, args=args, daemon=True).start()
     said = b""
     try:
         yield
         multihost_utils.sync_global_devices("all processes are done")
         said = _BYE
     finally:  # who leaves by an error leaves without a word, and the others notice
+        leaving.set()
         for link in links.values():
             with contextlib.suppress(OSError):
                 link.sendall(said)
-                link.close()
+                link.shutdown(socket.SHUT_RDWR)  # which a close would not say while one listens
 
 
-def _watch(process: int, link: socket.socket, tell: Callable[[], str]) -> None:
-    try:
-        said = link.recv(len(_BYE))
-    except OSError:
-        said = b""
-    if said == _BYE:
+def _watch(
+    process: int, link: socket.socket, tell: Callable[[], str], leaving: threading.Event
+) -> None:
+    last = _read(link, len(_BYE))
+    if last == _BYE or leaving.is_set():
         return
     here, count = jax.process_index(), jax.process_count()
-    sys.stdout.flush()
-    print(
-        f"\nprocess {here} of {count} stops: lost process {process}. {tell()}".rstrip(),
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(EXIT_CODE)
+    try:
+        sys.stdout.flush()
+        lost = f"\nprocess {here} of {count} stops: lost process {process}."
+        print(lost, end=" ", file=sys.stderr, flush=True)
+        print(tell(), file=sys.stderr, flush=True)
+    finally:
+        os._exit(EXIT_CODE)
+
+
+def _read(link: socket.socket, count: int) -> bytes:
+    """So many bytes, fewer where the connection ends before."""
+    said = b""
+    with contextlib.suppress(OSError):
+        while len(said) < count and (more := link.recv(count - len(said))):
+            said += more
+    return said
 
 
 def _serve() -> dict[int, socket.socket]:
     """In the first process: a connection from each of the others."""
     with socket.create_server(("", 0)) as server:
-        _share(_address(), server.getsockname()[1])
-        links = {}
-        for _ in range(jax.process_count() - 1):
+        token = secrets.randbits(31)
+        _share(_address(), server.getsockname()[1], token)
+        server.settimeout(_PATIENCE)
+        links: dict[int, socket.socket] = {}
+        while len(links) < jax.process_count() - 1:
             link, _ = server.accept()
-            links[int.from_bytes(link.recv(4), "big")] = link
+            link.settimeout(_PATIENCE)
+            said = _read(link, 8)
+            if len(said) == 8 and int.from_bytes(said[:4], "big") == token:
+                link.settimeout(None)
+                links[int.from_bytes(said[4:], "big")] = link
     return links
 
 
 def _connect() -> dict[int, socket.socket]:
     """In every other process: a connection to the first."""
-    *address, port = _share("0.0.0.0", 0)
-    link = socket.create_connection((".".join(map(str, address)), port))
-    link.sendall(jax.process_index().to_bytes(4, "big"))
+    *address, port, token = _share("0.0.0.0", 0, 0)
+    link = socket.create_connection((".".join(map(str, address)), port), _PATIENCE)
+    link.settimeout(None)
+    link.sendall(token.to_bytes(4, "big") + jax.process_index().to_bytes(4, "big"))
     return {0: link}
 
 
-def _share(address: str, port: int) -> list[int]:
-    """The first process' address and port, as all processes get them."""
-    numbers = np.array([*map(int, address.split(".")), port], np.int32)
+def _share(address: str, port: int, token: int) -> list[int]:
+    """The first process' address, its port and a word, as all processes get them."""
+    numbers = np.array([*map(int, address.split(".")), port, token], np.int32)
     return [int(x) for x in multihost_utils.broadcast_one_to_all(numbers)]
 
 
 def _address() -> str:
     """Where other machines reach this one."""
-    with contextlib.suppress(OSError):
-        return socket.gethostbyname(socket.gethostname())
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # which sends nothing, and picks the way out
+        return probe.getsockname()[0]
     return "127.0.0.1"

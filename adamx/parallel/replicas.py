@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from adamx import noise, paths
@@ -40,7 +41,10 @@ def check_replicas(tree: Any, *, stacked: bool = False) -> None:
     names = [paths.name(path) for path, x in flat if isinstance(x, jax.Array)]
     arrays = [x for _, x in flat if isinstance(x, jax.Array)]
     if stacked:
-        _compare(names, np.asarray(_of_rows(arrays)).T, "row {}".format)
+        prints = np.asarray(_of_rows(arrays)).T if arrays else np.zeros((0, 1))
+        if jax.process_count() > 1:  # each has the rows of its own devices
+            prints = multihost_utils.process_allgather(prints.T).reshape(-1, len(arrays)).T
+        _compare(names, prints, "row {}".format)
         return
     over = {i: s for i, x in enumerate(arrays) if (s := _spread(x)) is not None}
     for mesh in dict.fromkeys(sharding.mesh for sharding in over.values()):
@@ -112,7 +116,8 @@ def _print(x: jax.Array) -> jax.Array:
         x = jax.random.key_data(x)
     if jnp.iscomplexobj(x):
         x = jnp.stack([x.real, x.imag])
-    if x.dtype == jnp.bool_:
+    x = jax.device_put(x, jax.memory.Space.Device)
+    if x.dtype == jnp.bool_ or x.dtype.name in ("int2", "int4", "uint2", "uint4"):
         x = x.astype(jnp.uint8)
     width = min(x.dtype.itemsize, 4) * 8
     words = lax.bitcast_convert_type(x, jnp.dtype(f"uint{width}")).astype(jnp.uint32)

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 
 from adamx import paths
 from adamx.parallel.gradients import Loss, Outcome, Run
-from adamx.parallel.placement import Report, is_spec
+from adamx.parallel.placement import Report, has, is_spec
 
 
 class Task(NamedTuple):
@@ -109,6 +109,7 @@ def ways(
     begun = copied(lambda *args: pack(first(*args)), rests)
 
     def init(params: Any, model: Any = None, key: Any = None) -> Run:
+        jax.tree_util.tree_map_with_path(_check_shape, task.shapes, params)
         given = Run(params, None, model, key)
         params, _, model, key = jax.device_put(from_host(given), plain._replace(state=None))
         return begun(params, model, key)
@@ -128,6 +129,14 @@ def ways(
         like=like,
         report=report,
     )
+
+
+def _check_shape(path: Any, told: Any, p: Any) -> None:
+    if told.shape != jnp.shape(p):
+        raise ValueError(
+            f"{paths.name(path)}: `data_parallel` was told of shape {told.shape}, `init` is given "
+            f"{jnp.shape(p)}"
+        )
 
 
 def checked(task: Task, batch: Any) -> Any:
@@ -153,7 +162,8 @@ def spread_batch(task: Task, batch: Any) -> Any:
     def one(x: Any) -> jax.Array:
         if isinstance(x, Tracer):  # in a `jit` or `scan` of the caller's
             return jax.device_put(x, sharding)
-        if getattr(getattr(x, "sharding", None), "mesh", None) == task.mesh:
+        held = getattr(x, "sharding", None)
+        if isinstance(held, NamedSharding) and held.mesh == task.mesh and has(held.spec, task.axis):
             return x
         if jax.process_count() > 1 and not _is_global(x):
             return jax.make_array_from_process_local_data(sharding, np.asarray(x))

@@ -12,6 +12,7 @@ number of devices as long as that divides the multiple; else to a multiple of th
 
 import contextlib
 import math
+from collections import Counter
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from jax.typing import DTypeLike
 
 from adamx import cuts, paths
 from adamx.cuts import Cut, Cuts, Shape
+from adamx.parallel import collectives
 from adamx.parallel.placement import is_spec
 
 MULTIPLE = 64
@@ -48,7 +50,11 @@ class Zero(NamedTuple):
 
     def scatter(self, grads: Any, dtype: DTypeLike | None = None) -> Any:
         """From each device's own gradient to its part of their mean, a reduce-scatter."""
-        return self._map(lambda g, cut: self._scattered(g, cut, dtype), grads)
+
+        def scattered(g: jax.Array, cut: Cut) -> jax.Array:
+            return collectives.by_part(lambda part: self._scattered(part, cut, dtype), g)
+
+        return self._map(scattered, grads)
 
     def take(self, tree: Any) -> Any:
         """This device's part of arrays that it has in whole."""
@@ -56,15 +62,20 @@ class Zero(NamedTuple):
 
     def gather(self, tree: Any) -> Any:
         """The whole arrays of which each device has its part, an all-gather."""
-        return self._map(self._gathered, tree)
 
-    def pad(self, x: Any, cut: Cut) -> Any:
-        """A whole array, padded to what the devices' parts make together."""
+        def gathered(x: jax.Array, cut: Cut) -> jax.Array:
+            return collectives.by_part(lambda part: self._gathered(part, cut), x)
+
+        return self._map(gathered, tree)
+
+    def pad(self, x: Any, cut: Cut, blank: Any = 0) -> Any:
+        """A whole array, padded with `blank` to what the devices' parts make together."""
         if cut.dim is None:
             return x
         missing = self.padded(cut)[cut.dim] - cut.shape[cut.dim]
         widths = [(0, missing if i == cut.dim else 0) for i in range(len(cut.shape))]
-        return jnp.pad(x, widths) if missing else x
+        blank = jnp.asarray(blank).astype(x.dtype)
+        return jnp.pad(x, widths, constant_values=blank) if missing else x
 
     def unpad(self, x: Any, cut: Cut) -> Any:
         """The whole array within a padded one."""
@@ -98,14 +109,12 @@ class Zero(NamedTuple):
         return treedef.unflatten([function(x, cut) for x, (_, cut) in rows])
 
     def _scattered(self, g: jax.Array, cut: Cut, dtype: DTypeLike | None) -> jax.Array:
-        sent = g if dtype is None else g.astype(dtype)
+        sent = collectives.sent(g, dtype)
         if cut.dim is None:
-            mean = lax.pmean(sent, self.axis_name)
-        else:
-            sent = self.pad(sent, cut)
-            mean = lax.psum_scatter(sent, self.axis_name, scatter_dimension=cut.dim, tiled=True)
-            mean = mean / self.devices
-        return mean.astype(g.dtype)
+            return lax.pmean(sent, self.axis_name).astype(g.dtype)
+        sent = self.pad(sent, cut)
+        total = lax.psum_scatter(sent, self.axis_name, scatter_dimension=cut.dim, tiled=True)
+        return (total / self.devices).astype(g.dtype)
 
     def _taken(self, x: jax.Array, cut: Cut) -> jax.Array:
         if cut.dim is None:
@@ -142,6 +151,9 @@ def zero(
       [('bias', 0, (64,), (8,)), ('kernel', 1, (10, 64), (10, 8))]
     """
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    twice = [name for name, n in Counter(paths.names(params)).items() if n > 1]
+    if twice:
+        raise ValueError(f"{twice[0]}: two parameters have this path, and would be taken for one")
     everywhere = [PartitionSpec()] * len(leaves)
     over = everywhere if specs is None else jax.tree.leaves(specs, is_leaf=is_spec)
     found = []

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How gradients travel between devices."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+
+
+def check_dtype(name: str, dtype: DTypeLike | None) -> None:
+    """An error where gradients can't travel in a dtype."""
+    if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+        raise TypeError(f"`{name}` must be floating point, got {jnp.dtype(dtype).name}")
+
+
+def sent(g: jax.Array, dtype: DTypeLike | None) -> jax.Array:
+    """A real gradient as it travels: in `dtype`, by default its own. But for float16, whose sum
+    would overflow where the mean does not."""
+    if g.dtype == jnp.float16 and dtype is None:
+        return g.astype(jnp.float32)
+    return g if dtype is None else g.astype(dtype)
+
+
+def by_part(collective: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """A collective of real arrays, for complex ones too: XLA:CPU dies of those."""
+    if jnp.iscomplexobj(x):
+        return lax.complex(collective(x.real), collective(x.imag))
+    return collective(x)
+
+
+def average(tree: Any, axis_name: Any, dtype: DTypeLike | None = None) -> Any:
+    """The mean over a mapped axis, sent in `dtype`; leaves keep their own."""
+
+    def mean(x: jax.Array) -> jax.Array:
+        return lax.pmean(sent(x, dtype), axis_name).astype(x.dtype)
+
+    return jax.tree.map(lambda x: by_part(mean, jnp.asarray(x)), tree)
+
+
+def reduced(tree: Any, axis_name: str, whole_numbers: Any) -> Any:
+    """The mean of numbers with a fraction; whether any is true; of whole numbers what
+    `whole_numbers` makes of them. Keys are alike."""
+
+    def one(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = lax.pmax(jax.random.key_data(x), axis_name)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        if x.dtype == jnp.bool_:
+            return lax.pmax(x.astype(jnp.int32), axis_name) > 0
+        if jnp.issubdtype(x.dtype, jnp.inexact):
+            return by_part(lambda part: lax.pmean(part, axis_name), x)
+        return whole_numbers(x, axis_name)
+
+    return jax.tree.map(one, tree)
