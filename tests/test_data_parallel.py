@@ -528,6 +528,18 @@ def test_optimizers_that_look_across_elements_are_not_given_shards(how, name):
             parallel.data_parallel(loss_fn, ACROSS[name], model(), how=how)  # whole arrays are fine
 
 
+def test_a_scan_is_followed():
+    def over(function):
+        return link(lambda x: jax.lax.scan(function, x, jnp.ones((3, 2), x.dtype))[0])
+
+    parallel.data_parallel(
+        loss_fn, over(lambda c, w: (c * w[0], c)), model(), how="pmap", zero=True
+    )
+    across = over(lambda c, w: (c / (1 + jnp.sum(c * c) * w[0]), None))
+    with pytest.raises(ValueError, match="reduce_sum"):
+        parallel.data_parallel(loss_fn, across, model(), how="pmap", zero=True)
+
+
 @pytest.mark.parametrize("recipe", cases.RECIPES)
 def test_our_recipes_are_known_to_be_elementwise(recipe):
     opt = cases.RECIPES[recipe](1e-3, storage="int4")

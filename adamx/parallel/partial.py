@@ -114,17 +114,25 @@ def _equation(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
 
 
 def _loop(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
-    """A scan, whose carry is followed until it stays; arrays that it walks over lose their first
-    dimension within."""
-    consts, carries = eqn.params["num_consts"], eqn.params["num_carry"]
-    carry = ins[consts : consts + carries]
-    xs = [_shifted(lie, -1) for lie in ins[consts + carries :]]
+    """A scan, whose carry is followed until it stays; arrays that it walks over, which have a
+    dimension more outside, lose their first one within."""
+    body = eqn.params["jaxpr"]
+    inner = getattr(body, "jaxpr", body)
+    walked = sum(_ranks_differ(*pair) for pair in zip(eqn.invars, inner.invars, strict=True))
+    made = sum(_ranks_differ(*pair) for pair in zip(eqn.outvars, inner.outvars, strict=True))
+    carries, stop = len(eqn.outvars) - made, len(ins) - walked
+    consts, carry = ins[: stop - carries], ins[stop - carries : stop]
+    xs = [_shifted(lie, -1) for lie in ins[stop:]]
     while True:
-        outs = _follow(eqn.params["jaxpr"], [*ins[:consts], *carry, *xs], blamed)
+        outs = _follow(body, [*consts, *carry, *xs], blamed)
         after = [_joined(pair) for pair in zip(carry, outs[:carries], strict=True)]
         if after == carry:
             return [*carry, *(_shifted(lie, 1) for lie in outs[carries:])]
         carry = after
+
+
+def _ranks_differ(outside: Any, inside: Any) -> bool:
+    return len(outside.aval.shape) != len(inside.aval.shape)
 
 
 def _shifted(lie: Lie, by: int) -> Lie:
