@@ -69,7 +69,9 @@ class Checkpoints:
     @property
     def latest(self) -> int | None:
         """The step of the latest checkpoint that is all written; None where there is none."""
-        return max(self._manager.all_steps(read=True), default=None)
+        # Orbax' own list has those that are still being written, under another name on the disk.
+        names = [path.name for path in self._manager.directory.iterdir()]
+        return max((int(name) for name in names if name.isdecimal()), default=None)
 
     def save(self, step: int, run: Run) -> None:
         """Writes a run as `DataParallel.collect` gives it, in the background.

@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -70,6 +71,9 @@ def watched(tell: Callable[[], str] = str) -> Iterator[None]:
         yield
         multihost_utils.sync_global_devices("all processes are done")
         said = _BYE
+    except Exception:
+        time.sleep(1)  # if another process is the reason, who watches it ends this one now
+        raise
     finally:  # who leaves by an error leaves without a word, and the others notice
         leaving.set()
         for link in links.values():
@@ -85,11 +89,13 @@ def _watch(
     if last == _BYE or leaving.is_set():
         return
     here, count = jax.process_index(), jax.process_count()
+    advice = ""
     try:
+        with contextlib.suppress(Exception):  # a folder that can't be read, on the way out
+            advice = tell()
+        lost = f"process {here} of {count} stops: lost process {process}. {advice}"
         sys.stdout.flush()
-        lost = f"\nprocess {here} of {count} stops: lost process {process}."
-        print(lost, end=" ", file=sys.stderr, flush=True)
-        print(tell(), file=sys.stderr, flush=True)
+        print(f"\n{lost.rstrip()}", file=sys.stderr, flush=True)
     finally:
         os._exit(EXIT_CODE)
 
