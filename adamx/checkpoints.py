@@ -48,7 +48,7 @@ class Checkpoints:
         try:
             import orbax.checkpoint as orbax
         except ImportError as e:
-            raise ImportError('checkpoints need Orbax: pip install "adamx[checkpoint]"') from e
+            raise ImportError('checkpoints need Orbax: pip install -e ".[checkpoint]"') from e
         self._orbax, self._opt = orbax, opt
         options = orbax.CheckpointManagerOptions(max_to_keep=keep)
         self._manager = orbax.CheckpointManager(Path(folder).absolute(), options=options)
@@ -195,7 +195,6 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
         here, there = ours["leaves"].get(name), theirs["leaves"].get(name)
         if here != there:
             yield f"{name} is {there or 'not in it'}, the run has {here or 'no such leaf'}"
-
     if theirs["classes"] != ours["classes"]:
         yield (
             f"its state is of other classes, {theirs['classes']}, than the optimizer's, "

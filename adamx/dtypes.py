@@ -6,6 +6,7 @@ follow the same rule part by part. Answers never depend on `jax_numpy_dtype_prom
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -58,3 +59,10 @@ def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
         most = jnp.asarray(jnp.finfo(dtype).max, x.dtype)
         x = jnp.where(jnp.isinf(x), x, lax.clamp(-most, x, most))
     return x.astype(dtype)
+
+
+def by_part(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function` of a real array, or of both parts of a complex one, in the dtype of `x`."""
+    if not jnp.iscomplexobj(x):
+        return function(x).astype(x.dtype)
+    return lax.complex(function(x.real), function(x.imag)).astype(x.dtype)

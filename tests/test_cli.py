@@ -253,6 +253,14 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
     assert f"cannot write {missing}" in refusal(["bench", "--json", missing], capsys)
 
 
+def test_missing_orbax_is_a_sentence_with_the_command_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
+    said = refusal(["train", "--compare", "none", "--checkpoint", str(tmp_path)], capsys)
+    assert 'pip install -e ".[checkpoint]"' in said
+
+
 def test_missing_scikit_learn_is_a_sentence_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -12,7 +12,7 @@ from typing import Any
 from adamx import landing
 from adamx.checkpoints import Checkpoints
 from adamx.cli import recipes, spread
-from adamx.cli.arguments import UsageError, non_negative, optional_import, whole
+from adamx.cli.arguments import UsageError, non_negative, whole
 from adamx.cli.progress import progress
 from adamx.cli.race import Runner, at_the_start, largest_difference, race
 from adamx.cli.tasks import Task, digits
@@ -118,8 +118,10 @@ def _trained(args: argparse.Namespace, task: Task, optimizers: dict[str, Any]) -
 def _kept(args: argparse.Namespace, opt: Any) -> Any:
     if not args.checkpoint:
         return nullcontext()
-    optional_import("orbax.checkpoint", "orbax-checkpoint")
-    return Checkpoints(args.checkpoint, opt)
+    try:
+        return Checkpoints(args.checkpoint, opt)
+    except ImportError as error:
+        raise UsageError(str(error)) from error
 
 
 def _advice(kept: Checkpoints | None) -> str:

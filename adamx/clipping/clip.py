@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 
 from adamx.clipping.bounded import bounded
-from adamx.clipping.shrink import by_part, scale_to, shrunk, times
-from adamx.dtypes import of, real, working
+from adamx.clipping.shrink import scale_to, shrunk, times
+from adamx.dtypes import by_part, of, real, working
 from adamx.hyper import Hyper
 from adamx.norms import scaled, shards
 from adamx.norms.shards import AxisName

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scaling an array down to a norm, whatever its magnitude and dtype."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from adamx.dtypes import by_part
 from adamx.norms.scaled import Scaled
 
 Scale = tuple[jax.Array, jax.Array]  # what to multiply by: a factor, then a gain
@@ -39,10 +39,3 @@ def times(x: jax.Array, scale: Scale) -> jax.Array:
     """`x` times the factor, then times the gain."""
     factor, gain = scale
     return by_part(lambda part: part.astype(gain.dtype) * factor * gain, x)
-
-
-def by_part(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function` of a real array, or of both parts of a complex one, in the dtype of `x`."""
-    if not jnp.iscomplexobj(x):
-        return function(x).astype(x.dtype)
-    return jax.lax.complex(function(x.real), function(x.imag)).astype(x.dtype)

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How gradients travel between devices."""
+"""How gradients travel between devices: real, as XLA:CPU dies of complex collectives."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
+
+from adamx import dtypes
+from adamx.parallel.gradients import is_mean
 
 
 def check_dtype(name: str, dtype: DTypeLike | None) -> None:
@@ -24,20 +26,13 @@ def sent(g: jax.Array, dtype: DTypeLike | None) -> jax.Array:
     return g if dtype is None else g.astype(dtype)
 
 
-def by_part(collective: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """A collective of real arrays, for complex ones too: XLA:CPU dies of those."""
-    if jnp.iscomplexobj(x):
-        return lax.complex(collective(x.real), collective(x.imag))
-    return collective(x)
-
-
 def average(tree: Any, axis_name: Any, dtype: DTypeLike | None = None) -> Any:
     """The mean over a mapped axis, sent in `dtype`; leaves keep their own."""
 
     def mean(x: jax.Array) -> jax.Array:
-        return lax.pmean(sent(x, dtype), axis_name).astype(x.dtype)
+        return lax.pmean(sent(x, dtype), axis_name)
 
-    return jax.tree.map(lambda x: by_part(mean, jnp.asarray(x)), tree)
+    return jax.tree.map(lambda x: dtypes.by_part(mean, jnp.asarray(x)), tree)
 
 
 def reduced(tree: Any, axis_name: str, whole_numbers: Any) -> Any:
@@ -51,8 +46,8 @@ def reduced(tree: Any, axis_name: str, whole_numbers: Any) -> Any:
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         if x.dtype == jnp.bool_:
             return lax.pmax(x.astype(jnp.int32), axis_name) > 0
-        if jnp.issubdtype(x.dtype, jnp.inexact):
-            return by_part(lambda part: lax.pmean(part, axis_name), x)
+        if is_mean(x):
+            return dtypes.by_part(lambda part: lax.pmean(part, axis_name), x)
         return whole_numbers(x, axis_name)
 
     return jax.tree.map(one, tree)

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from adamx import dtypes
@@ -115,13 +114,6 @@ def _one(loss: Loss, params: Any, model: Any, batch: Any, key: Any) -> Gradient:
 
     (value, (model, aux)), grads = jax.value_and_grad(scalar, has_aux=True)(params)
     return Gradient(grads, Outcome(value, aux), model)
-
-
-def apply(opt: Any, grads: Any, state: Any, params: Any, loss: Any = None) -> tuple[Any, Any]:
-    """New parameters and state, as `adamx.step` makes them."""
-    updates, state = opt.update(grads, state, params, value=loss)
-    with jax.numpy_dtype_promotion("standard"):
-        return optax.apply_updates(params, updates), state
 
 
 def _parts(x: Any, count: int) -> jax.Array:

@@ -18,9 +18,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from adamx import paths
+from adamx.compiled import step as take_step
 from adamx.norms import shards
 from adamx.parallel.collectives import average, reduced
-from adamx.parallel.gradients import Outcome, Run, apply, gradient, varied
+from adamx.parallel.gradients import Outcome, Run, gradient, varied
 from adamx.parallel.parts import Parts
 from adamx.parallel.placement import has, is_spec
 from adamx.parallel.task import DataParallel, Task, checked, spread_batch, ways
@@ -130,14 +131,15 @@ def _body(task: Task, plan: Zero | None) -> Callable[[Run, Any], tuple[Run, Outc
         grads, outcome, model = gradient(task.loss, mine, batch, used)
         outcome = reduced(outcome, task.axis, lax.psum)
         model = reduced(model, task.axis, lax.pmax)  # a count of steps is the same everywhere
+        value = {"value": outcome.loss}
         if plan is None:
             grads = average(grads, task.axis, task.reduce_dtype)
-            params, state = apply(task.opt, grads, run.state, run.params, outcome.loss)
+            params, state = take_step(task.opt, grads, run.state, run.params, **value)
         else:
             grads = plan.scatter(grads, task.reduce_dtype)
             with plan.within():
                 part = plan.take(run.params)
-                part, state = apply(task.opt, grads, run.state, part, outcome.loss)
+                part, state = take_step(task.opt, grads, run.state, part, **value)
             params = plan.gather(part)
         return Run(params, state, model, key), outcome
 

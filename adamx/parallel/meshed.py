@@ -6,7 +6,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding
 
-from adamx.parallel.gradients import Outcome, Run, apply, gradient
+from adamx.compiled import step as take_step
+from adamx.parallel.gradients import Outcome, Run, gradient
 from adamx.parallel.placement import split, state_shardings
 from adamx.parallel.task import DataParallel, Task, spread_batch, ways
 
@@ -30,7 +31,7 @@ def meshed(task: Task) -> DataParallel:
         grads, outcome, model = gradient(task.loss, run, batch, used)
         state = run.state if works is rests else jax.device_put(run.state, works)
         params = laid(run.params, part)
-        params, state = apply(task.opt, laid(grads, part), state, params, outcome.loss)
+        params, state = take_step(task.opt, laid(grads, part), state, params, value=outcome.loss)
         return Run(laid(params, whole), state, model, key), outcome
 
     stepped = jax.jit(step, donate_argnums=task.donated, out_shardings=(everywhere, None))

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A state in the parts that devices keep under ZeRO-1, and as the whole arrays that these make."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from adamx import dtypes, paths
+from adamx.compiled import step as take_step
 from adamx.cuts import Cut
-from adamx.parallel.gradients import apply
 from adamx.parallel.partial import partial_outputs
 from adamx.parallel.placement import Report, Whole, is_spec
 from adamx.parallel.task import Task
@@ -118,11 +117,10 @@ class Parts(NamedTuple):
         )
         of_params = [cut.dim for cut in cuts]
         of_state = [None if cut is None else cut.dim for cut in self.cuts]
-        update = functools.partial(apply, self.task.opt)
         axes = [(self.plan.axis_name, self.plan.devices)]
         try:
             with self.plan.within():
-                made = jax.make_jaxpr(update, axis_env=axes)
+                made = jax.make_jaxpr(self._take_step, axis_env=axes)
                 jaxpr = made(params, state, params, struct((), jnp.float32))
         except (TypeError, ValueError) as e:
             raise ValueError(f"the optimizer does not work on shards: {e}; {_INSTEAD}") from e
@@ -153,6 +151,9 @@ class Parts(NamedTuple):
             if self._padded(cut) != cut.shape:
                 more.append(Whole(name, part, excess))
         return Report(self.task.axis, split, tuple(more))
+
+    def _take_step(self, grads: Any, state: Any, params: Any, loss: Any) -> Any:
+        return take_step(self.task.opt, grads, state, params, value=loss)
 
     @property
     def _plan(self) -> Zero:

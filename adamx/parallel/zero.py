@@ -21,7 +21,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from adamx import cuts, paths
+from adamx import cuts, dtypes, paths
 from adamx.cuts import Cut, Cuts, Shape
 from adamx.parallel import collectives
 from adamx.parallel.placement import is_spec
@@ -52,7 +52,7 @@ class Zero(NamedTuple):
         """From each device's own gradient to its part of their mean, a reduce-scatter."""
 
         def scattered(g: jax.Array, cut: Cut) -> jax.Array:
-            return collectives.by_part(lambda part: self._scattered(part, cut, dtype), g)
+            return dtypes.by_part(lambda part: self._scattered(part, cut, dtype), g)
 
         return self._map(scattered, grads)
 
@@ -64,7 +64,7 @@ class Zero(NamedTuple):
         """The whole arrays of which each device has its part, an all-gather."""
 
         def gathered(x: jax.Array, cut: Cut) -> jax.Array:
-            return collectives.by_part(lambda part: self._gathered(part, cut), x)
+            return dtypes.by_part(lambda part: self._gathered(part, cut), x)
 
         return self._map(gathered, tree)
 
@@ -111,10 +111,10 @@ class Zero(NamedTuple):
     def _scattered(self, g: jax.Array, cut: Cut, dtype: DTypeLike | None) -> jax.Array:
         sent = collectives.sent(g, dtype)
         if cut.dim is None:
-            return lax.pmean(sent, self.axis_name).astype(g.dtype)
+            return lax.pmean(sent, self.axis_name)
         sent = self.pad(sent, cut)
         total = lax.psum_scatter(sent, self.axis_name, scatter_dimension=cut.dim, tiled=True)
-        return (total / self.devices).astype(g.dtype)
+        return total / self.devices
 
     def _taken(self, x: jax.Array, cut: Cut) -> jax.Array:
         if cut.dim is None:
