@@ -65,4 +65,6 @@ def by_part(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arr
     """`function` of a real array, or of both parts of a complex one, in the dtype of `x`."""
     if not jnp.iscomplexobj(x):
         return function(x).astype(x.dtype)
-    return lax.complex(function(x.real), function(x.imag)).astype(x.dtype)
+    return lax.complex(
+        function(x.real).astype(real(x.dtype)), function(x.imag).astype(real(x.dtype))
+    )
