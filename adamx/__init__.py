@@ -9,6 +9,8 @@ from adamx.clipping import (
     clip_by_block_rms,
     clip_by_global_norm,
     clip_by_leaf_norm,
+    clip_by_percentile,
+    clip_by_zscore,
 )
 from adamx.compiled import step
 from adamx.conversion import convert

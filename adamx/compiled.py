@@ -14,6 +14,7 @@ import optax
 from jax.core import Tracer
 
 from adamx import hyper
+from adamx.snapshots import put_back
 
 
 def step(
@@ -54,7 +55,8 @@ def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[A
     with jax.numpy_dtype_promotion(
         "standard"
     ):  # landings step half-precision parameters in float32
-        return optax.apply_updates(params, updates), state
+        params = optax.apply_updates(params, updates)
+    return put_back(params, state), state
 
 
 _compiled_step = jax.jit(_step, static_argnums=0)

@@ -634,7 +634,7 @@ def _recipe(
         descend(learning_rate),
         *parts["after"],
     ]
-    names = (*rule.hyper, "learning_rate", "weight_decay")
+    names = (*rule.hyper, "learning_rate", "weight_decay", "step_scale")
     return compiled(_chain(name, links, choose_landing(landing)), names)
 
 

@@ -66,6 +66,7 @@ def recomputed(params, grads, updates, names, eps=EPS):
         "noise_scale": (1 - ratio) / (ratio - share) if ratio > share else np.inf,
         "rate_p10": rates[0], "rate_p50": rates[1], "rate_p90": rates[2],
         "under_epsilon": np.mean(np.sqrt(v) < eps),
+        "idle": np.mean(np.abs(m) <= 1e-6 * np.sqrt(v)),
         "lost": np.mean((p32 + u32 == p32)[u32 != 0]),
         "at_floor": 0.0, "at_ceiling": 0.0,
     }  # fmt: skip
@@ -115,6 +116,23 @@ def test_tiny_gradients_are_under_epsilon_and_small_steps_are_lost():
         for landing, lost in (("nearest", 1.0), ("stochastic", 0.0)):
             state, _, _ = observed(adamx.adam(1e-4, landing=landing), half, [half] * 2)
             assert health.read(state)["lost"] == lost
+
+
+@pytest.mark.parametrize("storage", cases.STORAGES)
+def test_rows_that_get_no_gradient_are_idle_after_a_while(storage):
+    params = {"embed": jnp.ones((10, 8)), "kernel": jnp.ones((8, 8))}
+    dead = {"embed": jnp.ones((10, 8)).at[3].set(0), "kernel": jnp.ones((8, 8))}
+    opt = health.observe(adamx.adam(1e-3, storage=storage), per_leaf=True)
+    state, update = opt.init(params), jax.jit(opt.update)
+    for i in range(220):
+        _, state = update(params if i < 20 else dead, state, params)
+        if i == 25:
+            assert health.read(state)["idle/embed"] < 0.1 or storage == "int4"
+    found = health.read(state)
+    assert found["idle/embed"] == pytest.approx(0.1)
+    assert found["idle/kernel"] == 0
+    said = [str(x) for x in health.doctor(state)]
+    assert any(s.startswith("`embed`: 10.00% of elements have had no gradient") for s in said)
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4"])
@@ -329,6 +347,10 @@ ILL = {
     "by 1e-08 only": ({"update_ratio": 1e-8}, {"update_ratio": 0.0}),
     "gradients are 3.0 times what they were": ({"grad_drift": 2.0}, {"grad_drift": 0.5}),
     "gradients are nearly all noise": ({"noise_scale": np.inf}, {"noise_scale": 500.0}),
+    "2.00% of elements have had no gradient": ({"idle/embed": 0.02}, {"idle/embed": 1e-4}),
+    "80% of steps are clipped": ({"clip_rate": 0.8}, {"clip_rate": 0.1}),
+    "the last 9 steps were skipped as spikes": ({"spikes_in_a_row": 9}, {"spikes_in_a_row": 1}),
+    "unless the loss is scaled by 1e-03": ({"loss_scale": 2.0**-10}, {"loss_scale": 2.0**15}),
     "the last 4 steps were not finite": ({"skipped_in_a_row": 4}, {"skipped_in_a_row": 0}),
 }
 

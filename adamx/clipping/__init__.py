@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gradient clipping that no magnitude breaks, over shards too."""
 
+from adamx.clipping.adaptive import clip_by_percentile, clip_by_zscore
 from adamx.clipping.agc import adaptive_grad_clip
 from adamx.clipping.clip import clip, clip_by_block_rms, clip_by_global_norm, clip_by_leaf_norm
 
@@ -10,4 +11,6 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "clip_by_leaf_norm",
+    "clip_by_percentile",
+    "clip_by_zscore",
 ]

@@ -55,10 +55,7 @@ def bounded(
             now = {k: v(state.count) for k, v in bounds.items() if callable(v)} | now
             state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
         now = {k: _canonical(v) for k, v in now.items()}
-        leaves, treedef = jax.tree.flatten(updates)
-        _check_leaves("gradient", updates, leaves)
-        if cuts.axis_name():
-            leaves = [cuts.masked(*leaf) for leaf in zip(paths.names(updates), leaves, strict=True)]
+        leaves, treedef = gradients(updates)
         if needs_names or needs_params:
             now["names"] = paths.names(updates)
         if needs_params:
@@ -82,6 +79,15 @@ def bounded(
         return inner.update(updates, state, params, **now)
 
     return optax.GradientTransformationExtraArgs(init, checked)
+
+
+def gradients(updates: optax.Updates) -> tuple[list[Any], Any]:
+    """The leaves of gradients, checked, without what pads them, and their treedef."""
+    leaves, treedef = jax.tree.flatten(updates)
+    _check_leaves("gradient", updates, leaves)
+    if cuts.axis_name():
+        leaves = [cuts.masked(*leaf) for leaf in zip(paths.names(updates), leaves, strict=True)]
+    return leaves, treedef
 
 
 def _check_bound(

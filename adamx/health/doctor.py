@@ -138,6 +138,26 @@ RULES = (
         "take larger batches, a larger `b1`, or a smaller learning rate",
     ),
     Rule(
+        _above("idle", 1e-3),
+        lambda f: f"{f['idle']:.2%} of elements have had no gradient for long",
+        "look for dead units and for rows that the data never asks for; less decay, or none there",
+    ),
+    Rule(
+        _above("clip_rate", 0.5),
+        _share("clip_rate", "steps are clipped"),
+        "raise the bound: a clip that always acts is a smaller learning rate",
+    ),
+    Rule(
+        _above("spikes_in_a_row", 3),
+        lambda f: f"the last {f['spikes_in_a_row']:.0f} steps were skipped as spikes",
+        "`health.first_bad(state, params)` names the leaf; look at the data of late, or go back",
+    ),
+    Rule(
+        lambda f: f.get("loss_scale", 1.0) < 1,
+        lambda f: f"gradients overflow unless the loss is scaled by {f['loss_scale']:.0e}",
+        "train in bfloat16, or look for what is so large",
+    ),
+    Rule(
         _above("skipped_in_a_row", 0),
         lambda f: f"the last {f['skipped_in_a_row']:.0f} steps were not finite and were skipped",
         "`health.first_bad(state, params)` names the leaf; lower the learning rate or go back",

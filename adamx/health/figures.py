@@ -8,6 +8,7 @@ noise_scale     variance of gradients over their squared mean; times the batch s
                 from which on larger ones bring less (McCandlish et al., arXiv 1812.06162)
 rate_p10, rate_p50, rate_p90  quantiles of the displacement per unit of mean gradient
 under_epsilon   share of elements whose root is below epsilon: steps shrink with their gradient
+idle            share of elements without a gradient for long, as in dead rows and units
 lost            share of updates that rounding in the parameter's dtype swallows
 at_floor, at_ceiling  share of second moments at the end of their format
 
@@ -25,7 +26,7 @@ from adamx.health.seen import Leaf
 NAMES = (
     *("grad_norm", "grad_rms", "update_norm", "update_rms", "param_norm", "param_rms"),
     *("update_ratio", "cosine", "noise_scale", "rate_p10", "rate_p50", "rate_p90"),
-    *("under_epsilon", "lost", "at_floor", "at_ceiling"),
+    *("under_epsilon", "idle", "lost", "at_floor", "at_ceiling"),
 )
 
 
@@ -36,9 +37,9 @@ def of(leaves: Sequence[Leaf]) -> dict[str, jax.Array]:
         _norm([getattr(leaf, k) for leaf in leaves])
         for k in ("grad", "update", "param", "mean", "root")
     )
-    moved, lost, squares, under, floor, ceiling = (
+    moved, lost, squares, under, idle, floor, ceiling = (
         jnp.sum(jnp.stack([getattr(leaf, k) for leaf in leaves]))
-        for k in ("moved", "lost", "squares", "under_epsilon", "at_floor", "at_ceiling")
+        for k in ("moved", "lost", "squares", "under_epsilon", "idle", "at_floor", "at_ceiling")
     )
     rates = jnp.concatenate([leaf.rates for leaf in leaves])
     low, middle, high = jnp.nanquantile(rates, jnp.array([0.1, 0.5, 0.9], jnp.float32))
@@ -49,6 +50,7 @@ def of(leaves: Sequence[Leaf]) -> dict[str, jax.Array]:
         *(low, middle, high),
         *(
             _over(under, squares),
+            _over(idle, squares),
             _over(lost, moved),
             _over(floor, squares),
             _over(ceiling, squares),

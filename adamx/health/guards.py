@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps better not taken: what is not finite neither moves parameters nor is remembered."""
+"""Steps better not taken: they neither move parameters nor are remembered."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,10 @@ import optax
 
 from adamx import paths
 from adamx.health.scalars import first
-from adamx.norms import shards
+from adamx.health.scaling import LossScaleState
+from adamx.health.usual import Usual, deviation, learned, usual
+from adamx.health.verdict import Verdict, finite, unless
+from adamx.norms import scaled
 
 
 class SkipState(NamedTuple):
@@ -19,9 +23,10 @@ class SkipState(NamedTuple):
       inner: the optimizer's own.
       total: how many steps were skipped.
       in_a_row: how many of them were the last ones.
-      first_bad: the number of the first leaf, in the order of `jax.tree.leaves`, that was not
-        finite at the last skipped step; -1 before, the number of leaves if it was the state's.
+      first_bad: the number of the leaf, in the order of `jax.tree.leaves`, for which the last
+        skipped step was skipped; -1 before, the number of leaves if it was for the state.
       limit: how many may be skipped in a row; -1 for any number.
+      usual: of the logarithm of each leaf's norm; None for `skip_nonfinite`.
     """
 
     inner: Any
@@ -29,6 +34,7 @@ class SkipState(NamedTuple):
     in_a_row: jax.Array
     first_bad: jax.Array
     limit: jax.Array
+    usual: Usual | None = None
 
 
 def skip_nonfinite(
@@ -54,97 +60,119 @@ def skip_nonfinite(
       >>> print(updates["kernel"], state.total)
       [0. 0.] 1
     """
+
+    def judge(grads: list, steps: Any, inner: Any, known: None) -> tuple[Verdict, None]:
+        return finite(grads, steps, inner), None
+
+    return _guard("skip_nonfinite", opt, max_consecutive, lambda leaves: None, judge)
+
+
+DECAY = 0.97  # as in ZClip: some 30 steps
+LEAST = 0.2  # deviations of a log norm below this are taken for it: e^(6 x 0.2) is a factor of 3
+
+
+def skip_spikes(
+    opt: optax.GradientTransformation,
+    z_max: float = 6.0,
+    warmup: int = 25,
+    max_consecutive: int | None = 100,
+) -> optax.GradientTransformationExtraArgs:
+    r"""`opt`, whose steps are not taken where the gradient of a leaf is suddenly far too large.
+
+    .. math:: \log \|g_i\| > \mu_i + z \max(\sigma_i, 0.2)
+
+    with the running mean and deviation of each leaf's own :math:`\log \|g_i\|`. One spike in one
+    leaf stops that leaf for some 1 / (1 - b2) steps, long after a clip by the global norm has let
+    it pass. Gradients that stay larger are let pass after a while, as what is usual follows them.
+
+    `clip_by_zscore` and `clip_by_percentile` of `adamx` shorten such gradients instead.
+
+    Args:
+      opt: any Optax transformation.
+      z_max: from how many deviations on a step is skipped.
+      warmup: over how many steps at first only to learn what is usual.
+      max_consecutive: as for `skip_nonfinite`.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> from adamx import health
+      >>> opt, params = skip_spikes(adamx.adam(0.1), warmup=3), {"kernel": jnp.ones(2)}
+      >>> state = opt.init(params)
+      >>> for size in (1.0, 1.1, 0.9, 1e6):
+      ...     updates, state = opt.update({"kernel": jnp.full(2, size)}, state, params)
+      >>> print(updates["kernel"], health.read(state)["spikes"])
+      [0. 0.] 1.0
+    """
+    if not z_max > 0:
+        raise ValueError(f"`z_max` must be > 0, got {z_max}")
+    if warmup < 1:
+        raise ValueError(f"`warmup` must be at least 1, got {warmup}")
+
+    def judge(grads: list, steps: Any, inner: Any, known: Usual) -> tuple[Verdict, Usual]:
+        sizes = [root / factor for root, factor in scaled.leaf_norms(grads)]
+        sizes = jnp.log(jnp.stack([size.astype(jnp.float32) for size in sizes]))
+        off = jnp.where(known.looks >= warmup, deviation(known, sizes, LEAST), -jnp.inf)
+        skip = jnp.any(off > z_max)
+        # A spike counts as half of what is let pass, so that what lasts is let pass in time.
+        enough = known.mean + z_max / 2 * jnp.maximum(jnp.sqrt(known.variance), LEAST)
+        most = jnp.where(known.looks >= warmup, enough, jnp.inf)
+        return Verdict(skip, jnp.argmax(off)), learned(known, sizes, most, DECAY)
+
+    return _guard("skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), judge)
+
+
+def _guard(
+    name: str,
+    opt: optax.GradientTransformation,
+    max_consecutive: int | None,
+    begin: Callable[[int], Any],
+    judge: Callable[..., tuple[Verdict, Any]],
+) -> optax.GradientTransformationExtraArgs:
+    """The guard that skips what `judge` says; `begin(number of leaves)` is its memory at first."""
     if max_consecutive is not None and max_consecutive < 0:
         raise ValueError(f"`max_consecutive` must be at least 0, got {max_consecutive}")
     opt = optax.with_extra_args_support(opt)
 
-    def init(params: optax.Params) -> SkipState:
+    def init(params: optax.Params) -> Any:
         def scalar(value: int) -> jax.Array:
             return jnp.full([], value, jnp.int32)
 
+        inner = opt.init(params)
+        if isinstance(inner, LossScaleState):
+            raise ValueError(
+                f"{name} would judge gradients by the scale of the loss: wrap it in "
+                "`scale_loss`, not the other way round"
+            )
         limit = scalar(-1 if max_consecutive is None else max_consecutive)
-        return SkipState(opt.init(params), scalar(0), scalar(0), scalar(-1), limit)
+        leaves = len(jax.tree.leaves(params))
+        return SkipState(inner, scalar(0), scalar(0), scalar(-1), limit, begin(leaves))
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, SkipState]:
+    ) -> tuple[optax.Updates, Any]:
         steps, inner = opt.update(updates, state.inner, params, **extra)
-        leaves, treedef = jax.tree.flatten(updates)
-        pairs = zip(leaves, treedef.flatten_up_to(steps), strict=True)
-        bad = [_is_bad(g) | _is_bad(u) for g, u in pairs]
-        bad.append(jnp.any(jnp.stack([_is_bad(x) for x in jax.tree.leaves(inner)])))
-        bad = _anywhere(jnp.stack(bad))
-        skip = jnp.any(bad)
-
-        def kept(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(skip, b, a), new, old)
-
-        return (
-            jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), steps),
-            SkipState(
-                kept(inner, state.inner),
-                state.total + skip.astype(jnp.int32),
-                jnp.where(skip, state.in_a_row + 1, 0),
-                jnp.where(skip, jnp.argmax(bad).astype(jnp.int32), state.first_bad),
-                state.limit,
-            ),
+        verdict, known = judge(jax.tree.leaves(updates), steps, inner, state.usual)
+        steps, inner = unless(verdict.skip, steps, inner, state.inner)
+        return steps, SkipState(
+            inner,
+            state.total + verdict.skip.astype(jnp.int32),
+            jnp.where(verdict.skip, state.in_a_row + 1, 0),
+            jnp.where(verdict.skip, verdict.leaf.astype(jnp.int32), state.first_bad),
+            state.limit,
+            known,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-class TooManySkippedError(RuntimeError):
-    """More steps in a row were skipped than the guard allows."""
-
-
-def check(state: optax.OptState, params: optax.Params | None = None) -> None:
-    """Raises where a guard in the state has skipped more steps in a row than it allows.
-
-    Call it now and then on the host; it waits for the step that made the state.
-
-    Args:
-      state: an optimizer's state.
-      params: the parameters, for the name of the leaf that was the first to be bad.
-
-    Raises:
-      TooManySkippedError: a `RuntimeError`.
-    """
-    guards = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, SkipState))
-    for guard in (x for x in guards if isinstance(x, SkipState)):
-        check(guard.inner, params)
-        limit, in_a_row, bad = (
-            int(first(x)) for x in (guard.limit, guard.in_a_row, guard.first_bad)
-        )
-        if 0 <= limit < in_a_row:
-            raise TooManySkippedError(
-                f"{_name(bad, params)} is not finite: {in_a_row} steps in a row were skipped, "
-                f"{limit} are allowed. Parameters and state are those of the last good step"
-            )
-
-
-def first_bad(state: SkipState, params: optax.Params) -> str | None:
-    """The name of the first leaf that was not finite at the last skipped step; None before."""
+def first_bad(state: Any, params: optax.Params) -> str | None:
+    """The name of the leaf for which a guard last skipped a step; None before."""
     number = int(first(state.first_bad))
-    return None if number < 0 else _name(number, params)
+    return None if number < 0 else leaf_name(number, params)
 
 
-def _name(number: int, params: optax.Params | None) -> str:
+def leaf_name(number: int, params: optax.Params | None) -> str:
+    """The name of a leaf by its number; the number after the last is the state's."""
     if params is None:
         return f"leaf {number}"
-    names = [*paths.names(params), "the optimizer's state"]
-    return names[number]
-
-
-def _is_bad(x: Any) -> jax.Array:
-    """Whether a number of an array is not finite; integers carry NaN in codes of their own, which
-    whoever reads them sees in the next update."""
-    x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.inexact):
-        return jnp.zeros([], bool)
-    return ~jnp.all(jnp.isfinite(x))
-
-
-def _anywhere(bad: jax.Array) -> jax.Array:
-    """What is bad in any shard is bad."""
-    along = shards.axes(None)
-    return shards.total(bad.astype(jnp.int32), along) > 0 if along.names else bad
+    return [*paths.names(params), "the optimizer's state"][number]

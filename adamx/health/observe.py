@@ -87,23 +87,40 @@ def observe(
     ) -> tuple[optax.Updates, ObserveState]:
         if params is None:
             raise ValueError("observe needs the parameters: call `update(grads, state, params)`")
-        steps, inner = opt.update(updates, state.inner, params, **extra)
 
-        def look() -> tuple[dict[str, jax.Array], Trend]:
-            leaves = seen.leaves(opt, updates, steps, params, inner)
+        def next_step() -> jax.Array:
+            return jnp.asarray(optax.safe_increment(state.step))
+
+        def look(
+            grads: optax.Updates, steps: Any, inner: Any
+        ) -> tuple[dict[str, jax.Array], Trend]:
+            leaves = seen.leaves(opt, grads, steps, params, inner)
             found = {
                 figure + behind: value
-                for behind, names in groups_of(updates).items()
+                for behind, names in groups_of(grads).items()
                 for figure, value in figures.of([leaves[name] for name in names]).items()
             }
             return found, followed(state.trend, found["grad_norm"])
 
-        def look_away() -> tuple[dict[str, jax.Array], Trend]:
-            return state.figures, state.trend
+        if every == 1:
+            steps, inner = opt.update(updates, state.inner, params, **extra)
+            return steps, ObserveState(inner, next_step(), *look(updates, steps, inner))
 
-        due = state.step % every == 0
-        found, moved = look() if every == 1 else lax.cond(due, look, look_away)
-        step = jnp.asarray(optax.safe_increment(state.step))
-        return steps, ObserveState(inner, step, found, moved)
+        def look_now() -> tuple[Any, ...]:
+            taken = opt.update(updates, state.inner, params, **extra)
+            return *look(updates, *taken), next_step()
+
+        def look_away() -> tuple[Any, ...]:
+            return state.figures, state.trend, next_step()
+
+        # The step that is looked at is computed by itself, and before the one that is taken, which
+        # waits for the number that both branches count. So nothing old has to be kept beside the
+        # new, and a step that nobody looks at costs what it would without.
+        found, moved, then = lax.cond(state.step % every == 0, look_now, look_away)
+        updates = jax.tree.map(
+            lambda g: jnp.where(then != state.step, g, jnp.zeros_like(g)), updates
+        )
+        steps, inner = opt.update(updates, state.inner, params, **extra)
+        return steps, ObserveState(inner, then, found, moved)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -4,6 +4,7 @@
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,13 @@ import jax
 import optax
 
 from adamx.health import trend
+from adamx.health.counted import CountedState
 from adamx.health.guards import SkipState
+from adamx.health.nodes import nodes
 from adamx.health.observe import ObserveState
+from adamx.health.rewind import RewindState
 from adamx.health.scalars import first
+from adamx.health.scaling import LossScaleState
 
 
 def read(state: optax.OptState) -> dict[str, float]:
@@ -31,12 +36,23 @@ def read(state: optax.OptState) -> dict[str, float]:
       {'skipped': 0.0, 'skipped_in_a_row': 0.0}
     """
     found: dict[str, Any] = {}
-    for node in _nodes(state):
-        if isinstance(node, ObserveState):
-            found |= node.figures | trend.figures(jax.tree.map(first, node.trend))
-        else:
-            found |= {"skipped": node.total, "skipped_in_a_row": node.in_a_row}
+    for node in nodes(state):
+        found |= _FIGURES[type(node)](node)
     return {name: float(first(x)) for name, x in found.items()}
+
+
+def _skipped(node: SkipState) -> dict[str, Any]:
+    what = "skipped" if node.usual is None else "spikes"
+    return {what: node.total, f"{what}_in_a_row": node.in_a_row}
+
+
+_FIGURES: dict[type, Callable[[Any], dict[str, Any]]] = {
+    ObserveState: lambda node: node.figures | trend.figures(jax.tree.map(first, node.trend)),
+    SkipState: _skipped,
+    CountedState: lambda node: {"clipped": node.total, "clip_rate": node.rate},
+    LossScaleState: lambda node: {"loss_scale": node.scale, "overflows": node.overflows},
+    RewindState: lambda node: {"rewinds": node.total},
+}
 
 
 class JsonLines:
@@ -79,13 +95,3 @@ def history(path: Any) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return rows
-
-
-def _nodes(state: Any) -> list[Any]:
-    """The states of `observe` and of guards, those within others too."""
-    kinds = (ObserveState, SkipState)
-    found = []
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
-        if isinstance(node, kinds):
-            found += [node, *_nodes(node.inner)]
-    return found

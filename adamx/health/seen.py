@@ -18,6 +18,7 @@ from adamx.norms import shards
 from adamx.rules import arithmetic
 
 SAMPLES = 1024
+IDLE = 1e-6  # where b1 = 0.9, of an element without a gradient for some 130 steps
 
 
 class Leaf(NamedTuple):
@@ -34,6 +35,7 @@ class Leaf(NamedTuple):
       lost: how many of them it does not change the parameter of.
       squares: how many mean squares are known.
       under_epsilon: how many of their roots are below epsilon.
+      idle: how many have a mean that is nothing beside the root, or neither.
       at_floor, at_ceiling: how many rest at the end of their format.
       rates: the displacement per unit of mean gradient, of some elements; NaN where it has none.
     """
@@ -50,6 +52,7 @@ class Leaf(NamedTuple):
     lost: jax.Array
     squares: jax.Array
     under_epsilon: jax.Array
+    idle: jax.Array
     at_floor: jax.Array
     at_ceiling: jax.Array
     rates: jax.Array
@@ -133,13 +136,15 @@ def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
         along = dtypes.widen(g) / _safe(grad) * jnp.conj(known.mean / _safe(mean))
         cosine = _total(along.real)
         rates = _sampled(jnp.abs(dtypes.widen(u)), jnp.abs(known.mean))
-    root, squares, under = zero, zero, zero
+    root, squares, under, idle = zero, zero, zero, zero
     if known.square is not None:
         roots = jnp.sqrt(known.square)
         root, squares = norms.leaf_norm(roots), _total(jnp.ones_like(roots))
         under = _total(roots < known.eps)
         padding = squares - math.prod(cuts.whole(name, g.shape))
         squares, under = squares - padding, jnp.maximum(under - padding, 0)
+        if known.mean is not None:
+            idle = _total(jnp.abs(known.mean) <= IDLE * roots) - padding
     with jax.numpy_dtype_promotion("standard"):
         stays = (p + u).astype(p.dtype) == p
     return Leaf(
@@ -155,6 +160,7 @@ def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
         lost=_total((u != 0) & stays),
         squares=squares,
         under_epsilon=under,
+        idle=idle,
         at_floor=_total(jnp.asarray(known.at_floor)),
         at_ceiling=_total(jnp.asarray(known.at_ceiling)),
         rates=rates,

@@ -30,8 +30,7 @@ class Trend(NamedTuple):
 
 def trend() -> Trend:
     """Before the first look."""
-    zero = jnp.zeros([], jnp.float32)
-    return Trend(jnp.zeros([], jnp.int32), zero, zero, zero, zero, zero)
+    return Trend(jnp.zeros([], jnp.int32), *(jnp.zeros([], jnp.float32) for _ in range(5)))
 
 
 def followed(before: Trend, norm: jax.Array) -> Trend:

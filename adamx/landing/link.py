@@ -47,7 +47,8 @@ def link(
 ) -> Link:
     """The transformation that lands steps in bfloat16 and float16 parameters by `land`.
 
-    Other parameters take their step as it is, and keep nothing.
+    Other parameters take their step as it is, and keep nothing. `update(..., step_scale=x)` makes
+    the steps of one call longer or shorter, before they land.
 
     Args:
       name: what errors call the landing.
@@ -80,6 +81,8 @@ def link(
         if remainder is not None:
             rests = _columns(name, treedef, updates, state.remainder, "the state's remainder")
         names = [paths.name(path) for path, _ in steps]
+        if extra.get("step_scale") is not None:
+            steps = [(path, _scaled(step, extra["step_scale"])) for path, step in steps]
         keys = None if seed is None else _keys(seed, state.draws, names)
         landed = []
         for i, ((_, step), p) in enumerate(zip(steps, parameters, strict=True)):
@@ -101,7 +104,14 @@ def link(
     def leaf(whole: tuple[int, ...]) -> Any:
         return leafwise(functools.partial(_land_leaf, land, whole))
 
-    return compiled(optax.GradientTransformationExtraArgs(init, update), ())
+    return compiled(optax.GradientTransformationExtraArgs(init, update), ("step_scale",))
+
+
+def _scaled(step: Any, scale: Any) -> Any:
+    if step is None:
+        return None
+    step = dtypes.widen(step)
+    return step * jnp.asarray(scale).astype(step.dtype)
 
 
 def _land_leaf(

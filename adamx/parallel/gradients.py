@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from adamx import dtypes
+from adamx.health import scaled
 from adamx.norms import shards
 
 
@@ -66,23 +67,25 @@ class Loss(NamedTuple):
 def gradient(loss: Loss, run: Run, batch: Any, key: Any) -> Gradient:
     """The gradient of the mean loss over a batch, by its micro-batches one after the other.
 
+    Where the optimizer is `health.scale_loss`, it is that of the loss times the scale.
+
     Parts take every k-th example, so that a batch that lies over devices stays where it is. Sums
     are taken in float32, or better. The model's state passes from part to part.
     """
     count = loss.micro_batches
     if count == 1:
-        return _one(loss, run.params, run.model, batch, key)
+        return _one(loss, run, run.model, batch, key)
     parts = jax.tree.map(lambda x: _parts(x, count), batch)
     keys = None if key is None else jax.random.split(key, count)
     mapped = shards.varying(jax.tree.leaves(parts)[0])
     first = jax.tree.map(lambda x: x[0], (parts, keys))
-    shapes = jax.eval_shape(lambda: _one(loss, run.params, run.model, *first))
+    shapes = jax.eval_shape(lambda: _one(loss, run, run.model, *first))
     zeros = jax.tree.map(_zeros, run.params), jax.tree.map(_zeros, shapes.outcome)
     zeros, model = jax.tree.map(lambda x: varied(x, mapped), (zeros, run.model))
 
     def add(carry: Any, part: Any) -> tuple[Any, None]:
         sums, model = carry
-        found = _one(loss, run.params, model, *part)
+        found = _one(loss, run, model, *part)
         return (jax.tree.map(_plus, sums, (found.grads, found.outcome)), found.model), None
 
     (sums, model), _ = lax.scan(add, (zeros, model), (parts, keys))
@@ -96,10 +99,10 @@ def varied(x: jax.Array, axes: Iterable[str]) -> jax.Array:
     return lax.pcast(x, more, to="varying") if more else x
 
 
-def _one(loss: Loss, params: Any, model: Any, batch: Any, key: Any) -> Gradient:
+def _one(loss: Loss, run: Run, model: Any, batch: Any, key: Any) -> Gradient:
     extra = {k: v for k, v in (("model", model), ("key", key)) if v is not None}
 
-    def scalar(params: Any) -> tuple[jax.Array, tuple[Any, Any]]:
+    def scalar(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any, Any]]:
         found = loss.function(params, batch, **extra)
         found = found if isinstance(found, tuple) else (found,)
         wanted = ["loss", *["model"] * (model is not None), *["aux"] * loss.has_aux]
@@ -109,10 +112,10 @@ def _one(loss: Loss, params: Any, model: Any, batch: Any, key: Any) -> Gradient:
                 f"value{'s' * (len(found) != 1)}"
             )
         named = dict(zip(wanted, found, strict=True))
-        rest = named.get("model"), named.get("aux")
-        return named["loss"], jax.tree.map(jnp.asarray, rest)
+        rest = named["loss"], named.get("model"), named.get("aux")
+        return scaled(named["loss"], run.state), jax.tree.map(jnp.asarray, rest)
 
-    (value, (model, aux)), grads = jax.value_and_grad(scalar, has_aux=True)(params)
+    (_, (value, model, aux)), grads = jax.value_and_grad(scalar, has_aux=True)(run.params)
     return Gradient(grads, Outcome(value, aux), model)
 
 

@@ -86,7 +86,8 @@ def state_shardings(
       zero_axis: an axis over which leaves are split too (ZeRO-1), on the first dimension that
         divides. The report says which leaves have none, and what that costs.
       memory_kind: the memory in which leaves that belong to a parameter rest, such as
-        `"pinned_host"`; None for the device's own.
+        `"pinned_host"`; None for the device's own. What `opt.init` itself keeps on the host, as
+        `health.rewind` can, stays there.
 
     Returns:
       The shardings, a tree like the state, and the report.
@@ -119,7 +120,8 @@ def state_shardings(
     state = jax.eval_shape(opt.init, params)
     split, whole, shardings = 0, [], []
     flat, treedef = jax.tree_util.tree_flatten_with_path(state)
-    for path, leaf in flat:
+    rests = [x.memory_space for x in jax.make_jaxpr(opt.init)(params).out_avals]
+    for (path, leaf), rest in zip(flat, rests, strict=True):
         owner = paths.owner(path, leaf, owners)
         spec = PartitionSpec()
         if owner is not None and leaf.shape == jnp.shape(owners[owner]):
@@ -131,6 +133,8 @@ def state_shardings(
             elif mesh.shape[zero_axis] > 1:
                 whole.append(_whole(path, leaf, spec, mesh, zero_axis))
         kind = memory_kind if owner is not None else None
+        if rest == jax.memory.Space.Host:
+            kind = "pinned_host"
         shardings.append(NamedSharding(mesh, spec, memory_kind=kind))
     return StateShardings(treedef.unflatten(shardings), Report(zero_axis, split, tuple(whole)))
 

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters kept in an optimizer's state, to which a step may go back."""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import lax
+
+
+class Snapshot(NamedTuple):
+    """What a run was at some step.
+
+    Attributes:
+      params: its parameters.
+      state: the state of the optimizer that keeps the snapshot.
+      due: whether the last step went back to it.
+    """
+
+    params: Any
+    state: Any
+    due: jax.Array
+
+
+def put_back(params: optax.Params, state: optax.OptState) -> optax.Params:
+    """`params` after a step, or bit for bit those of a snapshot in the state that it went back to.
+
+    Sums with an update, as `optax.apply_updates` makes them, end within rounding of it, and never
+    get rid of a NaN.
+    """
+    kinds = jax.tree.leaves(state, is_leaf=_is_snapshot)
+    for kept in (x for x in kinds if _is_snapshot(x)):
+        params = lax.cond(kept.due, lambda kept=kept: on_device(kept.params), lambda p=params: p)
+    return params
+
+
+def on_device(tree: Any) -> Any:
+    """Arrays where computations can reach them."""
+    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device), tree)
+
+
+def _is_snapshot(x: Any) -> bool:
+    return isinstance(x, Snapshot)
