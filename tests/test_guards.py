@@ -145,7 +145,7 @@ def grads_of(params, rng, **times):
     }
 
 
-PARAMS = {"kernel": jnp.ones((16, 16)), "bias": jnp.full(16, 1e-3)}
+PARAMS = {"kernel": jnp.ones((16, 16)), "bias": jnp.full(16, 1e-3, jnp.float32)}
 
 
 def test_a_spike_in_a_small_leaf_is_skipped_and_named():
