@@ -281,8 +281,14 @@ def test_mistakes_of_scaling_are_named():
         health.scale_loss(adamx.adam(1e-3), growth_interval=0)
     inside = health.scale_loss(adamx.adam(1e-3))
     for guard in (health.skip_nonfinite, health.skip_spikes):
-        with pytest.raises(ValueError, match="wrap it in `scale_loss`, not the other way round"):
+        with pytest.raises(ValueError, match=r"Wrap it the other way round, `scale_loss\("):
             guard(inside).init({"k": jnp.ones(2)})
+        with pytest.raises(ValueError, match=r"Wrap it the other way round, `rewind\("):
+            guard(health.rewind(adamx.adam(1e-3))).init({"k": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"scale_loss around rewind: rewind forgets"):
+        health.scale_loss(health.rewind(adamx.adam(1e-3))).init({"k": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"observe around scale_loss: scale_loss makes gradients"):
+        health.observe(inside).init({"k": jnp.ones(2)})
     opt, params = health.scale_loss(adamx.adam(1e-3), 2.0**-23), {"k": jnp.ones(2)}
     state = opt.init(params)
     health.check(state, params)
@@ -376,11 +382,26 @@ def test_a_run_that_cannot_be_helped_says_so():
     params, state, path = walked(opt, [1.0] * 30 + [1e3] * 4 + [1e3] * 2, {"k": jnp.ones(4)})
     assert health.read(state)["rewinds"] == 2
     health.check(path[-1][1], params)
-    with pytest.raises(health.TooManySkippedError, match=r"the loss is far above .* 2 times with"):
+    with pytest.raises(
+        health.TooManySkippedError, match=r"2 losses in a row are far above .* 2 times"
+    ):
         health.check(state, params)
     # What lasts is usual in time.
     _, state, _ = walked(opt, [1.0] * 30 + [2.0] * 100, {"k": jnp.ones(4)})
     health.check(state)
+
+
+def test_a_run_goes_back_where_guards_only_skip():
+    """Lost parameters may leave the loss as it is: a tanh of infinity is one."""
+    opt = health.rewind(
+        health.scale_loss(health.skip_nonfinite(adamx.adam(1e-2))), every=5, max_skipped=7
+    )
+    params = {"k": jnp.ones(4)}
+    state = opt.init(params)
+    for i in range(40):
+        g = {"k": jnp.full(4, np.nan if i >= 30 else 1.0)}
+        params, state = adamx.step(opt, g, state, params, value=1.0)
+        assert health.read(state)["rewinds"] == (i >= 36)
 
 
 def test_a_usual_loss_never_goes_back():
@@ -461,8 +482,8 @@ def test_all_guards_go_together(storage):
     inner = optax.chain(
         health.counted(adamx.clip_by_global_norm(10.0)), adamx.adamw(1e-2, storage=storage)
     )
-    opt = health.observe(health.rewind(health.skip_spikes(health.skip_nonfinite(inner))))
-    opt = health.scale_loss(opt)
+    opt = health.observe(health.skip_spikes(health.skip_nonfinite(inner)))
+    opt = health.rewind(health.scale_loss(opt))
     state = opt.init(params)
     step = jax.jit(lambda g, s, p: adamx.step(opt, g, s, p, value=jnp.float32(1.0)))
     for _ in range(3):

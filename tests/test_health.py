@@ -336,6 +336,10 @@ def test_a_log_is_lines_of_json_and_survives_a_crash(tmp_path):
 
 ILL = {
     "no gradient arrives": ({"grad_norm/decoder/0": 0.0}, {"grad_norm/decoder/0": 1e-9}),
+    "all parameters are zero": (
+        {"param_norm/layer": 0.0, "grad_norm/layer": 0.1},
+        {"param_norm/layer": 1.0, "grad_norm/layer": 0.1},
+    ),
     "42% of updates are lost to rounding": ({"lost/*/bias": 0.42}, {"lost/*/bias": 0.05}),
     "epsilon dominates in 30% of elements, gradients are of 1e-09": (
         {"under_epsilon": 0.3, "grad_rms": 1e-9},

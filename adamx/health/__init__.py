@@ -3,16 +3,28 @@
 
 All of it is pure and of fixed structure: it goes through `jit`, `scan`, meshes, `pmap` and ZeRO as
 the optimizer does. `read` and `check` look at a state from outside.
+
+Guards go around each other in one order, and say so otherwise:
+`rewind(scale_loss(observe(skip_spikes(skip_nonfinite(chain(counted(clip), adamw))))))`.
 """
 
 from adamx.health.check import TooManySkippedError, check
-from adamx.health.counted import CountedState, counted
+from adamx.health.counted import counted
 from adamx.health.doctor import Finding, doctor
-from adamx.health.guards import SkipState, first_bad, skip_nonfinite, skip_spikes
-from adamx.health.observe import ObserveState, observe
+from adamx.health.guards import first_bad, skip_nonfinite, skip_spikes
+from adamx.health.observe import observe
+from adamx.health.page import page
+from adamx.health.plot import plot
 from adamx.health.read import JsonLines, history, read
-from adamx.health.rewind import RewindState, rewind
-from adamx.health.scaling import LossScaleState, scale_loss, scaled
+from adamx.health.rewind import rewind
+from adamx.health.scaling import scale_loss, scaled
+from adamx.health.states import (
+    CountedState,
+    LossScaleState,
+    ObserveState,
+    RewindState,
+    SkipState,
+)
 from adamx.health.stopping import diverged, plateau, reached
 
 __all__ = [
@@ -31,7 +43,9 @@ __all__ = [
     "first_bad",
     "history",
     "observe",
+    "page",
     "plateau",
+    "plot",
     "reached",
     "read",
     "rewind",

@@ -5,11 +5,10 @@ from typing import Any
 
 import optax
 
-from adamx.health.guards import SkipState, leaf_name
-from adamx.health.nodes import nodes
-from adamx.health.rewind import RewindState
+from adamx.health.guards import leaf_name
 from adamx.health.scalars import first
-from adamx.health.scaling import LEAST, LossScaleState
+from adamx.health.scaling import LEAST
+from adamx.health.states import LossScaleState, RewindState, SkipState, nodes
 
 
 class TooManySkippedError(RuntimeError):
@@ -63,7 +62,8 @@ def _stuck(guard: RewindState, params: Any) -> str | None:
     if not first(guard.stuck):
         return None
     return (
-        f"the loss is far above what is usual ({float(first(guard.loss.mean)):.3g}) again, after "
-        f"going back to the same parameters {int(first(guard.tries))} times with shorter and "
-        "shorter steps: look at the data"
+        f"{int(first(guard.bad))} losses in a row are far above what is usual "
+        f"({float(first(guard.loss.mean)):.3g}) and {int(first(guard.skipped))} steps were "
+        f"skipped, after going back to the same parameters {int(first(guard.tries))} times with "
+        "shorter and shorter steps: look at the data"
     )

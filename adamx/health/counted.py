@@ -1,31 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often a clip has acted."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from adamx.health.states import CountedState
 from adamx.health.verdict import anywhere
 
 DECAY = 0.99
-
-
-class CountedState(NamedTuple):
-    """The state of a link whose interventions are counted.
-
-    Attributes:
-      inner: the link's own.
-      steps: how many steps there were.
-      total: in how many of them it changed a gradient.
-      rate: in what share of the last hundred or so.
-    """
-
-    inner: Any
-    steps: jax.Array
-    total: jax.Array
-    rate: jax.Array
 
 
 def counted(link: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

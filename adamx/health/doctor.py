@@ -32,11 +32,19 @@ class Finding(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """When something is wrong, how to say it, what to try."""
+    """When something is wrong, how to say it, what to try.
+
+    Attributes:
+      holds, what: of the figures of a group.
+      advice: what to try.
+      of_tree: whether it only means something of the whole tree. A bias that begins at zero
+        changes by more than itself, and that is well.
+    """
 
     holds: Callable[[Figures], bool]
     what: Callable[[Figures], str]
     advice: str
+    of_tree: bool = False
 
 
 def doctor(health: Any) -> list[Finding]:
@@ -55,12 +63,13 @@ def doctor(health: Any) -> list[Finding]:
     for name, value in _lately(health).items():
         figure, _, where = name.partition("/")
         groups.setdefault(where, {})[figure] = value
-    return [
-        Finding(where, rule.what(figures), rule.advice)
-        for where, figures in sorted(groups.items())
-        for rule in RULES
-        if rule.holds(figures)
-    ]
+    found = []
+    for where, figures in sorted(groups.items()):
+        rules = [r for r in RULES if r.holds(figures) and not (where and r.of_tree)]
+        if rules[:1] == [NO_GRADIENT]:  # of which all else follows
+            rules = [NO_GRADIENT]
+        found += [Finding(where, rule.what(figures), rule.advice) for rule in rules]
+    return found
 
 
 def _lately(health: Any) -> dict[str, float]:
@@ -88,11 +97,17 @@ def _share(name: str, of: str) -> Callable[[Figures], str]:
     return lambda figures: f"{figures[name]:.0%} of {of}"
 
 
+NO_GRADIENT = Rule(
+    lambda f: f.get("grad_norm", 1.0) == 0,
+    lambda f: "no gradient arrives",
+    "look for a layer that is cut off, a dead activation or a loss that does not depend on it",
+)
 RULES = (
+    NO_GRADIENT,
     Rule(
-        lambda f: f.get("grad_norm", 1.0) == 0,
-        lambda f: "no gradient arrives",
-        "look for a layer that is cut off, a dead activation or a loss that does not depend on it",
+        lambda f: f.get("param_norm", 1.0) == 0 and f.get("grad_norm", 0.0) > 0,
+        lambda f: "all parameters are zero",
+        "well at the first step of a bias, later lost: go back to a checkpoint or a snapshot",
     ),
     Rule(
         _above("lost", 0.1),
@@ -121,6 +136,7 @@ RULES = (
         _above("update_ratio", 0.03),
         lambda f: f"a step changes the parameters by {f['update_ratio']:.1%}",
         "lower the learning rate, or warm it up for longer",
+        of_tree=True,
     ),
     Rule(
         lambda f: 0 < f.get("update_ratio", 1.0) < 1e-6,
@@ -136,6 +152,7 @@ RULES = (
         lambda f: f.get("noise_scale", 0.0) == math.inf or f.get("noise_scale", 0.0) > 1e4,
         lambda f: "gradients are nearly all noise",
         "take larger batches, a larger `b1`, or a smaller learning rate",
+        of_tree=True,
     ),
     Rule(
         _above("idle", 1e-3),

@@ -2,7 +2,7 @@
 """Steps better not taken: they neither move parameters nor are remembered."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,31 +10,10 @@ import optax
 
 from adamx import paths
 from adamx.health.scalars import first
-from adamx.health.scaling import LossScaleState
+from adamx.health.states import LossScaleState, RewindState, SkipState, check_inside
 from adamx.health.usual import Usual, deviation, learned, usual
 from adamx.health.verdict import Verdict, finite, unless
 from adamx.norms import scaled
-
-
-class SkipState(NamedTuple):
-    """The state of a guard.
-
-    Attributes:
-      inner: the optimizer's own.
-      total: how many steps were skipped.
-      in_a_row: how many of them were the last ones.
-      first_bad: the number of the leaf, in the order of `jax.tree.leaves`, for which the last
-        skipped step was skipped; -1 before, the number of leaves if it was for the state.
-      limit: how many may be skipped in a row; -1 for any number.
-      usual: of the logarithm of each leaf's norm; None for `skip_nonfinite`.
-    """
-
-    inner: Any
-    total: jax.Array
-    in_a_row: jax.Array
-    first_bad: jax.Array
-    limit: jax.Array
-    usual: Usual | None = None
 
 
 def skip_nonfinite(
@@ -138,11 +117,7 @@ def _guard(
             return jnp.full([], value, jnp.int32)
 
         inner = opt.init(params)
-        if isinstance(inner, LossScaleState):
-            raise ValueError(
-                f"{name} would judge gradients by the scale of the loss: wrap it in "
-                "`scale_loss`, not the other way round"
-            )
+        check_inside(name, inner, LossScaleState, RewindState)
         limit = scalar(-1 if max_consecutive is None else max_consecutive)
         leaves = len(jax.tree.leaves(params))
         return SkipState(inner, scalar(0), scalar(0), scalar(-1), limit, begin(leaves))

@@ -2,7 +2,7 @@
 """Any optimizer, with figures of its health in its state."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +11,8 @@ from jax import lax
 
 from adamx import paths
 from adamx.health import figures, seen
+from adamx.health.states import LossScaleState, ObserveState, check_inside
 from adamx.health.trend import Trend, followed, trend
-
-
-class ObserveState(NamedTuple):
-    """The state of an optimizer that is observed.
-
-    Attributes:
-      inner: the optimizer's own.
-      step: how many steps were taken.
-      figures: scalars by name, as of the last step at which they were taken; NaN before.
-      trend: how the gradient's norm has moved.
-    """
-
-    inner: Any
-    step: jax.Array
-    figures: dict[str, jax.Array]
-    trend: Trend
 
 
 def observe(
@@ -80,7 +65,9 @@ def observe(
             for behind in groups_of(params)
             for figure in figures.NAMES
         }
-        return ObserveState(opt.init(params), jnp.zeros([], jnp.int32), blank, trend())
+        inner = opt.init(params)
+        check_inside("observe", inner, LossScaleState)
+        return ObserveState(inner, jnp.zeros([], jnp.int32), blank, trend())
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any

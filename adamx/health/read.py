@@ -10,16 +10,19 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from adamx.health import trend
-from adamx.health.counted import CountedState
-from adamx.health.guards import SkipState
-from adamx.health.nodes import nodes
-from adamx.health.observe import ObserveState
-from adamx.health.rewind import RewindState
 from adamx.health.scalars import first
-from adamx.health.scaling import LossScaleState
+from adamx.health.states import (
+    CountedState,
+    LossScaleState,
+    ObserveState,
+    RewindState,
+    SkipState,
+    nodes,
+)
 
 
 def read(state: optax.OptState) -> dict[str, float]:
@@ -80,10 +83,18 @@ class JsonLines:
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Appends a line; what is not finite becomes null, as JSON has no word for it."""
-        plain = {k: v if math.isfinite(v := float(x)) else None for k, x in figures.items()}
+        plain = {k: _plain(float(x)) for k, x in figures.items()}
         line = {"step": int(step), "time": round(time.time(), 3), **plain}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+
+def _plain(x: float) -> float | None:
+    """A float32 in as few digits as tell it from others."""
+    if not math.isfinite(x):
+        return None
+    short = np.float32(x) if abs(x) < 1e38 else x
+    return float(str(short)) if float(short) == x else x
 
 
 def history(path: Any) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Going back to the last good parameters when a run has left the road."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
+from adamx.health.states import LossScaleState, RewindState, SkipState, nodes
 from adamx.health.usual import Usual, learned, usual
 from adamx.hyper import check_choice
 from adamx.landing import LandingState
@@ -18,37 +19,12 @@ WARMUP = 20  # losses at first only to learn what is usual
 HOST = "pinned_host"
 
 
-class RewindState(NamedTuple):
-    """The state of an optimizer that can go back.
-
-    Attributes:
-      inner: the optimizer's own.
-      kept: the last good parameters, and the optimizer's state with them.
-      age: how many steps ago that was.
-      loss: what loss is usual.
-      bad: how many losses in a row were far above it.
-      total: how often the run went back.
-      tries: how often to this snapshot.
-      slow: for how many more steps steps are shorter.
-      stuck: whether it would have gone back once more than it may.
-    """
-
-    inner: Any
-    kept: Snapshot
-    age: jax.Array
-    loss: Usual
-    bad: jax.Array
-    total: jax.Array
-    tries: jax.Array
-    slow: jax.Array
-    stuck: jax.Array
-
-
 def rewind(
     opt: optax.GradientTransformation,
     every: int = 500,
     patience: int = 5,
     z_max: float = 6.0,
+    max_skipped: int = 20,
     step_scale: float = 0.5,
     slow_steps: int = 500,
     max_tries: int | None = 5,
@@ -56,10 +32,11 @@ def rewind(
 ) -> optax.GradientTransformationExtraArgs:
     """`opt`, which goes back to its last good snapshot where the loss leaves what is usual.
 
-    A snapshot is taken at most `every` steps, of parameters whose loss is usual. After `patience`
-    losses in a row that are not finite, or `z_max` deviations above the mean of late, parameters
-    and state become those of the snapshot, and steps are `step_scale` times as long for a while;
-    shorter by as much again each time it is the same snapshot.
+    A snapshot is taken every so many steps, of parameters whose loss is usual. After `patience`
+    losses in a row that are not finite, or `z_max` deviations above the mean of late, or after
+    `max_skipped` steps in a row that guards in `opt` have skipped, parameters and state become
+    those of the snapshot, and steps are `step_scale` times as long for a while; shorter by as much
+    again each time it is the same snapshot.
 
     `adamx.step` and `data_parallel` put parameters back bit for bit, whatever became of them;
     `optax.apply_updates` does within rounding, where they are finite.
@@ -69,6 +46,7 @@ def rewind(
       every: after how many steps a snapshot is renewed.
       patience: how many bad losses in a row it takes.
       z_max: from how many deviations on a loss is bad.
+      max_skipped: how many skipped steps in a row it takes. Loss scaling finds its scale in fewer.
       step_scale: how much shorter steps are after going back.
       slow_steps: for how many steps.
       max_tries: how often it goes back to one snapshot before it trains on, and `health.check`
@@ -89,7 +67,7 @@ def rewind(
       >>> print(health.read(state)["rewinds"])
       1.0
     """
-    _check(every=every, patience=patience, slow_steps=slow_steps)
+    _check(every=every, patience=patience, slow_steps=slow_steps, max_skipped=max_skipped)
     if not z_max > 0:
         raise ValueError(f"`z_max` must be > 0, got {z_max}")
     if not 0 < step_scale <= 1:
@@ -104,9 +82,9 @@ def rewind(
 
     def init(params: optax.Params) -> RewindState:
         inner, no = opt.init(params), jnp.zeros([], bool)
-        age, bad, total, tries, slow = (jnp.zeros([], jnp.int32) for _ in range(5))
+        age, *counts = (jnp.zeros([], jnp.int32) for _ in range(6))  # one buffer for each
         kept = Snapshot(*copied((params, inner)), due=no)
-        return RewindState(inner, kept, age, usual(), bad, total, tries, slow, jnp.array(no))
+        return RewindState(inner, kept, age, usual(), *counts, stuck=jnp.array(no))
 
     def update(
         updates: optax.Updates,
@@ -125,20 +103,26 @@ def rewind(
         off = (loss - state.loss.mean) / _spread(state.loss)
         warm = state.loss.looks >= WARMUP
         is_bad = ~jnp.isfinite(loss) | (warm & (off > z_max))
-        bad = jnp.where(is_bad, state.bad + 1, 0)
-        may = True if max_tries is None else state.tries < max_tries
-        back, stuck = (bad >= patience) & may, (bad >= patience) & ~jnp.asarray(may)
         renew = ~is_bad & (off <= 1) & (state.age >= every) & (state.slow == 0)
+        renew &= state.skipped == 0
 
         kept = lax.cond(
             renew,
             lambda: copied((params, state.inner)),
             lambda: (state.kept.params, state.kept.state),
         )
-        scale = jnp.where(state.slow > 0, jnp.power(step_scale, state.tries.astype(jnp.float32)), 1)
+        scale = jnp.where(
+            state.slow > 0, jnp.power(jnp.float32(step_scale), state.tries.astype(jnp.float32)), 1
+        )
         steps, inner = _shortened(
             opt, updates, state.inner, params, scale, extra | {"value": value}
         )
+
+        bad = jnp.where(is_bad, state.bad + 1, 0)
+        skipped = jnp.where(_skips(inner) > _skips(state.inner), state.skipped + 1, 0)
+        wanted = (bad >= patience) | (skipped >= max_skipped)
+        may = jnp.asarray(max_tries is None or state.tries < max_tries)
+        back, stuck = wanted & may, wanted & ~may
 
         def gone_back() -> tuple[Any, Any]:
             held, inner = on_device(kept)
@@ -154,6 +138,7 @@ def rewind(
             jnp.where(renew | back, 0, state.age) + 1,
             learned(state.loss, loss, jnp.where(warm, most, jnp.inf), DECAY),
             jnp.where(back, 0, bad),
+            jnp.where(back, 0, skipped),
             state.total + back.astype(jnp.int32),
             tries,
             jnp.where(back, slow_steps, jnp.maximum(state.slow - 1, 0)),
@@ -167,6 +152,16 @@ def _check(**counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ValueError(f"`{name}` must be at least 1, got {count}")
+
+
+def _skips(state: Any) -> Any:
+    """How many steps guards in a state have skipped, all together."""
+    counts = [
+        node.total if isinstance(node, SkipState) else node.overflows
+        for node in nodes(state)
+        if isinstance(node, SkipState | LossScaleState)
+    ]
+    return sum(counts, jnp.zeros([], jnp.int32))
 
 
 def _spread(loss: Usual) -> jax.Array:

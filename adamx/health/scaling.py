@@ -2,34 +2,17 @@
 """Float16 gradients without underflow: a loss times a scale that follows what overflows."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from adamx import dtypes
+from adamx.health.states import LossScaleState, RewindState, check_inside, nodes
 from adamx.health.verdict import finite, unless
 
 LEAST, MOST = 2.0**-24, 2.0**40
-
-
-class LossScaleState(NamedTuple):
-    """The state of `scale_loss`.
-
-    Attributes:
-      inner: the optimizer's own.
-      scale: what the loss is to be multiplied by, a power of two.
-      good: how many steps there were since the scale has changed.
-      overflows: how many steps were skipped.
-      first_bad: the number of the first leaf that overflowed at the last of them; -1 before.
-    """
-
-    inner: Any
-    scale: jax.Array
-    good: jax.Array
-    overflows: jax.Array
-    first_bad: jax.Array
 
 
 def scale_loss(
@@ -41,7 +24,8 @@ def scale_loss(
     finite, nothing is stepped, and the scale is halved; after `growth_interval` good steps it is
     doubled. `adamx.parallel.data_parallel` multiplies the loss by itself.
 
-    Clipping and all other guards belong into `opt`, where gradients have their own size.
+    Clipping and other guards belong into `opt`, where gradients have their own size; `rewind`
+    goes around.
 
     Args:
       opt: any Optax transformation, a whole optimizer with its clipping.
@@ -71,7 +55,9 @@ def scale_loss(
     def init(params: optax.Params) -> LossScaleState:
         good, overflows = (jnp.zeros([], jnp.int32) for _ in range(2))
         scale, none = jnp.full([], initial, jnp.float32), jnp.full([], -1, jnp.int32)
-        return LossScaleState(opt.init(params), scale, good, overflows, none)
+        inner = opt.init(params)
+        check_inside("scale_loss", inner, RewindState)
+        return LossScaleState(inner, scale, good, overflows, none)
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
@@ -97,10 +83,11 @@ def scale_loss(
 def scaled(loss: jax.Array, state: optax.OptState) -> jax.Array:
     """The loss times the scale in the state, in float32 at least; just the loss where there is
     none."""
-    if not isinstance(state, LossScaleState):
-        return loss
-    loss = dtypes.widen(loss)
-    return loss * state.scale.astype(loss.dtype)
+    for node in nodes(state):
+        if isinstance(node, LossScaleState):
+            loss = dtypes.widen(loss)
+            loss = loss * node.scale.astype(loss.dtype)
+    return loss
 
 
 def _divided(g: jax.Array, scale: jax.Array) -> jax.Array:
