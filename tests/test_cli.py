@@ -142,6 +142,18 @@ def test_bench_measures_handing_over_to_devices():
     ]  # fmt: skip
 
 
+def test_bench_measures_observing_and_guarding():
+    done = command("bench --guards --quick --repeats 1 --markdown")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line]
+    for name in ("nothing", "observe(every=100)", "skip_spikes", "rewind"):
+        assert name in rows
+    for line in ("bench --guards --devices 2", "bench --guards --trees small"):
+        done = command(line)
+        assert done.returncode == 2
+        assert "has trees of its own" in done.stderr
+
+
 def test_a_wrong_flag_in_a_real_process_is_one_sentence_and_code_2():
     done = command("train --stepz 5")
     assert done.returncode == 2

@@ -22,6 +22,7 @@ from adamx.cli.dispatch import dispatch_table
 from adamx.cli.machine import machine
 from adamx.cli.scoreboard import scoreboard
 from adamx.cli.shapes import TREES
+from adamx.cli.watching import QUICK, Load, watching_table
 from adamx.tables import as_markdown, as_text
 
 
@@ -49,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="instead, measure what it costs to hand a step over to N devices (virtual on a CPU)",
     )
+    add(
+        "--guards",
+        action="store_true",
+        help="instead, measure what it costs to observe and to guard",
+    )
     add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
     add("--quick", action="store_true", help="a look: --trees small --repeats 2, unless given")
     add("--markdown", action="store_true", help="print Markdown tables")
@@ -59,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     """Measures tree after tree and prints each table as it is ready."""
     trees = args.trees or (["small"] if args.quick else ["one", "gpt2", "leaves"])
     repeats = args.repeats or (2 if args.quick else 15)
-    if args.devices:
-        return _dispatch(args, repeats)
+    if args.devices or args.guards:
+        return _special(args, repeats)
     file = _open(args.json)
     results = []
     print(machine(), flush=True)
@@ -80,14 +86,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _dispatch(args: argparse.Namespace, repeats: int) -> int:
-    if args.json or args.trees:
-        raise UsageError("--devices has a tree of its own, and no --json")
-    spread.make_devices(args.devices)
+def _special(args: argparse.Namespace, repeats: int) -> int:
+    flag = "--devices" if args.devices else "--guards"
+    if args.json or args.trees or (args.devices and args.guards):
+        raise UsageError(f"{flag} has trees of its own, no --json, and no other beside it")
+    if args.devices:
+        spread.make_devices(args.devices)
     print(machine(), flush=True)
     for recipe in args.recipes:
-        table = dispatch_table(recipe, args.devices, repeats)
-        title = f"{recipe}: 100 small leaves on {args.devices} devices"
+        if args.devices:
+            table = dispatch_table(recipe, args.devices, repeats)
+            title = f"{recipe}: 100 small leaves on {args.devices} devices"
+        else:
+            load = QUICK if args.quick else Load()
+            table = watching_table(recipe, repeats, load)
+            title = f"{recipe}: {load.parameters:,} parameters in one leaf; a small transformer"
         print(f"\n{title}\n\n{(as_markdown if args.markdown else as_text)(*table)}", flush=True)
     return 0
 
