@@ -36,7 +36,12 @@ def put_back(params: optax.Params, state: optax.OptState) -> optax.Params:
 
 def on_device(tree: Any) -> Any:
     """Arrays where computations can reach them."""
-    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device), tree)
+
+    def one(x: jax.Array) -> jax.Array:
+        there = jax.typeof(x).memory_space == jax.memory.Space.Host
+        return jax.device_put(x, jax.memory.Space.Device) if there else x
+
+    return jax.tree.map(one, tree)
 
 
 def _is_snapshot(x: Any) -> bool:
