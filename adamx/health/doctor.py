@@ -151,7 +151,7 @@ RULES = (
     Rule(
         lambda f: f.get("noise_scale", 0.0) == math.inf or f.get("noise_scale", 0.0) > 1e4,
         lambda f: "gradients are nearly all noise",
-        "take larger batches, a larger `b1`, or a smaller learning rate",
+        "at this rate there is little left to learn: lower it, or take larger batches",
         of_tree=True,
     ),
     Rule(
