@@ -297,13 +297,21 @@ def test_missing_rich_matters_only_on_a_terminal(
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        ("--help", "train bench plan"),
+        ("--help", "train compare bench plan report"),
         (
             "train --help",
             "--recipe --storage --steps --batch-size --learning-rate --weight-decay --seed "
             "--compare",
         ),
-        ("bench --help", "--trees --recipes --storages --repeats --quick --markdown --json"),
+        (
+            "bench --help",
+            "--trees --recipes --storages --devices --guards --repeats --quick --markdown --json",
+        ),
+        (
+            "compare --help",
+            "--optimizers --steps --seeds --batch-size --picture --markdown",
+        ),
+        ("report --help", "FILE --out --title"),
         (
             "plan --help",
             "SOURCE --recipe --dtype --storages --landings --mesh --zero --markdown --json",

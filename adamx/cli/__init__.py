@@ -11,10 +11,16 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from adamx.cli import bench, plan, report, train
+from adamx.cli import bench, compare, plan, report, train
 from adamx.cli.arguments import Parser, UsageError
 
-COMMANDS: dict[str, ModuleType] = {"train": train, "bench": bench, "plan": plan, "report": report}
+COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "compare": compare,
+    "bench": bench,
+    "plan": plan,
+    "report": report,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

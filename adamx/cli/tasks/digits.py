@@ -39,6 +39,7 @@ def digits(seed: int, batch_size: int) -> Task:
         return {
             "loss": _loss(params, train),
             "train accuracy": _accuracy(params, train),
+            "test loss": _loss(params, test),
             "test accuracy": _accuracy(params, test),
         }
 

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare optimizers, each at its own best learning rate.
+
+SGD, momentum, AdaGrad, RMSProp and the Adam family train a small network on scikit-learn's digits
+from the same parameters on the same batches, at every rate of one grid, with several seeds. All
+runs of one optimizer are one compiled program. The table has held-out figures; the picture too.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adamx.cli.arguments import UsageError, add_names, optional_import, whole
+from adamx.cli.sweep import OPTIMIZERS, OTHERS, Sweep, sweep
+from adamx.cli.tasks import digits
+from adamx.tables import as_markdown, as_text
+
+RATES = np.geomspace(1e-4, 3.0, 10)
+HEADER = ["", "best rate", "test loss", "test accuracy", "rates that train", "s"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `compare`."""
+    add = parser.add_argument
+    add_names(parser, "--optimizers", OPTIMIZERS, "what to compare")
+    add("--steps", type=whole(1), default=200, metavar="N", help="of each run (default: 200)")
+    add("--seeds", type=whole(1), default=3, metavar="N", help="runs at each rate (default: 3)")
+    add("--batch-size", type=whole(1), default=64, metavar="N", help="images (default: 64)")
+    add("--picture", metavar="FILE", help="write a picture, as .png, .svg or .pdf")
+    add("--markdown", action="store_true", help="print a Markdown table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Sweeps one optimizer after the other and prints the table, best first."""
+    if args.picture:
+        _check_picture(args.picture)
+    tasks = [digits(seed, args.batch_size) for seed in range(args.seeds)]
+    runs = len(RATES) * args.seeds
+    print(f"{tasks[0].title}\n{len(args.optimizers)} optimizers x {runs} runs", flush=True)
+    sweeps, rows = {}, {}
+    for name in args.optimizers:
+        start = time.perf_counter()
+        sweeps[name] = sweep(name, tasks, RATES, args.steps)
+        rows[name] = _row(name, sweeps[name], time.perf_counter() - start)
+        print("  ".join(rows[name]), flush=True)
+    order = sorted(sweeps, key=lambda name: _loss(sweeps[name])[0])
+    table = (as_markdown if args.markdown else as_text)(HEADER, [rows[name] for name in order])
+    print(f"\n{table}")
+    if args.picture:
+        picture({name: sweeps[name] for name in order}).savefig(args.picture, dpi=120)
+        print(f"\nwritten: {args.picture}")
+    return 0
+
+
+def picture(sweeps: dict[str, Sweep]) -> Any:
+    """Held-out losses at the best rates, and over the rates; bars are standard deviations."""
+    figure_of = optional_import("matplotlib.figure", "matplotlib").Figure
+    figure = figure_of(figsize=(11, 1.5 + 0.26 * max(8, len(sweeps))), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 3])
+    for i, (name, found) in enumerate(sweeps.items()):
+        colour = "#d55e00" if name in OTHERS else "#0072b2"
+        mean, spread = _loss(found)
+        left.errorbar(mean, i, xerr=spread, fmt="o", color=colour, ms=4, capsize=3, lw=1)
+        losses = found.scores["test loss"]
+        with np.errstate(all="ignore"):
+            means, spreads = losses.mean(1), losses.std(1)
+        style = "--" if name in OTHERS else "-"
+        label = name if i < 10 else None
+        right.errorbar(
+            found.rates, means, yerr=spreads, ls=style, lw=1, capsize=2, label=label, alpha=0.85
+        )
+    left.set_yticks(range(len(sweeps)), list(sweeps))
+    left.invert_yaxis()
+    left.set(xlabel="test loss at the best rate")
+    left.grid(axis="x", color="#dddddd", lw=0.6)
+    right.set(xlabel="learning rate", ylabel="test loss", xscale="log", yscale="log")
+    low = min(_loss(found)[0] for found in sweeps.values())
+    right.set_ylim(low / 1.5, 4)
+    right.legend(
+        title="the ten best" if len(sweeps) > 10 else None,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        frameon=False,
+        fontsize=8,
+    )
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _loss(found: Sweep) -> tuple[float, float]:
+    losses = found.scores["test loss"][found.best]
+    return float(losses.mean()), float(losses.std(ddof=1)) if len(losses) > 1 else 0.0
+
+
+def _row(name: str, found: Sweep, seconds: float) -> list[str]:
+    mean, spread = _loss(found)
+    accuracy = found.scores["test accuracy"][found.best].mean()
+    trains = found.rates[found.trains]
+    span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
+    best = f"{found.rates[found.best]:.2g}"
+    return [name, best, f"{mean:.3f} ± {spread:.3f}", f"{accuracy:.1%}", span, f"{seconds:.0f}"]
+
+
+def _check_picture(path: str) -> None:
+    optional_import("matplotlib.figure", "matplotlib")
+    if Path(path).suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--picture must end in .png, .svg or .pdf, got {path!r}")
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no such folder")

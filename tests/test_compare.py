@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sweep's runs are those that each optimizer makes by itself, and the best is the best."""
+
+import itertools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx.cli import main
+from adamx.cli.sweep import OPTIMIZERS, Sweep, sweep
+from adamx.cli.tasks import digits
+from tests.test_cli import command, number, table
+
+
+def alone(task, opt, steps):
+    """The held-out loss of one run."""
+    params, state = task.params, opt.init(task.params)
+    step = jax.jit(lambda p, s, b: adamx.step(opt, jax.grad(task.loss)(p, b), s, p))
+    for batch in itertools.islice(task.batches(), steps):
+        params, state = step(params, state, batch)
+    return float(task.scores(params)["test loss"])
+
+
+@pytest.mark.parametrize("name, opt", [("adam", adamx.adam), ("momentum", None)])
+def test_a_sweep_is_every_run_by_itself(name, opt):
+    opt = opt or (lambda rate: optax.sgd(rate, momentum=0.9))
+    tasks, rates = [digits(seed, 32) for seed in (0, 1)], np.array([1e-3, 1e-2])
+    with jax.numpy_dtype_promotion("standard"):  # of Optax's own
+        found = sweep(name, tasks, rates, steps=6).scores["test loss"]
+        want = [[alone(task, opt(float(rate)), 6) for task in tasks] for rate in rates]
+    np.testing.assert_allclose(found, want, 1e-4)  # batched products sum in another order
+
+
+def test_a_rate_that_breaks_down_is_never_the_best():
+    losses = np.array([[1.0, 1.2], [0.5, 0.6], [0.1, np.nan], [0.55, 3.0]])
+    found = Sweep(np.array([1e-3, 1e-2, 1e-1, 1.0]), {"test loss": losses})
+    assert found.best == 1
+    assert list(found.trains) == [False, True, False, False]
+
+
+def test_compare_prints_the_best_first_and_writes_a_picture(tmp_path):
+    file = tmp_path / "compare.png"
+    done = command(
+        f"compare --optimizers sgd,adam,lion --steps 20 --seeds 2 --batch-size 32 --picture {file}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 optimizers x 20 runs" in done.stdout
+    text = done.stdout[done.stdout.index("best rate") - 20 :]
+    rows = table(text, "best rate")
+    rows.pop("header")
+    losses = [number(row[1].split(" ")[0]) for row in rows.values() if len(row) > 3]
+    assert len(losses) == 3
+    assert losses == sorted(losses)
+    assert file.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--picture x.txt", "--picture must end in .png, .svg or .pdf, got 'x.txt'"),
+        ("--picture none/x.png", "there is no such folder"),
+        ("--batch-size 2000", "--batch-size must be at most 1437"),
+    ],
+)
+def test_compare_refuses_in_one_sentence(flags, said, capsys):
+    assert main(["compare", *flags.split()]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_compare_refuses_what_it_does_not_know(capsys):
+    with pytest.raises(SystemExit):
+        main(["compare", "--optimizers", "adam,sgdd"])
+    assert "'sgdd' is not one of: sgd, momentum" in capsys.readouterr().err
+    assert len(set(OPTIMIZERS)) == len(OPTIMIZERS) == 19
