@@ -75,39 +75,6 @@ def number(cell: str) -> float:
 # Whole commands
 
 
-def test_train_ends_with_a_table_in_which_both_sides_agree():
-    done = command("train --steps 5")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "step 5/5" in done.stdout
-    assert "\x1b" not in done.stdout  # no bar where stdout is no terminal
-    rows = table(done.stdout, "adamx.adamw  optax.adamw")
-    assert rows["header"] == ["adamx.adamw", "optax.adamw"]
-    mine, other = map(number, rows["final loss"])
-    assert mine == pytest.approx(other, rel=1e-3)
-    for which in ("train accuracy", "test accuracy"):
-        assert all(40 < number(cell) <= 100 for cell in rows[which])
-    assert all(number(cell) > 0 for cell in rows["ms per step"])
-    parameters = 64 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10
-    assert [number(c) for c in rows["bytes of state per device"]] == [8 * parameters + 4] * 2
-    # Five steps move by 5e-3 at most; float32 rounding of either side is some 1e-7.
-    assert number(rows["largest |difference of parameters|"][0]) < 1e-5
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_train_on_a_terminal_draws_a_bar_and_takes_every_flag():
-    shown = command_on_a_terminal(
-        "train --recipe adabelief --storage bfloat16 --weight-decay 0.01 --steps 3 "
-        "--batch-size 64 --learning-rate 0.002 --seed 3 --compare none"
-    )
-    for part in ("\x1b[", "━", "3/3", "loss ", "accuracy ", "steps/s", "left"):
-        assert part in shown
-    rows = table(shown, "                adamx.adabelief")
-    assert rows["header"] == ["adamx.adabelief"]
-    assert len(rows["final loss"]) == 1
-    assert number(rows["bytes of state per device"][0]) < 4.1 * 167_178
-    assert "largest |difference of parameters|" not in rows
-
-
 def test_bench_prints_every_measure_and_keeps_every_sample(tmp_path: Path):
     file = tmp_path / "bench.json"
     done = command(f"bench --quick --trees small --repeats 2 --storages float32 --json {file}")
@@ -166,7 +133,7 @@ def test_interrupted_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("adamx.cli.train.digits", interrupted)
+    monkeypatch.setattr("adamx.cli.train.find", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "python -m adamx train: interrupted\n"
 
@@ -193,6 +160,10 @@ def test_interrupted_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("train --weight-decay -0.1", "--weight-decay"),
         ("train --weight-decay much", "--weight-decay"),
         ("train --step 5", "--step"),
+        ("train --clip -1", "--clip: must be a finite number of at least 0"),
+        ("train --schedule round", "'round'"),
+        ("train --dtype int8", "'int8'"),
+        ("train --watch -1", "--watch: must be a whole number, at least 0"),
         ("train 5", "unrecognized arguments: 5"),
         ("bench --trees small,oak", "'oak' is not one of: one, gpt2, leaves, small"),
         ("bench --trees=", "'' is not one of"),
@@ -225,7 +196,8 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureFixture[str]):
-    assert "at most 1437" in refusal(["train", "--batch-size", "1438"], capsys)
+    words = "train --task digits --batch-size 1438".split()
+    assert "at most 1437" in refusal(words, capsys)
 
 
 @pytest.mark.parametrize(
@@ -234,21 +206,33 @@ def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureF
         ("--processes 2", "--coordinator, --processes and --process go together"),
         ("--distributed --coordinator a:1 --processes 2", "go together, with --distributed"),
         ("--distributed --coordinator a:1 --processes 2 --process 2", "must be below --processes"),
-        ("--resume", "--resume needs --checkpoint DIR"),
-        ("--checkpoint x", "add --compare none"),
+        ("--resume --compare optax", "--resume goes on with our run only: add --compare none"),
+        ("--resume", "--resume: there is no runs/digits-N"),
+        ("--task oak", "--task must be one of source, digits"),
+        ("--task oak:make", "--task oak:make: No module named 'oak'"),
+        ("--task json:make", "has no attribute 'make'"),
+        ("--task regression --data .", "regression makes its own data"),
+        ("--data .", "there is no train-images-idx3-ubyte in it"),
         ("--devices 9", "--devices 9: this process has 8"),
         ("--devices 3 --batch-size 128", "a first dimension of 128 can't be spread over 3 devices"),
     ],
 )
 def test_what_cannot_be_spread_or_kept_is_refused(
-    flags: str, said: str, capsys: pytest.CaptureFixture[str]
+    flags: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ):
+    monkeypatch.chdir(tmp_path)
     assert jax.device_count() == 8  # before the command may ask for others
-    assert said in refusal(["train", *flags.split()], capsys)
+    words = ["--task", "digits", *flags.split()]
+    assert said in refusal(["train", *words], capsys)
 
 
 def test_a_decay_that_optax_lacks_is_refused_with_the_way_out(capsys: pytest.CaptureFixture[str]):
-    said = refusal(["train", "--recipe", "adam", "--weight-decay", "0.1"], capsys)
+    words = "train --task digits --recipe adam --weight-decay 0.1 --compare optax"
+    said = refusal(words.split(), capsys)
     assert "optax.adam has no weight_decay" in said
     assert "--compare none" in said
 
@@ -269,7 +253,7 @@ def test_missing_orbax_is_a_sentence_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
-    said = refusal(["train", "--compare", "none", "--checkpoint", str(tmp_path)], capsys)
+    said = refusal(["train", "--task", "digits", "--run", str(tmp_path)], capsys)
     assert 'pip install -e ".[checkpoint]"' in said
 
 
@@ -277,7 +261,7 @@ def test_missing_scikit_learn_is_a_sentence_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    said = refusal(["train"], capsys)
+    said = refusal(["train", "--task", "digits"], capsys)
     assert "scikit-learn is not installed" in said
     assert 'pip install -e ".[demo]"' in said
 
@@ -286,9 +270,11 @@ def test_missing_rich_matters_only_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setitem(sys.modules, "rich.progress", None)
-    with progress("plain", 1) as report:
-        report(1, 0.5, 0.9)
-    assert "plain  step 1/1  loss 0.5000  accuracy 90.0%" in capsys.readouterr().out
+    with progress("plain", 1, ("bytes", 1000)) as report:
+        report(1, {"loss": 0.5, "rate": 1e-5})
+    said = capsys.readouterr().out
+    assert "plain  step 1/1  loss 0.5000  rate 1.0e-05  " in said
+    assert "bytes/s  0.0 s left" in said
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(UsageError, match="rich is not installed; run: pip install"):
         progress("bar", 1).__enter__()
@@ -300,8 +286,10 @@ def test_missing_rich_matters_only_on_a_terminal(
         ("--help", "train compare bench plan report"),
         (
             "train --help",
-            "--recipe --storage --steps --batch-size --learning-rate --weight-decay --seed "
-            "--compare",
+            "--task --data --steps --batch-size --dtype --seed --compare --recipe --storage "
+            "--landing --learning-rate --schedule --weight-decay --clip --skip-nonfinite "
+            "--skip-spikes --loss-scale --rewind --watch --devices --how --zero --distributed "
+            "--run --save-every --resume",
         ),
         (
             "bench --help",

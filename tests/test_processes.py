@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TRAIN = [sys.executable, "-m", "adamx", "train", "--compare", "none", "--batch-size", "64"]
+TRAIN = [sys.executable, "-m", "adamx", "train", "--task", "digits", "--batch-size", "64"]
 
 
 def start(*flags, process=None, processes=2, port=0, devices=4, timeout=60):
@@ -47,12 +47,17 @@ def end(process, timeout=240):
     return process.returncode, out, err
 
 
+def saved_in(run):
+    """The steps of the checkpoints in a run's folder."""
+    return [int(p.name) for p in run.glob("checkpoints/*") if p.name.isdecimal()]
+
+
 def final_loss(out):
     return float(re.search(r"final loss +(\S+)", out)[1])
 
 
-def alone(*flags):
-    code, out, err = end(start(*flags))
+def alone(*flags, run):
+    code, out, err = end(start(*flags, "--run", run))
     assert code == 0, err
     return out
 
@@ -61,22 +66,20 @@ def alone(*flags):
 def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
     flags = ["--steps", 30, "--how", how, *["--zero"] * zero]
     port = free_port()
-    both = [
-        start(*flags, "--checkpoint", tmp_path, "--save-every", 20, process=i, port=port)
-        for i in (0, 1)
-    ]
+    run = tmp_path / "two"
+    both = [start(*flags, "--run", run, "--save-every", 20, process=i, port=port) for i in (0, 1)]
     results = [end(p) for p in both]
     assert [code for code, _, _ in results] == [0, 0], results
     assert "loss" not in results[1][1]  # the first speaks for all
-    one = alone(*flags)
+    one = alone(*flags, run=tmp_path / "one")
     assert final_loss(results[0][1]) == pytest.approx(final_loss(one), rel=1e-3)  # three digits
     # What two processes have saved, one goes on with, in another way and on fewer devices.
-    code, out, err = end(start("--steps", 40, "--checkpoint", tmp_path, "--resume", devices=2))
+    code, out, err = end(start("--steps", 40, "--run", run, "--resume", devices=2))
     assert code == 0, err
-    want = final_loss(alone("--steps", 40))
+    want = final_loss(alone("--steps", 40, run=tmp_path / "forty"))
     assert final_loss(out) == pytest.approx(want, rel=1e-3)
     # And what one has saved, two go on with.
-    more, port = ["--steps", 45, "--checkpoint", tmp_path, "--resume"], free_port()
+    more, port = ["--steps", 45, "--run", run, "--resume"], free_port()
     both = [start(*more, process=i, port=port) for i in (0, 1)]
     results = [end(p) for p in both]
     assert [code for code, _, _ in results] == [0, 0], results
@@ -86,11 +89,11 @@ def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_process_ends_the_others_with_a_sentence(victim, tmp_path):
     port = free_port()
-    flags = ["--steps", 1_000_000, "--how", "shard_map", "--zero", "--checkpoint", tmp_path]
+    flags = ["--steps", 1_000_000, "--how", "shard_map", "--zero", "--run", tmp_path]
     both = [start(*flags, "--save-every", 5, process=i, port=port) for i in (0, 1)]
     try:
         deadline = time.monotonic() + 200
-        while not any(p.name.isdecimal() for p in tmp_path.iterdir()):
+        while not saved_in(tmp_path):
             assert time.monotonic() < deadline
             assert all(p.poll() is None for p in both), [p.communicate() for p in both]
             time.sleep(0.05)
@@ -108,8 +111,8 @@ def test_a_dead_process_ends_the_others_with_a_sentence(victim, tmp_path):
         last = err.strip().splitlines()[-1]
         assert f"process {1 - victim} of 2 stops: lost process {victim}. Go on from step" in last
         assert "Traceback" not in err
-    saved = max(int(p.name) for p in tmp_path.iterdir() if p.name.isdecimal())
-    code, out, err = end(start("--steps", saved + 5, "--checkpoint", tmp_path, "--resume"))
+    saved = max(saved_in(tmp_path))
+    code, out, err = end(start("--steps", saved + 5, "--run", tmp_path, "--resume"))
     assert code == 0, err
     assert final_loss(out) > 0
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (that of the process by default) and returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        return args.call(args)
     except UsageError as error:
         print(f"python -m adamx {args.command}: {error}", file=sys.stderr)
         return 2
@@ -44,5 +44,5 @@ def build_parser() -> argparse.ArgumentParser:
         summary, _, _ = (module.__doc__ or "").partition("\n")
         subparser = subparsers.add_parser(name, help=summary, description=module.__doc__)
         module.add_arguments(subparser)
-        subparser.set_defaults(run=module.run)
+        subparser.set_defaults(call=module.run)
     return parser

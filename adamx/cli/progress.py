@@ -3,66 +3,88 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from adamx.cli.arguments import optional_import
 
-Report = Callable[[int, float, float], None]
-"""`report(steps done, loss, accuracy)`."""
+Report = Callable[[int, Mapping[str, float]], None]
+"""`report(steps done, figures by name)`."""
 
 LINES = 10
 
 
 @contextmanager
-def progress(title: str, steps: int) -> Iterator[Report]:
-    """Yields the function to call after each step."""
-    with (_bar if sys.stdout.isatty() else _lines)(title, steps) as report:
+def progress(
+    title: str, steps: int, units: tuple[str, int] = ("steps", 1), start: int = 0
+) -> Iterator[Report]:
+    """Yields the function to call after each step.
+
+    Args:
+      title: what is running.
+      steps: how many there will be.
+      units: of what a step makes how many, for the speed.
+      start: how many were done before.
+    """
+    with (_bar if sys.stdout.isatty() else _lines)(title, steps, units, start) as report:
         yield report
 
 
 @contextmanager
-def _bar(title: str, steps: int) -> Iterator[Report]:
+def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator[Report]:
     rich = optional_import("rich.progress", "rich")
     columns = (
         rich.TextColumn("{task.description}"),
         rich.BarColumn(bar_width=None),
         rich.TextColumn("{task.completed}/{task.total}"),
-        rich.TextColumn("loss {task.fields[loss]:.4f}"),
-        rich.TextColumn("accuracy {task.fields[accuracy]:.1%}"),
-        rich.TextColumn("{task.fields[speed]:.0f} steps/s"),
+        rich.TextColumn("{task.fields[figures]}"),
         rich.TimeRemainingColumn(),
         rich.TextColumn("left"),
     )
     with rich.Progress(*columns) as bar:
-        nothing = float("nan")
-        task = bar.add_task(title, total=steps, loss=nothing, accuracy=nothing, speed=nothing)
-        speed = _speedometer()
+        task = bar.add_task(title, total=steps, completed=start, figures="")
+        speed = _speedometer(start)
 
-        def report(done: int, loss: float, accuracy: float) -> None:
-            bar.update(task, completed=done, loss=loss, accuracy=accuracy, speed=speed(done))
+        def report(done: int, figures: Mapping[str, float]) -> None:
+            pace = _pace(speed(done), units)
+            bar.update(task, completed=done, figures=f"{_said(figures)}  {pace}")
 
         yield report
 
 
 @contextmanager
-def _lines(title: str, steps: int) -> Iterator[Report]:
-    every = max(1, steps // LINES)
-    speed = _speedometer()
+def _lines(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator[Report]:
+    every = max(1, (steps - start) // LINES)
+    speed = _speedometer(start)
 
-    def report(done: int, loss: float, accuracy: float) -> None:
+    def report(done: int, figures: Mapping[str, float]) -> None:
         pace = speed(done)
-        if done % every == 0 or done == steps:
+        if (done - start) % every == 0 or done == steps:
             print(
-                f"{title}  step {done}/{steps}  loss {loss:.4f}  accuracy {accuracy:.1%}  "
-                f"{pace:.0f} steps/s  {(steps - done) / pace:.1f} s left",
+                f"{title}  step {done}/{steps}  {_said(figures)}  {_pace(pace, units)}  "
+                f"{(steps - done) / pace:.1f} s left",
                 flush=True,
             )
 
     yield report
 
 
-def _speedometer() -> Callable[[int], float]:
+def _said(figures: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+
+
+def _short(value: float) -> str:
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.1e}"
+
+
+def _pace(steps: float, units: tuple[str, int]) -> str:
+    name, each = units
+    return f"{steps * each:,.0f} {name}/s"
+
+
+def _speedometer(start: int) -> Callable[[int], float]:
     """Steps per second; the first step, which compiles, counts only where it is the only one."""
     began = time.perf_counter()
     first: list[tuple[int, float]] = []
@@ -71,8 +93,8 @@ def _speedometer() -> Callable[[int], float]:
         now = time.perf_counter()
         if not first:
             first.append((done, now))
-            return done / (now - began)
-        start, since = first[0]
-        return (done - start) / (now - since)
+            return (done - start) / (now - began)
+        at, since = first[0]
+        return (done - at) / (now - since)
 
     return speed

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several optimizers training one task on the same batches, one step each in turn."""
 
-import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ import numpy as np
 import optax
 
 from adamx import parallel
-from adamx.cli.progress import Report
 from adamx.cli.tasks import Task
 
 
@@ -51,33 +49,27 @@ class Runner:
 
 
 def race(
-    task: Task,
-    runners: Mapping[str, Runner],
-    steps: range,
-    report: Report,
-    after: Callable[[int], None] = lambda step: None,
+    task: Task, runners: Mapping[str, Runner], steps: range, after: Callable[[int], bool]
 ) -> None:
-    """Trains every runner for these steps on the same batches; `report` follows the first.
+    """Trains every runner for these steps on the same batches.
 
-    `after` is called with the number of every step that is done.
+    `after` is called with the number of every step that is done, and says whether to go on.
     """
     ordered = list(runners.values())
-    scores_every = max(1, steps.stop // 50)
-    accuracy = float("nan")
-    batches = itertools.islice(task.batches(), steps.start, steps.stop)
-    for done, batch in enumerate(batches, steps.start + 1):
-        for runner in ordered if done % 2 else reversed(ordered):
+    for step in steps:
+        batch = task.batch(step)
+        for runner in reversed(ordered) if step % 2 else ordered:
             runner.advance(batch)
-        if done % scores_every == 0 or done in (steps.start + 1, steps.stop):
-            accuracy = float(task.scores(ordered[0].params)["test accuracy"])
-        report(done, ordered[0].loss, accuracy)
-        after(done)
+        if not after(step + 1):
+            return
 
 
-def at_the_start(task: Task, opt: optax.GradientTransformation, over: Mapping[str, Any]) -> Runner:
+def at_the_start(
+    task: Task, opt: optax.GradientTransformation, over: Mapping[str, Any], key: Any = None
+) -> Runner:
     """A runner before its first step, spread over devices as `over` says."""
     train = parallel.data_parallel(task.loss, opt, task.params, **over)
-    return Runner(train, train.init(task.params))
+    return Runner(train, train.init(task.params, key=key))
 
 
 def largest_difference(one: optax.Params, other: optax.Params) -> float:

@@ -3,6 +3,7 @@
 
 import argparse
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import optax
@@ -51,11 +52,19 @@ def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
 
 def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
     """Optax's recipe of the same name; an argument that it lacks is refused."""
-    factory = getattr(optax, recipe, None) or getattr(optax.contrib, recipe)
     for name in settings:
-        if name not in inspect.signature(factory).parameters:
+        if name not in arguments_of_optax(recipe):
             flag = name.replace("_", "-")
             raise UsageError(
                 f"optax.{recipe} has no {name}; leave --{flag} out or add --compare none"
             )
-    return factory(**settings)
+    return _theirs(recipe)(**settings)
+
+
+def arguments_of_optax(recipe: str) -> frozenset[str]:
+    """What Optax's recipe of that name takes."""
+    return frozenset(inspect.signature(_theirs(recipe)).parameters)
+
+
+def _theirs(recipe: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
+    return getattr(optax, recipe, None) or getattr(optax.contrib, recipe)

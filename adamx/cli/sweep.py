@@ -54,7 +54,7 @@ def sweep(name: str, tasks: Sequence[Task], rates: np.ndarray, steps: int) -> Sw
     """Trains every task, one for each seed, at every rate, all on the batches of their own."""
     build = OTHERS.get(name) or getattr(adamx, name)
     params = _stacked([task.params for task in tasks])
-    batches = _stacked([_stacked([*itertools.islice(t.batches(), steps)]) for t in tasks])
+    batches = _stacked([_stacked([t.batch(i) for i in range(steps)]) for t in tasks])
 
     def trained(rate: jax.Array, params: Any, batches: Any) -> Any:
         opt = build(rate)

@@ -1,127 +1,228 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a small network with a recipe of ours, beside Optax's.
+"""Train a small model with a recipe of ours: by default a transformer, on Python's own source.
 
-Both start from the same parameters and see the same batches of scikit-learn's digits. The last
-lines compare what they reached, what a step cost and how far apart they ended.
+A run has a folder: its settings, its log (`run.jsonl`), its checkpoints, and at the end a page and
+a picture of what Adam did. Ctrl-C saves, and --resume goes on as if nothing had happened.
 """
 
 import argparse
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any
 
-from adamx import landing
+import jax
+
+from adamx import health
 from adamx.checkpoints import Checkpoints
-from adamx.cli import recipes, spread
-from adamx.cli.arguments import UsageError, non_negative, whole
+from adamx.cli import folder, guarding, recipes, spread
+from adamx.cli.arguments import UsageError, whole
+from adamx.cli.interrupt import interruptible
 from adamx.cli.progress import progress
 from adamx.cli.race import Runner, at_the_start, largest_difference, race
-from adamx.cli.tasks import Task, digits
+from adamx.cli.tasks import TASKS, Defaults, Task, find, quadratic
 from adamx.parallel import processes
 from adamx.tables import as_text
+
+DTYPES = ("float32", "bfloat16", "float16")
+GLANCES = 20  # looks at the held-out loss in a run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `train`."""
     add = parser.add_argument
-    recipes.add_recipe(parser)
     add(
-        "--storage",
-        choices=recipes.STORAGES,
-        default="float32",
-        help="how our moments rest between steps; Optax's stay in float32 (default: float32)",
+        "--task",
+        default="source",
+        metavar="NAME",
+        help=f"one of {', '.join(TASKS)}, quadratic (every step of the arithmetic), or a function "
+        "of yours, module:function (default: source)",
     )
-    add(
-        "--landing",
-        choices=tuple(landing.NAMED),
-        default="nearest",
-        help="how our steps land in half-precision parameters (default: nearest)",
-    )
-    add("--steps", type=whole(1), default=1500, metavar="N", help="how many (default: 1500)")
-    add("--batch-size", type=whole(1), default=128, metavar="N", help="images (default: 128)")
-    add("--learning-rate", type=non_negative, default=1e-3, metavar="X", help="(default: 0.001)")
-    add("--weight-decay", type=non_negative, metavar="X", help="(default: the recipe's own)")
+    add("--data", metavar="DIR", help="the task's data; each has its own by default")
+    add("--steps", type=whole(1), metavar="N", help="how many (default: the task's)")
+    add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
+    add("--dtype", choices=DTYPES, default="float32", help="of the parameters (default: float32)")
     add(
         "--seed",
         type=whole(0, 2**32 - 1),
         default=0,
         metavar="N",
-        help="of the split, the parameters and the batches (default: 0)",
+        help="of data, parameters and batches (default: 0)",
     )
     add(
         "--compare",
         choices=("optax", "none"),
-        default="optax",
-        help="what trains beside ours on the same batches (default: optax)",
+        default="none",
+        help="what trains beside ours on the same batches (default: none)",
     )
+    guarding.add_optimizer(parser)
     spread.add_spread(parser)
-    add = parser.add_argument_group("checkpoints").add_argument
-    add("--checkpoint", metavar="DIR", help="keep checkpoints of our run in this folder")
+    add = parser.add_argument_group("the run's folder").add_argument
+    add("--run", metavar="DIR", help="where it is (default: the next free runs/TASK-N)")
     add(
         "--save-every",
         type=whole(1),
         default=100,
         metavar="N",
-        help="steps from one to the next; the last step is saved too (default: 100)",
+        help="steps from one checkpoint to the next; the last step is saved too (default: 100)",
     )
-    add("--resume", action="store_true", help="go on from the latest checkpoint in --checkpoint")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, then prints the comparison."""
-    if args.resume and not args.checkpoint:
-        raise UsageError("--resume needs --checkpoint DIR, the folder to go on from")
-    if args.checkpoint and args.compare != "none":
-        raise UsageError("--checkpoint keeps our run only: add --compare none")
+    """Trains, then prints what was reached."""
+    if args.resume and args.compare != "none":
+        raise UsageError("--resume goes on with our run only: add --compare none")
+    if args.task == "quadratic":
+        return _quadratic(args)
+    make, defaults = find(args.task)
     spread.prepare(args)
-    optimizers = _optimizers(args)
-    task = digits(args.seed, args.batch_size)
-    task = task._replace(batches=lambda batches=task.batches: map(spread.own_part, batches()))
-    say = print if spread.is_first() else _nothing
-    say(f"{' beside '.join(optimizers)}\n{task.title}\n", flush=True)
+    size = args.batch_size or defaults.batch_size
+    steps = args.steps or defaults.steps
+    task = make(args.seed, size, args.data)
+    task = task._replace(
+        params=guarding.in_dtype(task.params, args.dtype),
+        batch=lambda step, batch=task.batch: spread.own_part(batch(step)),
+    )
+    optimizers = guarding.optimizers(args, defaults, steps)
+    first = spread.is_first()
+    if first:
+        print(f"{' beside '.join(optimizers)}\n{task.title}", flush=True)
     try:
-        runners = _trained(args, task, optimizers)
+        return _Training(args, task, optimizers, defaults, steps).go()
     except ValueError as error:  # a batch that does not divide, a checkpoint of another recipe
         raise UsageError(str(error)) from error
-    summary = _summary(task, runners)
-    say(f"\n{summary}")
+    except health.TooManySkippedError as error:
+        raise UsageError(str(error)) from error
+
+
+def _quadratic(args: argparse.Namespace) -> int:
+    rate = quadratic.RATE if args.learning_rate is None else args.learning_rate
+    recipe = "adam" if args.recipe == "adamw" else args.recipe
+    opt = recipes.ours(recipe, learning_rate=rate)
+    print(quadratic.narrated(opt, rate, args.steps or quadratic.STEPS))
     return 0
 
 
-def _trained(args: argparse.Namespace, task: Task, optimizers: dict[str, Any]) -> dict[str, Runner]:
-    name, opt = next(iter(optimizers.items()))
-    over = spread.over(args)
-    runners = {name: at_the_start(task, opt, over) for name, opt in optimizers.items()}
-    ours = runners[name]
-    with _kept(args, opt) as kept, processes.watched(lambda: _advice(kept)):
-        start = 0
-        if kept is not None and not args.resume and kept.latest is not None:
+class _Training:
+    """One run of the command."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        task: Task,
+        optimizers: dict[str, Any],
+        defaults: Defaults,
+        steps: int,
+    ):
+        self.args, self.task, self.steps = args, task, steps
+        self.speaks = spread.is_first()
+        rate = guarding.schedule(args, defaults, steps)
+        self.rate: Any = rate if callable(rate) else lambda step: rate
+        self.name, self.opt = next(iter(optimizers.items()))
+        over, key = spread.over(args), jax.random.key(args.seed) if task.random else None
+        self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
+        self.ours, self.key = self.runners[self.name], key
+        self.glanced = self.norm = float("nan")
+        self.log: Any = None
+        self.report: Any = None
+
+    def go(self) -> int:
+        """Trains from the start, or from the checkpoint, and ends with a table."""
+        root = self._folder()
+        if self.speaks:
+            print(f"{root}\n", flush=True)
+            folder.begin(root, self._config(), self.args.resume)
+        with ExitStack() as stack:
+            kept = stack.enter_context(self._checkpoints(root))
+            stack.enter_context(processes.watched(lambda: _advice(kept)))
+            self.kept, start = kept, self._begin(kept, root)
+            log = folder.log_until(root, start) if self.speaks else nullcontext()
+            self.log = stack.enter_context(log)
+            bar = progress(self.name, self.steps, self.task.units, start)
+            self.report = stack.enter_context(bar if self.speaks else nullcontext())
+            # Of several processes one cannot stop between two steps by itself.
+            alone = jax.process_count() == 1
+            self.pressed = stack.enter_context(interruptible()) if alone else lambda: False
+            race(self.task, self.runners, range(start, self.steps), self._after)
+            # All processes make it, or those that do would wait for the others.
+            summary = _summary(self.task, self.runners) if self.done == self.steps else ""
+        if self.speaks:
+            self._end(root, summary)
+        return 0 if self.done == self.steps else 130
+
+    def _folder(self) -> Path:
+        if self.args.run:
+            return Path(self.args.run)
+        return (folder.latest if self.args.resume else folder.next_free)(self.args.task)
+
+    def _config(self) -> dict[str, Any]:
+        """What has to stay the same for the run to be the same."""
+        names = "task data seed dtype recipe schedule learning_rate weight_decay clip".split()
+        given = {name: getattr(self.args, name) for name in names}
+        return given | {"batch_size": self.task.units[1], "watch": self.args.watch}
+
+    def _checkpoints(self, root: Path) -> Any:
+        if self.args.compare != "none":
+            return nullcontext()
+        try:
+            return Checkpoints(root / folder.CHECKPOINTS, self.opt)
+        except ImportError as error:
+            raise UsageError(str(error)) from error
+
+    def _begin(self, kept: Checkpoints | None, root: Path) -> int:
+        """The step to go on from."""
+        if kept is None or kept.latest is None:
+            return 0
+        if not self.args.resume:
             raise UsageError(
-                f"{args.checkpoint} has a checkpoint of step {kept.latest}: add --resume to go on "
-                "from it, or take another folder"
+                f"{root} has a checkpoint of step {kept.latest}: add --resume to go on from it, "
+                "or take another folder"
             )
-        if args.resume and kept is not None:
-            start = kept.latest or 0
-            ours.run = ours.train.spread(kept.restore(ours.train.like(task.params)))
+        if kept.latest >= self.steps:
+            raise UsageError(f"--steps {self.steps}: the checkpoint is of step {kept.latest}")
+        like = self.ours.train.like(self.task.params, key=self.key)
+        self.ours.run = self.ours.train.spread(kept.restore(like))
+        return kept.latest
 
-        def save(step: int) -> None:
-            if kept is not None and (step % args.save_every == 0 or step == args.steps):
-                kept.save(step, ours.train.collect(ours.run))
+    def _after(self, done: int) -> bool:
+        """After each step: look, log, tell, save; whether to go on."""
+        self.done, stops = done, self.pressed()
+        if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
+            params = self.ours.params  # all processes have to ask
+            self.glanced = float(self.task.glance(params))
+            health.check(self.ours.run.state, params)
+        rate = float(self.rate(done - 1))
+        if self.speaks:
+            figures: dict[str, Any] = {"loss": self.ours.loss, "learning rate": rate}
+            looked = self.args.watch and (done - 1) % self.args.watch == 0
+            if looked:
+                figures |= health.read(self.ours.run.state)
+                self.norm = figures.get("grad_norm", self.norm)
+            if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
+                figures["validation loss"] = self.glanced
+            self.log.write(done, figures)
+            told = {"loss": self.ours.loss, "validation": self.glanced, "rate": rate}
+            if self.args.watch:
+                told["gradient"] = self.norm
+            self.report(done, told)
+        due = done % self.args.save_every == 0 or done == self.steps or stops
+        if self.kept is not None and due:
+            self.kept.save(done, self.ours.train.collect(self.ours.run))
+        return not stops
 
-        if start >= args.steps:
-            raise UsageError(f"--steps {args.steps}: the checkpoint is of step {start} already")
-        following = progress(name, args.steps) if spread.is_first() else nullcontext(_nothing)
-        with following as report:
-            race(task, runners, range(start, args.steps), report, save)
-    return runners
-
-
-def _kept(args: argparse.Namespace, opt: Any) -> Any:
-    if not args.checkpoint:
-        return nullcontext()
-    try:
-        return Checkpoints(args.checkpoint, opt)
-    except ImportError as error:
-        raise UsageError(str(error)) from error
+    def _end(self, root: Path, summary: str) -> None:
+        folder.report(root)
+        if self.done < self.steps:
+            saved = f"saved at step {self.done}; go on by --resume --run {root}"
+            print(f"\ninterrupted: {saved if self.kept is not None else 'nothing is saved'}")
+            return
+        print(f"\n{summary}\n\n{root / folder.REPORT}")
+        for finding in health.doctor(health.history(root / folder.LOG)):
+            print(finding)
 
 
 def _advice(kept: Checkpoints | None) -> str:
@@ -130,33 +231,15 @@ def _advice(kept: Checkpoints | None) -> str:
     return f"Go on from step {kept.latest} by --resume, with as many processes as you have."
 
 
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    """What a process says that is not the first."""
-
-
-def _optimizers(args: argparse.Namespace) -> dict[str, Any]:
-    settings = {"learning_rate": args.learning_rate}
-    if args.weight_decay is not None:
-        settings["weight_decay"] = args.weight_decay
-    optimizers = {
-        f"adamx.{args.recipe}": recipes.ours(
-            args.recipe, storage=args.storage, landing=args.landing, **settings
-        )
-    }
-    if args.compare == "optax":
-        optimizers[f"optax.{args.recipe}"] = recipes.theirs(args.recipe, **settings)
-    return optimizers
-
-
 def _summary(task: Task, runners: dict[str, Runner]) -> str:
     scores = {name: task.scores(runner.params) for name, runner in runners.items()}
-    everyone = runners.values()
+    everyone = list(runners.values())
     rows = [
-        ["final loss", *(f"{score['loss']:.3e}" for score in scores.values())],
-        *(
-            [which, *(f"{score[which]:.2%}" for score in scores.values())]
-            for which in ("train accuracy", "test accuracy")
-        ),
+        [_called(which), *(_cell(which, score[which]) for score in scores.values())]
+        for which in next(iter(scores.values()))
+    ]
+    rows += [[name, said, *[""] * (len(runners) - 1)] for name, said in task.beside]
+    rows += [
         ["ms per step", *(f"{runner.milliseconds:.3f}" for runner in everyone)],
         ["bytes of state per device", *(f"{runner.state_bytes:,}" for runner in everyone)],
     ]
@@ -165,3 +248,11 @@ def _summary(task: Task, runners: dict[str, Runner]) -> str:
         apart = largest_difference(ours.params, theirs.params)
         rows.append(["largest |difference of parameters|", f"{apart:.1e}", ""])
     return as_text(["", *runners], rows)
+
+
+def _called(which: str) -> str:
+    return "final loss" if which == "loss" else which
+
+
+def _cell(which: str, value: Any) -> str:
+    return f"{float(value):.2%}" if which.endswith("accuracy") else f"{float(value):.4g}"

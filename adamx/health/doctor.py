@@ -110,7 +110,7 @@ RULES = (
         "well at the first step of a bias, later lost: go back to a checkpoint or a snapshot",
     ),
     Rule(
-        _above("lost", 0.1),
+        _above("lost", 0.3),
         _share("lost", "updates are lost to rounding"),
         'land them by landing="stochastic", "compensated8" or "kahan", or keep float32 parameters',
     ),

@@ -7,7 +7,7 @@ cosine          of gradient and mean: near 0 the mean is noise, near 1 steps cou
 noise_scale     variance of gradients over their squared mean; times the batch size it is the batch
                 from which on larger ones bring less (McCandlish et al., arXiv 1812.06162)
 rate_p10, rate_p50, rate_p90  quantiles of the displacement per unit of mean gradient
-under_epsilon   share of elements whose root is below epsilon: steps shrink with their gradient
+under_epsilon   share of elements with a gradient whose root is below epsilon: steps shrink with it
 idle            share of elements without a gradient for long, as in dead rows and units
 lost            share of updates that rounding in the parameter's dtype swallows
 at_floor, at_ceiling  share of second moments at the end of their format

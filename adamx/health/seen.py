@@ -34,7 +34,7 @@ class Leaf(NamedTuple):
       moved: how many elements the update is not zero for.
       lost: how many of them it does not change the parameter of.
       squares: how many mean squares are known.
-      under_epsilon: how many of their roots are below epsilon.
+      under_epsilon: how many of their roots are below epsilon; idle ones don't count.
       idle: how many have a mean that is nothing beside the root, or neither.
       at_floor, at_ceiling: how many rest at the end of their format.
       rates: the displacement per unit of mean gradient, of some elements; NaN where it has none.
@@ -140,11 +140,10 @@ def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
     if known.square is not None:
         roots = jnp.sqrt(known.square)
         root, squares = norms.leaf_norm(roots), _total(jnp.ones_like(roots))
-        under = _total(roots < known.eps)
-        padding = squares - math.prod(cuts.whole(name, g.shape))
-        squares, under = squares - padding, jnp.maximum(under - padding, 0)
-        if known.mean is not None:
-            idle = _total(jnp.abs(known.mean) <= IDLE * roots) - padding
+        silent = roots == 0 if known.mean is None else jnp.abs(known.mean) <= IDLE * roots
+        padding = squares - math.prod(cuts.whole(name, g.shape))  # which is silent too
+        squares, idle = squares - padding, _total(silent) - padding
+        under = _total((roots < known.eps) & ~silent)
     with jax.numpy_dtype_promotion("standard"):
         stays = (p + u).astype(p.dtype) == p
     return Leaf(

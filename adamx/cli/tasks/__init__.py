@@ -1,7 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `train` can train: one task per file, each a function that returns a `Task`."""
+"""What `train` can train: one task per file, each a function that returns a `Task`.
 
-from adamx.cli.tasks.digits import digits
-from adamx.cli.tasks.task import Task
+A task is a row in `TASKS`, or `module:function`, a function of yours of `(seed, batch_size, data)`.
+"""
 
-__all__ = ["Task", "digits"]
+import importlib
+import sys
+from collections.abc import Callable
+
+from adamx.cli.arguments import UsageError
+from adamx.cli.tasks import digits as _digits
+from adamx.cli.tasks import regression as _regression
+from adamx.cli.tasks import source as _source
+from adamx.cli.tasks import text as _text
+from adamx.cli.tasks.digits import digits, digits_cnn
+from adamx.cli.tasks.task import Defaults, Task
+
+Make = Callable[..., Task]
+YOURS = Defaults(steps=1000, batch_size=64, learning_rate=1e-3)
+
+TASKS: dict[str, tuple[Make, Defaults]] = {
+    "source": (_source.source, _source.DEFAULTS),
+    "digits": (digits, _digits.DEFAULTS),
+    "digits-cnn": (digits_cnn, _digits.DEFAULTS._replace(steps=800)),
+    "text": (_text.text, _text.DEFAULTS),
+    "regression": (_regression.regression, _regression.DEFAULTS),
+}
+
+
+def find(name: str) -> tuple[Make, Defaults]:
+    """The task of that name, or `function` of `module` for `module:function`."""
+    if name in TASKS:
+        return TASKS[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        known = ", ".join([*TASKS, "quadratic"])
+        raise UsageError(f"--task must be one of {known}, or module:function, got {name!r}")
+    sys.path.insert(0, "")
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--task {name}: {error}") from error
+    finally:
+        sys.path.remove("")
+    return make, getattr(make, "defaults", YOURS)
+
+
+__all__ = ["TASKS", "Defaults", "Task", "digits", "digits_cnn", "find"]

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adam's arithmetic step by step: x squared, from x = 5."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import adamx
+from adamx.cli.arguments import UsageError
+from adamx.tables import as_text
+
+START, STEPS, RATE, B1, B2 = 5.0, 10, 0.1, 0.9, 0.999
+HEADER = ["t", "x", "g = 2x", "m", "v", "m / (1 - b1^t)", "v / (1 - b2^t)", "step", "next x"]
+
+
+def narrated(opt: Any, rate: float, steps: int) -> str:
+    """A table with a row for each step, of what the optimizer itself remembers."""
+    params: Any = jnp.float32(START)
+    after: Any
+    state, rows = opt.init(params), []
+    for t in range(1, steps + 1):
+        g = 2 * params
+        after, state = adamx.step(opt, g, state, params)
+        m, v = _moments(state)
+        cells = (m / (1 - B1**t), v / (1 - B2**t), float(after - params), float(after))
+        rows.append([str(t), *(f"{x:.7g}" for x in (float(params), float(g), m, v, *cells))])
+        params = after
+    return (
+        f"f(x) = x^2 from x = {START:g}, b1 = {B1}, b2 = {B2}, learning rate {rate:g}, float32\n\n"
+        f"m <- b1 m + (1 - b1) g      v <- b2 v + (1 - b2) g^2\n"
+        f"step = -rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)\n\n{as_text(HEADER, rows)}"
+    )
+
+
+def _moments(state: Any) -> tuple[float, float]:
+    for node in jax.tree.leaves(state, is_leaf=_is_adams):
+        if _is_adams(node) and jnp.shape(node.mu) == ():
+            return float(node.mu), float(node.nu)
+    raise UsageError("--task quadratic shows Adam's own arithmetic: take --recipe adam")
+
+
+def _is_adams(x: Any) -> bool:
+    return isinstance(x, optax.ScaleByAdamState)
