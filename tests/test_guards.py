@@ -488,7 +488,9 @@ def test_all_guards_go_together(storage):
     step = jax.jit(lambda g, s, p: adamx.step(opt, g, s, p, value=jnp.float32(1.0)))
     for _ in range(3):
         params, state = step(grads_of(params, rng), state, params)
+    assert not np.array_equal(params["kernel"], PARAMS["kernel"])
     read = health.read(state)
+    assert read["skipped"] == read["spikes"] == read["overflows"] == read["rewinds"] == 0
     names = "loss_scale overflows rewinds spikes skipped clipped clip_rate grad_norm"
     assert set(names.split()) <= set(read)
 
@@ -526,3 +528,21 @@ def test_states_can_be_donated_and_keep_their_form(wrap):
     assert jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), state) == form
     assert len(traces) == 1
     assert not any(x.committed for x in jax.tree.leaves((params, state)))  # or it compiles twice
+
+
+@pytest.mark.parametrize("guard", [health.skip_nonfinite, health.skip_spikes])
+@pytest.mark.parametrize(
+    "wrap", [*(w for w in WRAPPERS if w not in ("scale_loss", "rewind")), "reduce_on_plateau"]
+)
+def test_what_is_finite_is_never_skipped_whatever_the_state_begins_with(wrap, guard):
+    """Figures that nobody knows yet are NaN, a best loss begins at infinity."""
+    plateau = optax.contrib.reduce_on_plateau()
+    wrappers = WRAPPERS | {"reduce_on_plateau": lambda opt: optax.chain(opt, plateau)}
+    opt, params = guard(wrappers[wrap](adamx.adam(1e-2))), PARAMS
+    state = opt.init(params)
+    for i in range(3):
+        grads = jax.tree.map(lambda p, i=i: jnp.full_like(p, 1.0 + i), params)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = opt.update(grads, state, params, value=1.0)
+        assert all(np.any(u) for u in jax.tree.leaves(updates))
+    assert int(state.total) == 0

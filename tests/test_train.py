@@ -185,6 +185,8 @@ def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
     assert "--steps 4: the checkpoint is of step 5" in refusal(f"{again} --steps 4 --resume")
     said = refusal(f"{again} --steps 9 --resume --seed 1")
     assert "here: the run was begun with --seed 0, not 1" in said
+    said = refusal(f"{again} --steps 9 --resume --batch-size 64")
+    assert "here: the run was begun with --batch-size 128, not 64" in said
     assert "cannot write" in refusal("--task digits --steps 2 --run here/run.jsonl/x")
 
 

@@ -119,6 +119,7 @@ class _Training:
         steps: int,
     ):
         self.args, self.task, self.steps = args, task, steps
+        self.size = args.batch_size or defaults.batch_size
         self.speaks = spread.is_first()
         rate = guarding.schedule(args, defaults, steps)
         self.rate: Any = rate if callable(rate) else lambda step: rate
@@ -163,7 +164,7 @@ class _Training:
         """What has to stay the same for the run to be the same."""
         names = "task data seed dtype recipe schedule learning_rate weight_decay clip".split()
         given = {name: getattr(self.args, name) for name in names}
-        return given | {"batch_size": self.task.units[1], "watch": self.args.watch}
+        return given | {"batch_size": self.size, "watch": self.args.watch}
 
     def _checkpoints(self, root: Path) -> Any:
         if self.args.compare != "none":

@@ -40,8 +40,10 @@ def skip_nonfinite(
       [0. 0.] 1
     """
 
-    def judge(grads: list, steps: Any, inner: Any, known: None) -> tuple[Verdict, None]:
-        return finite(grads, steps, inner), None
+    def judge(
+        grads: list, steps: Any, inner: Any, before: Any, known: None
+    ) -> tuple[Verdict, None]:
+        return finite(grads, steps, inner, before), None
 
     return _guard("skip_nonfinite", opt, max_consecutive, lambda leaves: None, judge)
 
@@ -87,7 +89,9 @@ def skip_spikes(
     if warmup < 1:
         raise ValueError(f"`warmup` must be at least 1, got {warmup}")
 
-    def judge(grads: list, steps: Any, inner: Any, known: Usual) -> tuple[Verdict, Usual]:
+    def judge(
+        grads: list, steps: Any, inner: Any, before: Any, known: Usual
+    ) -> tuple[Verdict, Usual]:
         sizes = [root / factor for root, factor in scaled.leaf_norms(grads)]
         sizes = jnp.log(jnp.stack([size.astype(jnp.float32) for size in sizes]))
         off = jnp.where(known.looks >= warmup, deviation(known, sizes, LEAST), -jnp.inf)
@@ -126,7 +130,8 @@ def _guard(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         steps, inner = opt.update(updates, state.inner, params, **extra)
-        verdict, known = judge(jax.tree.leaves(updates), steps, inner, state.usual)
+        grads = jax.tree.leaves(updates)
+        verdict, known = judge(grads, steps, inner, state.inner, state.usual)
         steps, inner = unless(verdict.skip, steps, inner, state.inner)
         return steps, SkipState(
             inner,

@@ -38,6 +38,8 @@ def rewind(
     those of the snapshot, and steps are `step_scale` times as long for a while; shorter by as much
     again each time it is the same snapshot.
 
+    What guards in `opt` have counted since the snapshot is forgotten with the rest of the state.
+
     `adamx.step` and `data_parallel` put parameters back bit for bit, whatever became of them;
     `optax.apply_updates` does within rounding, where they are finite.
 

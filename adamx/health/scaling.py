@@ -65,7 +65,7 @@ def scale_loss(
         grads = jax.tree.map(lambda g: _divided(g, state.scale), updates)
         steps, inner = opt.update(grads, state.inner, params, **extra)
         # What else goes wrong, in steps or the state, is for other guards: no scale mends it.
-        skip, leaf = finite(jax.tree.leaves(grads), grads, ())
+        skip, leaf = finite(jax.tree.leaves(grads), grads, (), ())
         steps, inner = unless(skip, steps, inner, state.inner)
         grows = ~skip & (state.good + 1 >= growth_interval)
         scale = jnp.where(skip, 0.5, jnp.where(grows, 2.0, 1.0)) * state.scale

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from adamx.health.states import ObserveState
 from adamx.norms import shards
 
 
@@ -21,11 +22,14 @@ class Verdict(NamedTuple):
     leaf: jax.Array
 
 
-def finite(grads: list, steps: Any, inner: Any) -> Verdict:
-    """Of the first leaf whose gradient or step is not finite; the state comes last."""
+def finite(grads: list, steps: Any, inner: Any, before: Any) -> Verdict:
+    """Of the first leaf whose gradient or step is not finite; the state comes last.
+
+    Of a state counts what was finite before: some begin with infinity, such as a best loss.
+    """
     pairs = zip(grads, jax.tree.leaves(steps), strict=True)
     bad = [_is_bad(g) | _is_bad(u) for g, u in pairs]
-    held = [_is_bad(x) for x in jax.tree.leaves(inner)]
+    held = [_is_bad(x, y) for x, y in zip(_held(inner), _held(before), strict=True)]
     bad.append(jnp.any(jnp.stack(held)) if held else jnp.zeros([], bool))
     bad = anywhere(jnp.stack(bad))
     return Verdict(jnp.any(bad), jnp.argmax(bad))
@@ -43,10 +47,18 @@ def anywhere(bad: jax.Array) -> jax.Array:
     return shards.total(bad.astype(jnp.int32), along) > 0 if along.names else bad
 
 
-def _is_bad(x: Any) -> jax.Array:
-    """Whether a number of an array is not finite; integers carry NaN in codes of their own, which
-    whoever reads them sees in the next update."""
+def _held(state: Any) -> list[Any]:
+    """The arrays of a state, but for figures of observers, which may be anything."""
+    found = []
+    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, ObserveState)):
+        found += _held(node.inner) if isinstance(node, ObserveState) else [node]
+    return found
+
+
+def _is_bad(x: Any, before: Any = 0.0) -> jax.Array:
+    """Whether a number of an array is not finite that was; integers carry NaN in codes of their
+    own, which whoever reads them sees in the next update."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.zeros([], bool)
-    return ~jnp.all(jnp.isfinite(x))
+    return jnp.any(~jnp.isfinite(x) & jnp.isfinite(before))
