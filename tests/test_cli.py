@@ -39,13 +39,13 @@ def command(line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
 
 
-def command_on_a_terminal(line: str) -> str:
+def command_on_a_terminal(line: str, folder: Path = ROOT, env: dict[str, str] = ENV) -> str:
     """The same with a pseudo-terminal as its stdout, and what appears there."""
     import pty
 
     here, there = pty.openpty()
     words = [sys.executable, "-m", "adamx", *line.split()]
-    with subprocess.Popen(words, cwd=ROOT, env=ENV, stdout=there) as process:
+    with subprocess.Popen(words, cwd=folder, env=env, stdout=there) as process:
         os.close(there)
         shown = b""
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from adamx import health
-from tests.test_cli import ENV, ROOT, command, number, table
+from tests.test_cli import ENV, ROOT, command, command_on_a_terminal, number, table
 
 HERE = ENV | {"PYTHONPATH": str(ROOT)}
 HERE |= {k: v for k, v in os.environ.items() if "CACHE" in k and k.startswith("JAX_")}
@@ -77,23 +77,9 @@ def test_a_run_has_a_folder_with_all_that_is_to_be_kept(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_terminal_shows_a_bar(tmp_path):
-    import pty
-
-    here, there = pty.openpty()
-    words = [sys.executable, "-m", "adamx", "train", "--task", "regression", "--steps", "20"]
-    with subprocess.Popen(words, cwd=tmp_path, env=HERE, stdout=there) as process:
-        os.close(there)
-        shown = b""
-        try:
-            while chunk := os.read(here, 4096):
-                shown += chunk
-        except OSError:  # so Linux says that the other end is closed
-            pass
-        finally:
-            os.close(here)
-    assert process.returncode == 0
+    shown = command_on_a_terminal("train --task regression --steps 20", tmp_path, HERE)
     for part in ("\x1b[", "━", "20/20", "loss ", "rate ", "gradient ", "points/s", "left"):
-        assert part in shown.decode()
+        assert part in shown
 
 
 FLAGS = {
