@@ -283,13 +283,13 @@ def test_missing_rich_matters_only_on_a_terminal(
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        ("--help", "train compare bench plan report"),
+        ("--help", "train compare bench plan report run-exported"),
         (
             "train --help",
             "--task --data --steps --batch-size --dtype --seed --compare --recipe --storage "
             "--landing --learning-rate --schedule --weight-decay --clip --skip-nonfinite "
             "--skip-spikes --loss-scale --rewind --watch --devices --how --zero --distributed "
-            "--run --save-every --resume",
+            "--run --save-every --resume --export",
         ),
         (
             "bench --help",
@@ -300,6 +300,7 @@ def test_missing_rich_matters_only_on_a_terminal(
             "--optimizers --steps --seeds --batch-size --picture --markdown",
         ),
         ("report --help", "FILE --out --title"),
+        ("run-exported --help", "FILE --steps --out"),
         (
             "plan --help",
             "SOURCE --recipe --dtype --storages --landings --mesh --zero --markdown --json",

@@ -258,3 +258,41 @@ def test_folders_of_texts_are_kinds(tmp_path):
     assert "it takes two folders or more" in refused.stderr
     refused = command(f"train --data {tmp_path / 'texts'}")
     assert "are too few: it takes 8,192 of each" in refused.stderr
+
+
+# Export
+
+
+@pytest.mark.parametrize("task", ["digits", "regression"])
+def test_an_exported_step_goes_on_training_in_a_process_without_the_model(task, tmp_path):
+    flags = "--storage int8 --dtype bfloat16 --landing exact --rewind --skip-spikes"
+    done(f"train --task {task} --steps 30 {flags} --run here --export step.bin", tmp_path)
+    out = done("run-exported step.bin --steps 40 --out more.bin", tmp_path)
+    assert "after 30 steps" in out
+    shown = [
+        float(line.split("loss ")[1].split()[0]) for line in out.splitlines() if "loss" in line
+    ]
+    assert shown[-1] < np.mean([loss for _, loss in losses(tmp_path / "here")[:5]]) / 2
+    again = done("run-exported more.bin --steps 1", tmp_path)
+    assert "after 70 steps" in again
+
+
+def test_an_exported_step_is_the_step(tmp_path):
+    """The same batches, the same numbers, to the last digit that programs of XLA share."""
+    done("train --task digits --steps 20 --run a --export step.bin", tmp_path)
+    done("train --task digits --steps 23 --run b", tmp_path)
+    out = done("run-exported step.bin --steps 3", tmp_path)
+    shown = [
+        float(line.split("loss ")[1].split()[0]) for line in out.splitlines() if "loss" in line
+    ]
+    want = [loss for step, loss in losses(tmp_path / "b") if step > 20]
+    np.testing.assert_allclose(shown, want, atol=1e-4)  # four digits are shown
+
+
+def test_what_cannot_be_exported_or_read_is_refused(tmp_path):
+    refused = command(f"train --task digits --export {tmp_path / 'none' / 'x.bin'}")
+    assert "there is no such folder" in refused.stderr
+    (tmp_path / "x.bin").write_bytes(b"nothing")
+    refused = command(f"run-exported {tmp_path / 'x.bin'}")
+    assert refused.returncode == 2
+    assert "x.bin: not a file of `train --export`" in refused.stderr

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from adamx.cli import bench, compare, plan, report, train
+from adamx.cli import bench, compare, plan, report, run_exported, train
 from adamx.cli.arguments import Parser, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -20,6 +20,7 @@ COMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "plan": plan,
     "report": report,
+    "run-exported": run_exported,
 }
 
 

@@ -14,17 +14,20 @@ import jax
 
 from adamx import health
 from adamx.checkpoints import Checkpoints
-from adamx.cli import folder, guarding, recipes, spread
-from adamx.cli.arguments import UsageError, whole
+from adamx.cli import exported, folder, guarding, recipes, spread
+from adamx.cli.arguments import UsageError, optional_import, whole
 from adamx.cli.interrupt import interruptible
 from adamx.cli.progress import progress
 from adamx.cli.race import Runner, at_the_start, largest_difference, race
 from adamx.cli.tasks import TASKS, Defaults, Task, find, quadratic
-from adamx.parallel import processes
+from adamx.compiled import step as take_step
+from adamx.parallel import Run, processes
+from adamx.parallel.gradients import Loss, gradient
 from adamx.tables import as_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
+BATCHES = 64  # in an exported file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     guarding.add_optimizer(parser)
     spread.add_spread(parser)
-    add = parser.add_argument_group("the run's folder").add_argument
+    add = parser.add_argument_group("what is kept").add_argument
     add("--run", metavar="DIR", help="where it is (default: the next free runs/TASK-N)")
     add(
         "--save-every",
@@ -70,10 +73,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
     )
+    add(
+        "--export",
+        metavar="FILE",
+        help="at the end write step, model and some batches to a file for `run-exported`",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, then prints what was reached."""
+    if args.export:
+        optional_import("flatbuffers", "flatbuffers")
+    if args.export and (args.distributed or not Path(args.export).absolute().parent.is_dir()):
+        raise UsageError(
+            f"--export {args.export}: "
+            + ("one process only" if args.distributed else "there is no such folder")
+        )
     if args.resume and args.compare != "none":
         raise UsageError("--resume goes on with our run only: add --compare none")
     if args.task == "quadratic":
@@ -153,6 +168,8 @@ class _Training:
             summary = _summary(self.task, self.runners) if self.done == self.steps else ""
         if self.speaks:
             self._end(root, summary)
+        if self.args.export and self.done == self.steps:
+            self._export(Path(self.args.export))
         return 0 if self.done == self.steps else 130
 
     def _folder(self) -> Path:
@@ -214,6 +231,37 @@ class _Training:
         if self.kept is not None and due:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
         return not stops
+
+    def _export(self, path: Path) -> None:
+        """Writes the step and what it steps, on one device."""
+        run = self.ours.train.collect(self.ours.run)
+        run = run._replace(key=None if run.key is None else jax.random.key_data(run.key))
+        arrays, form = jax.tree.flatten(run)
+        batches = [self.task.batch(self.steps + i) for i in range(BATCHES)]
+        flat = [jax.tree.leaves(batch) for batch in batches]
+        batch_form = jax.tree.structure(batches[0])
+        loss = Loss(self.task.loss, has_aux=False, micro_batches=1)
+
+        def step(arrays: list[Any], batch: list[Any]) -> tuple[list[Any], Any]:
+            run = form.unflatten(arrays)
+            key = used = None
+            if run.key is not None:
+                key, used = jax.random.split(jax.random.wrap_key_data(run.key))
+            found = gradient(loss, run, batch_form.unflatten(batch), used)
+            value = found.outcome.loss
+            params, state = take_step(self.opt, found.grads, run.state, run.params, value=value)
+            key = None if key is None else jax.random.key_data(key)
+            return jax.tree.leaves(Run(params, state, None, key)), value
+
+        steps, units = self.steps, self.task.units
+        about = {"title": self.task.title, "begun": steps, "steps": steps, "units": units}
+        program = exported.program(step, arrays, flat[0])
+        arrays = jax.device_get(arrays)
+        try:
+            exported.write(path, exported.Exported(about, step, program, arrays, flat))
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        print(f"written: {path}")
 
     def _end(self, root: Path, summary: str) -> None:
         folder.report(root)
