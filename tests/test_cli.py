@@ -204,8 +204,14 @@ def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureF
     "flags, said",
     [
         ("--processes 2", "--coordinator, --processes and --process go together"),
-        ("--distributed --coordinator a:1 --processes 2", "go together, with --distributed"),
-        ("--distributed --coordinator a:1 --processes 2 --process 2", "must be below --processes"),
+        (
+            "--distributed --run x --coordinator a:1 --processes 2",
+            "go together, with --distributed",
+        ),
+        (
+            "--distributed --run x --coordinator a:1 --processes 2 --process 2",
+            "must be below --processes",
+        ),
         ("--resume --compare optax", "--resume goes on with our run only: add --compare none"),
         ("--resume", "--resume: there is no runs/digits-N"),
         ("--task oak", "--task must be one of source, digits"),
@@ -213,6 +219,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureF
         ("--task json:make", "has no attribute 'make'"),
         ("--task regression --data .", "regression makes its own data"),
         ("--data .", "there is no train-images-idx3-ubyte in it"),
+        ("--distributed", "--distributed needs --run DIR"),
         ("--devices 9", "--devices 9: this process has 8"),
         ("--devices 3 --batch-size 128", "a first dimension of 128 can't be spread over 3 devices"),
     ],

@@ -117,8 +117,9 @@ def test_a_dead_process_ends_the_others_with_a_sentence(victim, tmp_path):
     assert final_loss(out) > 0
 
 
-def test_a_process_that_never_comes_is_not_waited_for_for_ever():
-    code, _, err = end(start("--steps", 5, process=0, port=free_port(), timeout=5), 60)
+def test_a_process_that_never_comes_is_not_waited_for_for_ever(tmp_path):
+    flags = ["--steps", 5, "--run", tmp_path]
+    code, _, err = end(start(*flags, process=0, port=free_port(), timeout=5), 60)
     assert code not in (0, -signal.SIGKILL)
     assert err
 

@@ -167,7 +167,10 @@ def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
         return err
 
     again = "--task digits --run here"
-    assert "has a checkpoint of step 5: add --resume" in refusal(f"{again} --steps 9")
+    kept = (tmp_path / "here/config.json").read_text()
+    said = refusal(f"{again} --steps 9 --seed 1")
+    assert "here has a run in it: add --resume to go on with it" in said
+    assert (tmp_path / "here/config.json").read_text() == kept
     assert "--steps 4: the checkpoint is of step 5" in refusal(f"{again} --steps 4 --resume")
     said = refusal(f"{again} --steps 9 --resume --seed 1")
     assert "here: the run was begun with --seed 0, not 1" in said

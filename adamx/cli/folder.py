@@ -30,6 +30,10 @@ def latest(task: str) -> Path:
 def begin(folder: Path, config: dict[str, Any], resume: bool) -> None:
     """Makes the folder and writes the settings; of a run that goes on they have to be the same."""
     kept = folder / CONFIG
+    if kept.is_file() and not resume:
+        raise UsageError(
+            f"{folder} has a run in it: add --resume to go on with it, or take another folder"
+        )
     if resume and kept.is_file():
         before = json.loads(kept.read_text(encoding="utf-8"))
         for name, value in config.items():

@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--resume goes on with our run only: add --compare none")
     if args.task == "quadratic":
         return _quadratic(args)
+    if args.distributed and not args.run:
+        raise UsageError("--distributed needs --run DIR, one folder for all processes")
     make, defaults = find(args.task)
     spread.prepare(args)
     size = args.batch_size or defaults.batch_size
