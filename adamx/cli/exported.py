@@ -5,9 +5,7 @@ The step is `jax.export`'s StableHLO for CPUs, GPUs and TPUs. Beside it in the a
 parameters and the optimizer's state, and some batches to go on with.
 """
 
-import io
 import json
-import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 
 from adamx.cli.arguments import UsageError
@@ -77,15 +76,9 @@ def read(path: Path) -> Exported:
     for name, data in contents.items():
         row, _, number = name.partition("/")
         dtype, shape = kept.pop(name)
-        rows.setdefault(row, {})[int(number)] = _array(data, dtype, shape)
+        rows.setdefault(row, {})[int(number)] = np.frombuffer(data, jnp.dtype(dtype)).reshape(shape)
     lists = {row: [found[i] for i in sorted(found)] for row, found in rows.items()}
     arrays = lists.pop("array")
     batches = [lists[f"batch-{i}"] for i in range(len(lists))]
     step: Any = jax.export.deserialize(bytearray(serialized)).call
     return Exported(kept, step, serialized, arrays, batches)
-
-
-def _array(data: bytes, dtype: str, shape: list[int]) -> np.ndarray:
-    found = np.frombuffer(io.BytesIO(data).getbuffer(), np.dtype(jax.numpy.dtype(dtype)))
-    assert found.size == math.prod(shape)
-    return found.reshape(shape)

@@ -14,20 +14,18 @@ import jax
 
 from adamx import health
 from adamx.checkpoints import Checkpoints
-from adamx.cli import exported, folder, guarding, recipes, spread
+from adamx.cli import folder, guarding, recipes, spread
 from adamx.cli.arguments import UsageError, optional_import, whole
+from adamx.cli.exporting import export
 from adamx.cli.interrupt import interruptible
 from adamx.cli.progress import progress
 from adamx.cli.race import Runner, at_the_start, largest_difference, race
 from adamx.cli.tasks import TASKS, Defaults, Task, find, quadratic
-from adamx.compiled import step as take_step
-from adamx.parallel import Run, processes
-from adamx.parallel.gradients import Loss, gradient
+from adamx.parallel import processes
 from adamx.tables import as_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
-BATCHES = 64  # in an exported file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,14 +103,12 @@ def run(args: argparse.Namespace) -> int:
         batch=lambda step, batch=task.batch: spread.own_part(batch(step)),
     )
     optimizers = guarding.optimizers(args, defaults, steps)
-    first = spread.is_first()
-    if first:
+    if spread.is_first():
         print(f"{' beside '.join(optimizers)}\n{task.title}", flush=True)
     try:
         return _Training(args, task, optimizers, defaults, steps).go()
-    except ValueError as error:  # a batch that does not divide, a checkpoint of another recipe
-        raise UsageError(str(error)) from error
-    except health.TooManySkippedError as error:
+    except (ValueError, health.TooManySkippedError) as error:
+        # A batch that does not divide, a checkpoint of another recipe, a guard at its limit.
         raise UsageError(str(error)) from error
 
 
@@ -171,7 +167,9 @@ class _Training:
         if self.speaks:
             self._end(root, summary)
         if self.args.export and self.done == self.steps:
-            self._export(Path(self.args.export))
+            run = self.ours.train.collect(self.ours.run)
+            export(Path(self.args.export), self.task, self.opt, run, self.steps)
+            print(f"written: {self.args.export}")
         return 0 if self.done == self.steps else 130
 
     def _folder(self) -> Path:
@@ -233,37 +231,6 @@ class _Training:
         if self.kept is not None and due:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
         return not stops
-
-    def _export(self, path: Path) -> None:
-        """Writes the step and what it steps, on one device."""
-        run = self.ours.train.collect(self.ours.run)
-        run = run._replace(key=None if run.key is None else jax.random.key_data(run.key))
-        arrays, form = jax.tree.flatten(run)
-        batches = [self.task.batch(self.steps + i) for i in range(BATCHES)]
-        flat = [jax.tree.leaves(batch) for batch in batches]
-        batch_form = jax.tree.structure(batches[0])
-        loss = Loss(self.task.loss, has_aux=False, micro_batches=1)
-
-        def step(arrays: list[Any], batch: list[Any]) -> tuple[list[Any], Any]:
-            run = form.unflatten(arrays)
-            key = used = None
-            if run.key is not None:
-                key, used = jax.random.split(jax.random.wrap_key_data(run.key))
-            found = gradient(loss, run, batch_form.unflatten(batch), used)
-            value = found.outcome.loss
-            params, state = take_step(self.opt, found.grads, run.state, run.params, value=value)
-            key = None if key is None else jax.random.key_data(key)
-            return jax.tree.leaves(Run(params, state, None, key)), value
-
-        steps, units = self.steps, self.task.units
-        about = {"title": self.task.title, "begun": steps, "steps": steps, "units": units}
-        program = exported.program(step, arrays, flat[0])
-        arrays = jax.device_get(arrays)
-        try:
-            exported.write(path, exported.Exported(about, step, program, arrays, flat))
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from error
-        print(f"written: {path}")
 
     def _end(self, root: Path, summary: str) -> None:
         folder.report(root)

@@ -29,13 +29,9 @@ def check(state: optax.OptState, params: optax.Params | None = None) -> None:
     """
     complaints = {SkipState: _skipped, LossScaleState: _overflowed, RewindState: _stuck}
     for guard in nodes(state):
-        said = complaints.get(type(guard), _nothing)(guard, params)
-        if said:
+        complain = complaints.get(type(guard))  # those that only watch have none
+        if complain and (said := complain(guard, params)):
             raise TooManySkippedError(said)
-
-
-def _nothing(guard: Any, params: Any) -> None:
-    """Of states that only watch."""
 
 
 def _skipped(guard: SkipState, params: Any) -> str | None:

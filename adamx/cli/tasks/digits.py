@@ -22,7 +22,7 @@ HIDDEN, CLASSES = (512, 256), 10
 HELD_OUT = 360
 
 Batch = tuple[Any, Any]
-Model = tuple[str, Callable[[Any, int], Any], Callable[[Any, jax.Array], jax.Array]]
+Model = tuple[str, Callable[[Any], Any], Callable[[Any, jax.Array], jax.Array]]
 
 DEFAULTS = Defaults(steps=1500, batch_size=128, learning_rate=1e-3)
 
@@ -72,7 +72,7 @@ def _task(seed: int, batch_size: int, data: str | None, model: Callable[[int], M
     source = "scikit-learn's digits" if data is None else data
     return Task(
         title=f"{source}: {count:,} images to train on, {len(test[1]):,} to test on, {name}",
-        params=init(np.random.default_rng([seed, 2]), side),
+        params=init(np.random.default_rng([seed, 2])),
         loss=loss,
         batch=epochs(train, batch_size, seed),
         glance=held_out,
@@ -102,7 +102,7 @@ def _layer(random: np.random.Generator, *shape: int) -> dict[str, jax.Array]:
 def _perceptron(side: int) -> Model:
     widths = (side * side, *HIDDEN, CLASSES)
 
-    def init(random: np.random.Generator, side: int) -> list[dict[str, jax.Array]]:
+    def init(random: np.random.Generator) -> list[dict[str, jax.Array]]:
         return [_layer(random, *pair) for pair in itertools.pairwise(widths)]
 
     def logits(params: Any, images: jax.Array) -> jax.Array:
@@ -120,7 +120,7 @@ def _perceptron(side: int) -> Model:
 def _convolutional(side: int) -> Model:
     channels, top = (16, 32), (side // 4) ** 2 * 32
 
-    def init(random: np.random.Generator, side: int) -> dict[str, Any]:
+    def init(random: np.random.Generator) -> dict[str, Any]:
         first, second = channels
         return {
             "conv_0": _layer(random, 3, 3, 1, first),
