@@ -52,6 +52,11 @@ def non_negative(text: str) -> float:
     return value
 
 
+def numbers(text: str) -> list[float]:
+    """The type of a flag that takes some of them, with commas between; they come sorted."""
+    return sorted({non_negative(part) for part in text.split(",")})
+
+
 def names_among(choices: Sequence[str]) -> Callable[[str], list[str]]:
     """The type of a flag that takes names from `choices`, separated by commas."""
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare optimizers, each at its own best learning rate.
 
-SGD, momentum, AdaGrad, RMSProp and the Adam family train a small network on scikit-learn's digits
-from the same parameters on the same batches, at every rate of one grid, with several seeds. All
-runs of one optimizer are one compiled program. The table has held-out figures; the picture too.
+SGD, momentum, AdaGrad, RMSProp and the Adam family train one of the tasks of `train` from the same
+parameters on the same batches, at every rate of one grid, with several seeds. All runs of one
+optimizer are one compiled program. The table has held-out figures; the picture too.
 """
 
 import argparse
@@ -13,22 +13,37 @@ from typing import Any
 
 import numpy as np
 
-from adamx.cli.arguments import UsageError, add_names, optional_import, whole
-from adamx.cli.sweep import OPTIMIZERS, OTHERS, Sweep, sweep
-from adamx.cli.tasks import digits
+from adamx.cli.arguments import UsageError, add_names, numbers, optional_import, whole
+from adamx.cli.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, sweep
+from adamx.cli.tasks import TASKS, find
 from adamx.tables import as_markdown, as_text
 
-RATES = np.geomspace(1e-4, 3.0, 10)
-HEADER = ["", "best rate", "test loss", "test accuracy", "rates that train", "s"]
+LOWEST, HIGHEST, RATES = 1e-4, 3.0, 10
+HEADER = ["", "best rate", HELD_OUT, "accuracy", "rates that train", "s"]
+ACCURACY = "test accuracy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `compare`."""
     add = parser.add_argument
     add_names(parser, "--optimizers", OPTIMIZERS, "what to compare")
+    add(
+        "--task",
+        default="digits",
+        metavar="NAME",
+        help=f"one of {', '.join(TASKS)}, or a function of yours, module:function "
+        "(default: digits); all runs of one optimizer are in memory at once",
+    )
+    add("--data", metavar="DIR", help="the task's data; each has its own by default")
+    add(
+        "--learning-rates",
+        type=numbers,
+        metavar="NUMBERS",
+        help=f"with commas between (default: {RATES}, from {LOWEST:g} to {HIGHEST:g})",
+    )
     add("--steps", type=whole(1), default=200, metavar="N", help="of each run (default: 200)")
     add("--seeds", type=whole(1), default=3, metavar="N", help="runs at each rate (default: 3)")
-    add("--batch-size", type=whole(1), default=64, metavar="N", help="images (default: 64)")
+    add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
     add("--picture", metavar="FILE", help="write a picture, as .png, .svg or .pdf")
     add("--markdown", action="store_true", help="print a Markdown table")
 
@@ -37,13 +52,16 @@ def run(args: argparse.Namespace) -> int:
     """Sweeps one optimizer after the other and prints the table, best first."""
     if args.picture:
         _check_picture(args.picture)
-    tasks = [digits(seed, args.batch_size) for seed in range(args.seeds)]
-    runs = len(RATES) * args.seeds
+    make, defaults = find(args.task)
+    size = args.batch_size or defaults.batch_size
+    tasks = [make(seed, size, args.data) for seed in range(args.seeds)]
+    rates = np.array(args.learning_rates or np.geomspace(LOWEST, HIGHEST, RATES))
+    runs = len(rates) * args.seeds
     print(f"{tasks[0].title}\n{len(args.optimizers)} optimizers x {runs} runs", flush=True)
     sweeps, rows = {}, {}
     for name in args.optimizers:
         start = time.perf_counter()
-        sweeps[name] = sweep(name, tasks, RATES, args.steps)
+        sweeps[name] = sweep(name, tasks, rates, args.steps)
         rows[name] = _row(name, sweeps[name], time.perf_counter() - start)
         print("  ".join(rows[name]), flush=True)
     order = sorted(sweeps, key=lambda name: _loss(sweeps[name])[0])
@@ -64,7 +82,7 @@ def picture(sweeps: dict[str, Sweep]) -> Any:
         colour = "#d55e00" if name in OTHERS else "#0072b2"
         mean, spread = _loss(found)
         left.errorbar(mean, i, xerr=spread, fmt="o", color=colour, ms=4, capsize=3, lw=1)
-        losses = found.scores["test loss"]
+        losses = found.scores[HELD_OUT]
         with np.errstate(all="ignore"):
             means, spreads = losses.mean(1), losses.std(1)
         style = "--" if name in OTHERS else "-"
@@ -74,11 +92,11 @@ def picture(sweeps: dict[str, Sweep]) -> Any:
         )
     left.set_yticks(range(len(sweeps)), list(sweeps))
     left.invert_yaxis()
-    left.set(xlabel="test loss at the best rate")
+    left.set(xlabel=f"{HELD_OUT} at the best rate")
     left.grid(axis="x", color="#dddddd", lw=0.6)
-    right.set(xlabel="learning rate", ylabel="test loss", xscale="log", yscale="log")
-    low = min(_loss(found)[0] for found in sweeps.values())
-    right.set_ylim(low / 1.5, 4)
+    right.set(xlabel="learning rate", ylabel=HELD_OUT, xscale="log")
+    if positive := [mean for mean, _ in map(_loss, sweeps.values()) if mean > 0]:
+        right.set(yscale="log", ylim=(min(positive) / 1.5, 60 * min(positive)))
     right.legend(
         title="the ten best" if len(sweeps) > 10 else None,
         loc="upper left",
@@ -92,17 +110,18 @@ def picture(sweeps: dict[str, Sweep]) -> Any:
 
 
 def _loss(found: Sweep) -> tuple[float, float]:
-    losses = found.scores["test loss"][found.best]
+    losses = found.scores[HELD_OUT][found.best]
     return float(losses.mean()), float(losses.std(ddof=1)) if len(losses) > 1 else 0.0
 
 
 def _row(name: str, found: Sweep, seconds: float) -> list[str]:
     mean, spread = _loss(found)
-    accuracy = found.scores["test accuracy"][found.best].mean()
+    right = found.scores.get(ACCURACY)
+    accuracy = "" if right is None else f"{right[found.best].mean():.1%}"
     trains = found.rates[found.trains]
     span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
     best = f"{found.rates[found.best]:.2g}"
-    return [name, best, f"{mean:.3f} ± {spread:.3f}", f"{accuracy:.1%}", span, f"{seconds:.0f}"]
+    return [name, best, f"{mean:.3f} ± {spread:.3f}", accuracy, span, f"{seconds:.0f}"]
 
 
 def _check_picture(path: str) -> None:

@@ -23,6 +23,7 @@ OTHERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "rmsprop": optax.rmsprop,
 }
 OPTIMIZERS = (*OTHERS, *RECIPES)
+HELD_OUT = "held-out loss"
 
 
 class Sweep(NamedTuple):
@@ -30,7 +31,8 @@ class Sweep(NamedTuple):
 
     Attributes:
       rates: the learning rates.
-      scores: of each figure an array of rates x seeds; NaN where a run broke down.
+      scores: of each figure an array of rates x seeds; NaN where a run broke down. `HELD_OUT` is
+        always among them.
     """
 
     rates: np.ndarray
@@ -39,15 +41,16 @@ class Sweep(NamedTuple):
     @property
     def best(self) -> int:
         """The rate with the least mean held-out loss; one that broke down for a seed is none."""
-        losses = self.scores["test loss"].mean(1)
+        losses = self.scores[HELD_OUT].mean(1)
         return int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
 
     @property
     def trains(self) -> np.ndarray:
         """At which rates every seed ends within twice the best loss."""
-        losses = self.scores["test loss"]
+        losses = self.scores[HELD_OUT]
         with np.errstate(invalid="ignore"):
-            return np.all(losses <= 2 * losses[self.best].mean(), axis=1)
+            best = losses[self.best].mean()
+            return np.all(losses <= best + abs(best), axis=1)
 
 
 def sweep(name: str, tasks: Sequence[Task], rates: np.ndarray, steps: int) -> Sweep:
@@ -56,22 +59,27 @@ def sweep(name: str, tasks: Sequence[Task], rates: np.ndarray, steps: int) -> Sw
     params = _stacked([task.params for task in tasks])
     batches = _stacked([_stacked([t.batch(i) for i in range(steps)]) for t in tasks])
 
-    def trained(rate: jax.Array, params: Any, batches: Any) -> Any:
+    def trained(rate: jax.Array, params: Any, batches: Any, key: jax.Array) -> Any:
         opt = build(rate)
 
-        def step(carry: Any, batch: Any) -> tuple[Any, None]:
-            params, state = carry
-            grads = jax.grad(tasks[0].loss)(params, batch)
+        def step(carry: Any, now: Any) -> tuple[Any, None]:
+            (params, state), (batch, key) = carry, now
+            drawn = {"key": key} if tasks[0].random else {}
+            grads = jax.grad(tasks[0].loss)(params, batch, **drawn)
             return adamx.step(opt, grads, state, params), None
 
-        (params, _), _ = jax.lax.scan(step, (params, opt.init(params)), batches)
+        along = batches, jax.random.split(key, steps)
+        (params, _), _ = jax.lax.scan(step, (params, opt.init(params)), along)
         return params
 
-    over_seeds = jax.vmap(trained, (None, 0, 0))
-    reached = jax.jit(jax.vmap(over_seeds, (0, None, None)))(jnp.float32(rates), params, batches)
+    keys = jax.random.split(jax.random.key(0), len(tasks))
+    over_seeds = jax.vmap(trained, (None, 0, 0, 0))
+    over_both = jax.jit(jax.vmap(over_seeds, (0, None, None, None)))
+    reached = over_both(jnp.float32(rates), params, batches, keys)
     scores: dict[str, list[list[float]]] = {}
     for i, j in itertools.product(range(len(rates)), range(len(tasks))):
-        found = tasks[j].scores(jax.tree.map(lambda x, i=i, j=j: x[i, j], reached))
+        one = jax.tree.map(lambda x, i=i, j=j: x[i, j], reached)
+        found = {HELD_OUT: tasks[j].glance(one)} | tasks[j].scores(one)
         for figure, value in found.items():
             column = scores.setdefault(figure, [[] for _ in rates])
             column[i].append(float(value))

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         return _quadratic(args)
     if args.distributed and not args.run:
         raise UsageError("--distributed needs --run DIR, one folder for all processes")
-    make, defaults = find(args.task)
+    make, defaults = find(args.task, "quadratic")
     spread.prepare(args)
     size = args.batch_size or defaults.batch_size
     steps = args.steps or defaults.steps

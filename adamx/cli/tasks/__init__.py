@@ -28,13 +28,18 @@ TASKS: dict[str, tuple[Make, Defaults]] = {
 }
 
 
-def find(name: str) -> tuple[Make, Defaults]:
-    """The task of that name, or `function` of `module` for `module:function`."""
+def find(name: str, *others: str) -> tuple[Make, Defaults]:
+    """The task of that name, or `function` of `module` for `module:function`.
+
+    Args:
+      name: as it was given.
+      *others: names that are known too, to the caller.
+    """
     if name in TASKS:
         return TASKS[name]
     module, colon, function = name.partition(":")
     if not colon:
-        known = ", ".join([*TASKS, "quadratic"])
+        known = ", ".join([*TASKS, *others])
         raise UsageError(f"--task must be one of {known}, or module:function, got {name!r}")
     sys.path.insert(0, "")
     try:
