@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from adamx import health
+from adamx.cli.beside import picture
 from adamx.health.plot import marks, series
-from tests.test_cli import command
+from tests.test_cli import command, table
 
 LEAVES = ("embed", "layer/kernel", "layer/<bias>")
 
@@ -120,13 +121,39 @@ def test_report_writes_the_page_and_says_what_is_wrong(tmp_path):
     assert "<h1>Mine</h1>" in (tmp_path / "x.html").read_text()
 
 
+def test_several_runs_are_a_table_and_a_picture_of_their_losses(tmp_path):
+    for name, scale in (("one", 1.0), ("two", 0.5)):
+        (tmp_path / name).mkdir()
+        with health.JsonLines(tmp_path / name / "run.jsonl") as log:
+            for i in range(1, 91):
+                told = {"validation loss": scale * (2 - i / 90)} if i % 30 == 0 else {}
+                log.write(i, {"loss": scale * 90 / i} | told)
+    one, two = tmp_path / "one", tmp_path / "two" / "run.jsonl"
+    done = command(f"report {one} {two} --out {tmp_path / 'both.svg'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = table(done.stdout, "last loss")
+    assert found["one"] == ["90", "1.006", "1", "1"]  # the median of the last two
+    assert found["two"] == ["90", "0.5028", "0.5", "0.5"]
+    assert "<svg" in (tmp_path / "both.svg").read_text()
+    figure = picture({"one": health.history(one / "run.jsonl")})
+    whole, last = figure.axes
+    np.testing.assert_allclose(whole.get_lines()[0].get_ydata()[1:-1], 90 / np.arange(2, 90))
+    np.testing.assert_allclose(whole.get_lines()[1].get_xdata(), [30, 60, 90])
+    assert last.get_ylim()[1] < 1.6
+    assert last.get_xlim()[0] == pytest.approx(60)
+
+
 def test_report_refuses_in_one_sentence(tmp_path):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("not json\n")
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"step": 1, "loss": 2.0}\n')
     for line, said in (
         (f"report {tmp_path / 'none.jsonl'}", "none.jsonl: there is no such file"),
         (f"report {empty}", "no line has a step; is this a log of figures?"),
         (f"report {tmp_path}", "run.jsonl: there is no such file"),
+        (f"report {good} {good} --out x.html", "--out must end in .png, .svg, .pdf, got 'x.html'"),
+        (f"report {good} --out {tmp_path / 'none/x.html'}", "No such file or directory"),
     ):
         done = command(line)
         assert done.returncode == 2

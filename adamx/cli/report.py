@@ -1,47 +1,81 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a page of the figures of a run, and say what is wrong with it.
+"""Make a page of the figures of a run, and say what is wrong with it; or compare runs.
 
-Takes a file of JSON lines, as `train` and `health.JsonLines` write them, or the folder of a run.
+Takes files of JSON lines, as `train` and `health.JsonLines` write them, or the folders of runs. Of
+one it makes a page, of several a table and a picture of their losses.
 """
 
 import argparse
 from pathlib import Path
 
+from adamx.cli import beside
 from adamx.cli.arguments import UsageError, optional_import
 from adamx.health import doctor, history
 from adamx.health.page import page
+from adamx.health.plot import History
+from adamx.tables import as_text
 
 LOG = "run.jsonl"
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `report`."""
     add = parser.add_argument
-    add("log", metavar="FILE", help=f"a file of JSON lines, or a folder with {LOG} in it")
-    add("--out", metavar="FILE", help="where the page goes (default: report.html beside the file)")
+    add("logs", nargs="+", metavar="FILE", help=f"of JSON lines, or a folder with {LOG} in it")
+    add(
+        "--out",
+        metavar="FILE",
+        help="where it goes (default: report.html beside the file; of several, runs.png here)",
+    )
     add("--title", metavar="TEXT", help="of the page (default: the folder's name)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page, prints what the doctor finds."""
+    """Writes the page and prints what the doctor finds, or writes the picture of several runs."""
     optional_import("matplotlib", "matplotlib")
-    path = Path(args.log)
-    path = path / LOG if path.is_dir() else path
+    paths = [Path(log) / LOG if Path(log).is_dir() else Path(log) for log in args.logs]
+    histories = [_rows(path) for path in paths]
+    try:
+        if len(paths) > 1:
+            out = _beside(args, paths, histories)
+        else:
+            out = _page(args, paths[0], histories[0])
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from error
+    print(f"\nwritten: {out}")
+    return 0
+
+
+def _rows(path: Path) -> History:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
     rows = [row for row in history(path) if "step" in row]
     if not rows:
         raise UsageError(f"{path}: no line has a step; is this a log of figures?")
+    return rows
+
+
+def _page(args: argparse.Namespace, path: Path, rows: History) -> Path:
     out = Path(args.out) if args.out else path.with_name("report.html")
     try:
         text = page(rows, args.title or path.resolve().parent.name)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     out.write_text(text, encoding="utf-8")
-    findings = doctor(rows)
-    for finding in findings:
-        print(finding)
-    if not findings:
-        print("Nothing that the doctor knows of is wrong.")
-    print(f"\nwritten: {out}")
-    return 0
+    for said in doctor(rows) or ["Nothing that the doctor knows of is wrong."]:
+        print(said)
+    return out
+
+
+def _beside(args: argparse.Namespace, paths: list[Path], histories: list[History]) -> Path:
+    names = [path.resolve().parent.name if path.name == LOG else path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path.parent) if path.name == LOG else str(path) for path in paths]
+    runs = dict(zip(names, histories, strict=True))
+    out = Path(args.out or "runs.png")
+    if out.suffix not in PICTURES:
+        raise UsageError(f"--out must end in {', '.join(PICTURES)}, got {str(out)!r}")
+    print(as_text(beside.HEADER, beside.rows(runs)))
+    beside.picture(runs).savefig(out, dpi=120)
+    return out

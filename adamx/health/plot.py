@@ -111,7 +111,7 @@ def _loss(axes: Any, history: History) -> None:
     steps, losses = series(history, "loss")
     axes.plot(steps, losses, color=BLUE, lw=0.6, alpha=0.45 if len(steps) > 60 else 1)
     if len(steps) > 60:
-        axes.plot(steps, _smooth(losses), color=BLUE, lw=1.6)
+        axes.plot(steps, smooth(losses), color=BLUE, lw=1.6)
     if _known(history, "validation loss"):
         steps, held_out = series(history, "validation loss")
         axes.plot(steps, held_out, "o-", color=ORANGE, ms=3, lw=1, label="validation")
@@ -139,7 +139,7 @@ def _mark(axes: Any, history: History) -> None:
         )
 
 
-def _smooth(x: np.ndarray) -> np.ndarray:
+def smooth(x: np.ndarray) -> np.ndarray:
     """A running median over 1 / 30 of the rows."""
     half = max(1, len(x) // 60)
     return np.array([np.median(x[max(0, i - half) : i + half + 1]) for i in range(len(x))])
