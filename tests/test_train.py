@@ -78,7 +78,17 @@ def test_a_run_has_a_folder_with_all_that_is_to_be_kept(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_terminal_shows_a_bar(tmp_path):
     shown = command_on_a_terminal("train --task regression --steps 20", tmp_path, HERE)
-    for part in ("\x1b[", "━", "20/20", "loss ", "rate ", "gradient ", "points/s", "left"):
+    for part in (
+        "\x1b[",
+        "━",
+        "20/20",
+        "loss ",
+        "rate ",
+        "gradient ",
+        "update ",
+        "points/s",
+        "left",
+    ):
         assert part in shown
 
 
@@ -88,7 +98,8 @@ FLAGS = {
     "--storage int8 --recipe nadamw",
     "text with guards": "--task text --steps 4 --skip-nonfinite --skip-spikes --rewind --watch 2",
     "regression in float16": "--task regression --steps 12 --dtype float16 --loss-scale "
-    "--weight-decay 0.01 --learning-rate 0.002 --schedule constant --clip 0",
+    "--weight-decay 0.01 --learning-rate 0.002 --schedule constant --clip 0 "
+    "--devices 2 --how mesh",
     "devices": "--task digits --steps 4 --devices 4 --how shard_map --zero --storage int4",
     "pmap": "--task regression --steps 4 --devices 2 --how pmap --zero",
     "unwatched": "--task digits --steps 4 --watch 0 --recipe adabelief --compare optax",

@@ -80,7 +80,7 @@ def add_names(
         type=names_among(choices),
         default=list(choices),
         metavar="NAMES",
-        help=f"{what} (default: {','.join(choices)})",
+        help=f"{what}, with commas between (default: {', '.join(choices)})",
     )
 
 

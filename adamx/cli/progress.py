@@ -32,22 +32,28 @@ def progress(
 
 @contextmanager
 def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator[Report]:
+    """The bar has a line, the figures have the next: both fit a terminal of 80 columns."""
     rich = optional_import("rich.progress", "rich")
-    columns = (
+    group, live = (
+        optional_import("rich.console", "rich").Group,
+        optional_import("rich.live", "rich"),
+    )
+    figures_line = optional_import("rich.text", "rich").Text()
+    bar = rich.Progress(
         rich.TextColumn("{task.description}"),
         rich.BarColumn(bar_width=None),
         rich.TextColumn("{task.completed}/{task.total}"),
-        rich.TextColumn("{task.fields[figures]}"),
         rich.TimeRemainingColumn(),
         rich.TextColumn("left"),
+        expand=True,
     )
-    with rich.Progress(*columns) as bar:
-        task = bar.add_task(title, total=steps, completed=start, figures="")
+    task = bar.add_task(title, total=steps, completed=start)
+    with live.Live(group(bar, figures_line), refresh_per_second=8):
         speed = _speedometer(start)
 
         def report(done: int, figures: Mapping[str, float]) -> None:
-            pace = _pace(speed(done), units)
-            bar.update(task, completed=done, figures=f"{_said(figures)}  {pace}")
+            bar.update(task, completed=done)
+            figures_line.plain = f"{_said(figures)}  {_pace(speed(done), units)}"
 
         yield report
 

@@ -24,7 +24,13 @@ def add_spread(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many of this process; on a CPU virtual ones are made (default: all there are)",
     )
-    add("--how", choices=HOWS, default="jit", help="how batches are spread (default: jit)")
+    add(
+        "--how",
+        type=lambda way: "jit" if way == "mesh" else way,
+        choices=HOWS,
+        default="jit",
+        help="how batches are spread; mesh says the same as jit (default: jit)",
+    )
     add("--zero", action="store_true", help="split moments over the devices too (ZeRO-1)")
     add(
         "--distributed",

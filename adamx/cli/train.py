@@ -26,6 +26,7 @@ from adamx.tables import as_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
+NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +141,8 @@ class _Training:
         over, key = spread.over(args), jax.random.key(args.seed) if task.random else None
         self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
         self.ours, self.key = self.runners[self.name], key
-        self.glanced = self.norm = float("nan")
+        self.glanced = float("nan")
+        self.norms = dict.fromkeys(NORMS, float("nan"))
         self.log: Any = None
         self.report: Any = None
 
@@ -219,14 +221,12 @@ class _Training:
             looked = self.args.watch and (done - 1) % self.args.watch == 0
             if looked:
                 figures |= health.read(self.ours.run.state)
-                self.norm = figures.get("grad_norm", self.norm)
+                self.norms = {k: figures.get(name, self.norms[k]) for k, name in NORMS.items()}
             if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
                 figures["validation loss"] = self.glanced
             self.log.write(done, figures)
             told = {"loss": self.ours.loss, "validation": self.glanced, "rate": rate}
-            if self.args.watch:
-                told["gradient"] = self.norm
-            self.report(done, told)
+            self.report(done, told | (self.norms if self.args.watch else {}))
         due = done % self.args.save_every == 0 or done == self.steps or stops
         if self.kept is not None and due:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
