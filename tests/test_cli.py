@@ -115,10 +115,6 @@ def test_bench_measures_observing_and_guarding():
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line]
     for name in ("nothing", "observe(every=100)", "skip_spikes", "rewind"):
         assert name in rows
-    for line in ("bench --guards --devices 2", "bench --guards --trees small"):
-        done = command(line)
-        assert done.returncode == 2
-        assert "has trees of its own" in done.stderr
 
 
 def test_a_wrong_flag_in_a_real_process_is_one_sentence_and_code_2():
@@ -247,6 +243,11 @@ def test_a_decay_that_optax_lacks_is_refused_with_the_way_out(capsys: pytest.Cap
 def test_what_a_recipe_refuses_is_refused_in_its_own_words():
     with pytest.raises(UsageError, match="b1"):
         ours("adam", learning_rate=1e-3, b1=1.5)
+
+
+@pytest.mark.parametrize("flag", ["--devices 2", "--trees small"])
+def test_guards_are_measured_on_trees_of_their_own(flag: str, capsys: pytest.CaptureFixture[str]):
+    assert "has trees of its own" in refusal(["bench", "--guards", *flag.split()], capsys)
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
