@@ -61,7 +61,8 @@ def test_digits_beside_optax_end_with_a_table_in_which_both_sides_agree(tmp_path
 
 def test_a_run_has_a_folder_with_all_that_is_to_be_kept(tmp_path):
     for _ in range(2):
-        done("train --task digits --steps 45 --save-every 20 --seed 3", tmp_path)
+        out = done("train --task digits --steps 45 --save-every 20 --seed 3", tmp_path)
+        assert len(out.split("report.html\n")[1].splitlines()) <= 4  # the page has all
     for name in ("digits-1", "digits-2"):
         run = tmp_path / "runs" / name
         kept = {p.name for p in run.iterdir()}
@@ -146,7 +147,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(seed, tmp_path
     process.send_signal(signal.SIGKILL)
     process.communicate()
     # Orbax tells of a save that was cut off.
-    out = done(f"{flags} --run cut --resume", tmp_path, quiet=False)
+    out = done("train --run cut --resume", tmp_path, quiet=False)  # with the flags in the folder
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")  # bit for bit
     assert "final loss" in out
 
@@ -163,7 +164,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     step = len(losses(tmp_path / "here"))
     assert f"interrupted: saved at step {step}; go on by --resume --run here" in out
     assert (tmp_path / "here/report.html").exists()
-    out = done(f"train --task digits --steps {step + 3} --resume --run here", tmp_path)
+    out = done(f"train --steps {step + 3} --resume --run here", tmp_path)
     assert [s for s, _ in losses(tmp_path / "here")] == list(range(1, step + 4))
 
 
@@ -187,6 +188,10 @@ def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
     assert "here: the run was begun with --seed 0, not 1" in said
     said = refusal(f"{again} --steps 9 --resume --batch-size 64")
     assert "here: the run was begun with --batch-size 128, not 64" in said
+    said = refusal("--run here --steps 9 --resume --storage int8")
+    assert "here: the run was begun with --storage float32, not int8" in said
+    said = refusal("--run here --steps 9 --resume --rewind")
+    assert said.endswith("here: the run was begun without --rewind\n")
     assert "cannot write" in refusal("--task digits --steps 2 --run here/run.jsonl/x")
 
 

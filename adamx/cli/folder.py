@@ -27,21 +27,19 @@ def latest(task: str) -> Path:
     return max(found, key=lambda p: int(p.name.rpartition("-")[2]))
 
 
+def settings(folder: Path) -> dict[str, Any]:
+    """What the run in the folder was begun with; nothing if there is none."""
+    kept = folder / CONFIG
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+
+
 def begin(folder: Path, config: dict[str, Any], resume: bool) -> None:
-    """Makes the folder and writes the settings; of a run that goes on they have to be the same."""
+    """Makes the folder and writes the settings."""
     kept = folder / CONFIG
     if kept.is_file() and not resume:
         raise UsageError(
             f"{folder} has a run in it: add --resume to go on with it, or take another folder"
         )
-    if resume and kept.is_file():
-        before = json.loads(kept.read_text(encoding="utf-8"))
-        for name, value in config.items():
-            if name in before and before[name] != value:
-                raise UsageError(
-                    f"{folder}: the run was begun with --{name.replace('_', '-')} "
-                    f"{before[name]}, not {value}"
-                )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

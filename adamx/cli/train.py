@@ -2,7 +2,8 @@
 """Train a small model with a recipe of ours: by default a transformer, on Python's own source.
 
 A run has a folder: its settings, its log (`run.jsonl`), its checkpoints, and at the end a page and
-a picture of what Adam did. Ctrl-C saves, and --resume goes on as if nothing had happened.
+a picture of what Adam did. Ctrl-C saves, and --resume goes on as if nothing had happened, with the
+settings in the folder.
 """
 
 import argparse
@@ -26,6 +27,13 @@ from adamx.tables import as_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
+TOLD = 3  # findings of the doctor that are printed
+# What a run that is gone on with has to keep; what it keeps unless something else is given.
+FIXED = (
+    "task data seed dtype recipe schedule learning_rate weight_decay clip batch_size watch "
+    "storage landing skip_nonfinite skip_spikes loss_scale rewind"
+).split()
+LOOSE = "steps save_every devices how zero".split()
 NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
 
@@ -77,10 +85,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="at the end write step, model and some batches to a file for `run-exported`",
     )
+    # What is not given is None, so that a run that goes on can tell.
+    defaults = vars(parser.parse_args([]))
+    parser.set_defaults(**dict.fromkeys(defaults), defaults=defaults)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, then prints what was reached."""
+    args = _settled(args)
     if args.export:
         optional_import("flatbuffers", "flatbuffers")
     if args.export and (args.distributed or not Path(args.export).absolute().parent.is_dir()):
@@ -88,8 +100,6 @@ def run(args: argparse.Namespace) -> int:
             f"--export {args.export}: "
             + ("one process only" if args.distributed else "there is no such folder")
         )
-    if args.resume and args.compare != "none":
-        raise UsageError("--resume goes on with our run only: add --compare none")
     if args.task == "quadratic":
         return _quadratic(args)
     if args.distributed and not args.run:
@@ -111,6 +121,27 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, health.TooManySkippedError) as error:
         # A batch that does not divide, a checkpoint of another recipe, a guard at its limit.
         raise UsageError(str(error)) from error
+
+
+def _settled(args: argparse.Namespace) -> argparse.Namespace:
+    """What was given, else what the run had that is gone on with, else the defaults."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    settled = argparse.Namespace(**args.defaults | given)
+    if not settled.resume:
+        return settled
+    if settled.compare != "none":
+        raise UsageError("--resume goes on with our run only: add --compare none")
+    root = Path(settled.run) if settled.run else folder.latest(settled.task)
+    kept = folder.settings(root)
+    for name in FIXED:
+        if name in given and name in kept and given[name] != kept[name]:
+            flag = f"--{name.replace('_', '-')}"
+            if kept[name] is False:
+                raise UsageError(f"{root}: the run was begun without {flag}")
+            raise UsageError(
+                f"{root}: the run was begun with {flag} {kept[name]}, not {given[name]}"
+            )
+    return argparse.Namespace(**vars(settled) | kept | given | {"run": str(root)})
 
 
 def _quadratic(args: argparse.Namespace) -> int:
@@ -175,15 +206,12 @@ class _Training:
         return 0 if self.done == self.steps else 130
 
     def _folder(self) -> Path:
-        if self.args.run:
-            return Path(self.args.run)
-        return (folder.latest if self.args.resume else folder.next_free)(self.args.task)
+        return Path(self.args.run) if self.args.run else folder.next_free(self.args.task)
 
     def _config(self) -> dict[str, Any]:
-        """What has to stay the same for the run to be the same."""
-        names = "task data seed dtype recipe schedule learning_rate weight_decay clip".split()
-        given = {name: getattr(self.args, name) for name in names}
-        return given | {"batch_size": self.size, "watch": self.args.watch}
+        """What the run goes on with where nothing else is given."""
+        had = {name: getattr(self.args, name) for name in FIXED + LOOSE}
+        return had | {"batch_size": self.size, "steps": self.steps}
 
     def _checkpoints(self, root: Path) -> Any:
         if self.args.compare != "none":
@@ -239,8 +267,10 @@ class _Training:
             print(f"\ninterrupted: {saved if self.kept is not None else 'nothing is saved'}")
             return
         print(f"\n{summary}\n\n{root / folder.REPORT}")
-        for finding in health.doctor(health.history(root / folder.LOG)):
-            print(finding)
+        findings = health.doctor(health.history(root / folder.LOG))
+        print(*findings[:TOLD], sep="\n", end="\n" * bool(findings))
+        if len(findings) > TOLD:
+            print(f"… and {len(findings) - TOLD} more, on the page")
 
 
 def _advice(kept: Checkpoints | None) -> str:
