@@ -24,25 +24,23 @@ def rows(runs: Mapping[str, History]) -> list[list[str]]:
 
 
 def picture(runs: Mapping[str, History]) -> Any:
-    """Losses over steps, and their last third by itself; dots are validation losses."""
+    """Losses over steps; of the last two thirds validation losses, if there are any."""
     figure_of = optional_import("matplotlib.figure", "matplotlib").Figure
     figure = figure_of(figsize=(11, 3.6), layout="constrained")
     whole, last = figure.subplots(1, 2)
-    end = max(history[-1]["step"] for history in runs.values())
-    seen = []
+    begin = max(history[-1]["step"] for history in runs.values()) / 3
+    held_out = any(series(history, VALIDATION)[0].size for history in runs.values())
     for i, (name, history) in enumerate(runs.items()):
+        style = {"lw": 1.4, "ls": ("-", "--", "-.", ":")[i % 4], "label": name}
         steps, losses = series(history, "loss")
         losses = smooth(losses)
-        at, held_out = series(history, VALIDATION)
-        for axes in (whole, last):
-            (line,) = axes.plot(steps, losses, lw=1.2, ls=("-", "--", "-.", ":")[i % 4], label=name)
-            axes.plot(at, held_out, "o", ms=4, mfc="none", color=line.get_color())
-        seen += [*losses[steps >= 2 / 3 * end], *held_out[at >= 2 / 3 * end]]
-    last.set(xlim=(2 / 3 * end, 1.01 * end), title="the last third")
-    if seen:
-        pad = 0.05 * (max(seen) - min(seen)) or 0.1
-        last.set_ylim(min(seen) - pad, max(seen) + pad)
-    whole.set(ylabel="loss; dots: validation loss")
+        whole.plot(steps, losses, **style)
+        if held_out:
+            steps, losses = series(history, VALIDATION)
+        late = steps >= begin
+        last.plot(steps[late], losses[late], marker="o" if held_out else "", ms=4, **style)
+    whole.set(ylabel="loss")
+    last.set(ylabel=VALIDATION if held_out else "loss")
     whole.legend(frameon=False)
     for axes in (whole, last):
         axes.set_xlabel("step")
