@@ -213,6 +213,8 @@ def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureF
         ("--task oak", "--task must be one of source, digits"),
         ("--task oak:make", "--task oak:make: No module named 'oak'"),
         ("--task json:make", "has no attribute 'make'"),
+        ("--task json:decoder", "--task json:decoder: decoder is no function"),
+        ("--task :make", "--task :make: Empty module name"),
         ("--task regression --data .", "regression makes its own data"),
         ("--data .", "there is no train-images-idx3-ubyte in it"),
         ("--distributed", "--distributed needs --run DIR"),

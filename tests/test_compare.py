@@ -48,6 +48,19 @@ def test_a_sweep_hands_random_losses_a_key_for_each_seed_and_step():
     np.testing.assert_allclose([one, other], 32, atol=7)
 
 
+def test_what_never_trains_comes_last(monkeypatch, capsys):
+    found = {"sgd": np.nan, "adam": 0.5, "lion": 0.1}
+    rates = np.array([1.0])
+
+    def swept(name, *_):
+        return Sweep(rates, {HELD_OUT: np.full((1, 2), found[name])})
+
+    monkeypatch.setattr("adamx.cli.compare.sweep", swept)
+    assert main(["compare", "--optimizers", "adam,sgd,lion", "--seeds", "1"]) == 0
+    rows = table(capsys.readouterr().out, "best rate")
+    assert [name for name in rows if name != "header"] == ["lion", "adam", "sgd"]
+
+
 def test_compare_takes_any_task_and_rates():
     done = command(
         "compare --task regression --optimizers adagrad,adamw --steps 30 --seeds 1 "

@@ -148,7 +148,9 @@ def test_several_runs_are_a_table_and_a_picture_of_their_losses(tmp_path):
 def test_report_refuses_in_one_sentence(tmp_path, capsys):
     empty = tmp_path / "empty.jsonl"
     empty.write_text("not json\n")
-    good = tmp_path / "good.jsonl"
+    good, odd, binary = (tmp_path / name for name in ("good.jsonl", "odd.jsonl", "binary.png"))
+    odd.write_text('5\n{"step": null}\n{"step": "1"}\n')
+    binary.write_bytes(b"\x89PNG\xff\xfe")
     good.write_text('{"step": 1, "loss": 2.0}\n')
     for line, said in (
         (f"report {tmp_path / 'none.jsonl'}", "none.jsonl: there is no such file"),
@@ -156,6 +158,9 @@ def test_report_refuses_in_one_sentence(tmp_path, capsys):
         (f"report {tmp_path}", "run.jsonl: there is no such file"),
         (f"report {good} {good} --out x.html", "--out must end in .png, .svg, .pdf, got 'x.html'"),
         (f"report {good} --out {tmp_path / 'none/x.html'}", "No such file or directory"),
+        (f"report {good} --out {tmp_path / 'x.png'}", "of one run it is a page, as .html"),
+        (f"report {odd}", "no line has a step; is this a log of figures?"),
+        (f"report {binary}", "binary.png: not a log of figures"),
     ):
         assert main(line.split()) == 2
         assert said in (complaint := capsys.readouterr().err)

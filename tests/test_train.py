@@ -10,11 +10,13 @@ import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from adamx import health
+from adamx.cli import folder, main
 from tests.test_cli import ENV, ROOT, command, command_on_a_terminal, number, table
 
 HERE = ENV | {"PYTHONPATH": str(ROOT)}
@@ -184,6 +186,7 @@ def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
     assert "here has a run in it: add --resume to go on with it" in said
     assert (tmp_path / "here/config.json").read_text() == kept
     assert "--steps 4: the checkpoint is of step 5" in refusal(f"{again} --steps 4 --resume")
+    assert (tmp_path / "here/config.json").read_text() == kept  # not even by what was refused
     said = refusal(f"{again} --steps 9 --resume --seed 1")
     assert "here: the run was begun with --seed 0, not 1" in said
     said = refusal(f"{again} --steps 9 --resume --batch-size 64")
@@ -192,10 +195,43 @@ def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
     assert "here: the run was begun with --storage float32, not int8" in said
     said = refusal("--run here --steps 9 --resume --rewind")
     assert said.endswith("here: the run was begun without --rewind\n")
+    said = refusal("--run here --steps 9 --resume --learning-rate 0.1")
+    assert said.endswith("here: the run was begun without --learning-rate\n")
+    assert "there is no run in hare" in refusal("--run hare --resume")
+    assert not (tmp_path / "hare").exists()
+    config = json.loads(kept)
+    (tmp_path / "here/config.json").write_text(json.dumps(config | {"title": "other data"}))
+    said = refusal("--run here --steps 9 --resume")
+    assert "these are not the data that the run was begun with: other data; now" in said
+    (tmp_path / "here/config.json").write_text("{")
+    assert "config.json: not the settings of a run" in refusal("--run here --resume")
     assert "cannot write" in refusal("--task digits --steps 2 --run here/run.jsonl/x")
 
 
-def test_the_quadratic_shows_every_step_of_the_arithmetic():
+def test_the_latest_run_of_a_task_is_not_anothers_and_has_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits-1", "digits-10", "digits-cnn-12", "digits-11", "digits-x"):
+        Path("runs", name).mkdir(parents=True)
+        if name != "digits-11":
+            folder.keep(Path("runs", name), {"task": name})
+    assert folder.latest("digits").name == "digits-10"
+    assert folder.latest("digits-cnn").name == "digits-cnn-12"
+    assert folder.next_free("digits").name == "digits-2"
+
+
+def test_a_run_of_float16_logs_what_was_seen_at_its_own_steps(tmp_path):
+    # Steps that overflow do not count for the observer: it looks later.
+    flags = "--task regression --dtype float16 --loss-scale --watch 5 --steps 30"
+    done(f"train {flags} --run here", tmp_path)
+    rows = health.history(tmp_path / "here/run.jsonl")
+    overflows = next(row["overflows"] for row in rows if "overflows" in row)
+    assert overflows >= 1
+    looked = [row["step"] for row in rows if "grad_norm" in row]
+    assert looked[0] == 1 + overflows
+    assert all(row["grad_norm"] > 0 for row in rows if "grad_norm" in row)
+
+
+def test_the_quadratic_shows_every_step_of_the_arithmetic(capsys):
     done = command("train --task quadratic --steps 3 --learning-rate 0.001")
     assert done.returncode == 0, done.stderr
     rows = table(done.stdout, "next x")
@@ -207,8 +243,12 @@ def test_the_quadratic_shows_every_step_of_the_arithmetic():
     assert number(rows["2"][3]) == pytest.approx(v, rel=1e-6)
     step = -1e-3 * (m / (1 - 0.9**2)) / (v / (1 - 0.999**2)) ** 0.5
     assert number(rows["2"][6]) == pytest.approx(step, rel=1e-3)
-    refused = command("train --task quadratic --recipe lion")
-    assert "take --recipe adam" in refused.stderr
+    for flag, said in (
+        ("--recipe nadam", "take --recipe adam"),
+        ("--weight-decay 0.1", "--task quadratic has no --weight-decay"),
+    ):
+        assert main(["train", "--task", "quadratic", *flag.split()]) == 2
+        assert said in capsys.readouterr().err
 
 
 # Data of one's own
@@ -254,6 +294,12 @@ def test_broken_idx_files_are_named(tmp_path):
     (tmp_path / "b").write_bytes(idx(numbers)[:-1])
     with pytest.raises(UsageError, match=r"b: 35 bytes do not hold an array of shape \(2, 3\)"):
         read_idx(tmp_path / "b")
+    (tmp_path / "d").write_bytes(idx(numbers)[:7])
+    with pytest.raises(UsageError, match="d: not an IDX file"):
+        read_idx(tmp_path / "d")
+    (tmp_path / "e").write_bytes(gzip.compress(idx(numbers))[:20])
+    with pytest.raises(UsageError, match="e: Compressed file ended"):
+        read_idx(tmp_path / "e")
     (tmp_path / "c").write_bytes(b"P5 28 28")
     with pytest.raises(UsageError, match="c: not an IDX file"):
         read_idx(tmp_path / "c")
@@ -296,6 +342,12 @@ def test_an_exported_step_goes_on_training_in_a_process_without_the_model(task, 
     assert "after 70 steps" in again
 
 
+def test_a_step_trained_on_many_devices_is_exported_for_one(tmp_path):
+    flags = "--task regression --steps 4 --devices 2 --zero --storage int8"
+    done(f"train {flags} --run here --export step.bin", tmp_path)
+    assert "after 4 steps" in done("run-exported step.bin --steps 2", tmp_path)
+
+
 def test_an_exported_step_is_the_step(tmp_path):
     """The same batches, the same numbers, to the last digit that programs of XLA share."""
     done("train --task digits --steps 20 --run a --export step.bin", tmp_path)
@@ -315,3 +367,5 @@ def test_what_cannot_be_exported_or_read_is_refused(tmp_path):
     refused = command(f"run-exported {tmp_path / 'x.bin'}")
     assert refused.returncode == 2
     assert "x.bin: not a file of `train --export`" in refused.stderr
+    refused = command(f"run-exported {tmp_path / 'x.bin'} --out {tmp_path / 'none' / 'y.bin'}")
+    assert "there is no such folder" in refused.stderr

@@ -21,6 +21,7 @@ from adamx.tables import as_markdown, as_text
 LOWEST, HIGHEST, RATES = 1e-4, 3.0, 10
 HEADER = ["", "best rate", HELD_OUT, "accuracy", "rates that train", "s"]
 ACCURACY = "test accuracy"
+COLOURED = 7  # lines that the eye can tell apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         sweeps[name] = sweep(name, tasks, rates, args.steps)
         rows[name] = _row(name, sweeps[name], time.perf_counter() - start)
         print("  ".join(rows[name]), flush=True)
-    order = sorted(sweeps, key=lambda name: _loss(sweeps[name])[0])
+    order = sorted(sweeps, key=lambda name: np.nan_to_num(_loss(sweeps[name])[0], nan=np.inf))
     table = (as_markdown if args.markdown else as_text)(HEADER, [rows[name] for name in order])
     print(f"\n{table}")
     if args.picture:
@@ -74,7 +75,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def picture(sweeps: dict[str, Sweep]) -> Any:
-    """Held-out losses at the best rates, and over the rates; bars are standard deviations."""
+    """Held-out losses at the best rates, and over the rates; the first few have colours there.
+
+    Bars are standard deviations at the best rates, over the rates from the least to the greatest.
+    """
     figure_of = optional_import("matplotlib.figure", "matplotlib").Figure
     figure = figure_of(figsize=(11, 1.5 + 0.26 * max(8, len(sweeps))), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 3])
@@ -83,13 +87,13 @@ def picture(sweeps: dict[str, Sweep]) -> Any:
         mean, spread = _loss(found)
         left.errorbar(mean, i, xerr=spread, fmt="o", color=colour, ms=4, capsize=3, lw=1)
         losses = found.scores[HELD_OUT]
-        with np.errstate(all="ignore"):
-            means, spreads = losses.mean(1), losses.std(1)
-        style = "--" if name in OTHERS else "-"
-        label = name if i < 10 else None
-        right.errorbar(
-            found.rates, means, yerr=spreads, ls=style, lw=1, capsize=2, label=label, alpha=0.85
-        )
+        means, low, high = losses.mean(1), losses.min(1), losses.max(1)
+        if i < COLOURED:
+            style = "--" if name in OTHERS else "-"
+            bars = [means - low, high - means]
+            right.errorbar(found.rates, means, bars, ls=style, lw=1.2, capsize=2, label=name)
+        else:
+            right.plot(found.rates, means, color="#cccccc", lw=0.8, zorder=0)
     left.set_yticks(range(len(sweeps)), list(sweeps))
     left.invert_yaxis()
     left.set(xlabel=f"{HELD_OUT} at the best rate")
@@ -98,7 +102,7 @@ def picture(sweeps: dict[str, Sweep]) -> Any:
     if positive := [mean for mean, _ in map(_loss, sweeps.values()) if mean > 0]:
         right.set(yscale="log", ylim=(min(positive) / 1.5, 60 * min(positive)))
     right.legend(
-        title="the ten best" if len(sweeps) > 10 else None,
+        title=f"the best {COLOURED}" if len(sweeps) > COLOURED else None,
         loc="upper left",
         bbox_to_anchor=(1.01, 1),
         frameon=False,
@@ -121,7 +125,7 @@ def _row(name: str, found: Sweep, seconds: float) -> list[str]:
     trains = found.rates[found.trains]
     span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
     best = f"{found.rates[found.best]:.2g}"
-    return [name, best, f"{mean:.3f} ± {spread:.3f}", accuracy, span, f"{seconds:.0f}"]
+    return [name, best, f"{mean:.3g} ± {spread:.2g}", accuracy, span, f"{seconds:.0f}"]
 
 
 def _check_picture(path: str) -> None:

@@ -19,7 +19,7 @@ BATCHES = 64
 def export(path: Path, task: Task, opt: Any, run: Run, steps: int) -> None:
     """Writes the step and what it steps, after so many steps."""
     run = run._replace(key=None if run.key is None else jax.random.key_data(run.key))
-    arrays, form = jax.tree.flatten(run)
+    arrays, form = jax.tree.flatten(jax.device_get(run))  # from however many devices to one
     batches = [task.batch(steps + i) for i in range(BATCHES)]
     flat = [jax.tree.leaves(batch) for batch in batches]
     batch_form = jax.tree.structure(batches[0])
@@ -38,7 +38,7 @@ def export(path: Path, task: Task, opt: Any, run: Run, steps: int) -> None:
 
     about = {"title": task.title, "begun": steps, "steps": steps, "units": task.units}
     program = exported.program(step, arrays, flat[0])
-    contents = exported.Exported(about, step, program, jax.device_get(arrays), flat)
+    contents = exported.Exported(about, step, program, arrays, flat)
     try:
         exported.write(path, contents)
     except OSError as error:

@@ -19,32 +19,41 @@ def next_free(task: str) -> Path:
 
 
 def latest(task: str) -> Path:
-    """The last of them."""
+    """The last of them in which there is a run."""
     name = task.replace(":", "-")
-    found = [p for p in Path("runs").glob(f"{name}-*") if p.name.rpartition("-")[2].isdecimal()]
+    found = {
+        int(number): path
+        for path in Path("runs").glob(f"{name}-*")
+        for kind, _, number in [path.name.rpartition("-")]
+        if kind == name and number.isdecimal() and (path / CONFIG).is_file()
+    }
     if not found:
         raise UsageError(f"--resume: there is no runs/{name}-N; say which folder by --run DIR")
-    return max(found, key=lambda p: int(p.name.rpartition("-")[2]))
+    return found[max(found)]
 
 
 def settings(folder: Path) -> dict[str, Any]:
     """What the run in the folder was begun with; nothing if there is none."""
     kept = folder / CONFIG
-    return json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    try:
+        return json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    except ValueError as error:
+        raise UsageError(f"{kept}: not the settings of a run: {error}") from error
 
 
-def begin(folder: Path, config: dict[str, Any], resume: bool) -> None:
-    """Makes the folder and writes the settings."""
-    kept = folder / CONFIG
-    if kept.is_file() and not resume:
-        raise UsageError(
-            f"{folder} has a run in it: add --resume to go on with it, or take another folder"
-        )
+def make(folder: Path) -> None:
+    """Makes the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def keep(folder: Path, config: dict[str, Any]) -> None:
+    """Writes the settings, all or nothing."""
+    new = folder / f"{CONFIG}.new"
+    new.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    new.replace(folder / CONFIG)
 
 
 def log_until(folder: Path, step: int) -> JsonLines:

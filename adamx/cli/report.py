@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where it goes (default: report.html beside the file; of several, runs.png here)",
     )
-    add("--title", metavar="TEXT", help="of the page (default: the folder's name)")
+    add("--title", metavar="TEXT", help="of a page (default: the folder's name)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
 def _rows(path: Path) -> History:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file")
-    rows = [row for row in history(path) if "step" in row]
+    try:
+        found = history(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a log of figures: {error}") from error
+    rows = [r for r in found if isinstance(r, dict) and isinstance(r.get("step"), int | float)]
     if not rows:
         raise UsageError(f"{path}: no line has a step; is this a log of figures?")
     return rows
@@ -58,6 +62,8 @@ def _rows(path: Path) -> History:
 
 def _page(args: argparse.Namespace, path: Path, rows: History) -> Path:
     out = Path(args.out) if args.out else path.with_name("report.html")
+    if out.suffix in PICTURES:
+        raise UsageError(f"--out {out}: of one run it is a page, as .html")
     try:
         text = page(rows, args.title or path.resolve().parent.name)
     except ValueError as error:

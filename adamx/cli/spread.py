@@ -31,7 +31,12 @@ def add_spread(parser: argparse.ArgumentParser) -> None:
         default="jit",
         help="how batches are spread; mesh says the same as jit (default: jit)",
     )
-    add("--zero", action="store_true", help="split moments over the devices too (ZeRO-1)")
+    add(
+        "--zero",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="split moments over the devices too (ZeRO-1)",
+    )
     add(
         "--distributed",
         action="store_true",

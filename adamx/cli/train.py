@@ -15,25 +15,21 @@ import jax
 
 from adamx import health
 from adamx.checkpoints import Checkpoints
-from adamx.cli import folder, guarding, recipes, spread
+from adamx.cli import folder, guarding, settings, spread
 from adamx.cli.arguments import UsageError, optional_import, whole
 from adamx.cli.exporting import export
 from adamx.cli.interrupt import interruptible
 from adamx.cli.progress import progress
 from adamx.cli.race import Runner, at_the_start, largest_difference, race
 from adamx.cli.tasks import TASKS, Defaults, Task, find, quadratic
+from adamx.health.scalars import first
+from adamx.health.states import ObserveState, nodes
 from adamx.parallel import processes
 from adamx.tables import as_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
 TOLD = 3  # findings of the doctor that are printed
-# What a run that is gone on with has to keep; what it keeps unless something else is given.
-FIXED = (
-    "task data seed dtype recipe schedule learning_rate weight_decay clip batch_size watch "
-    "storage landing skip_nonfinite skip_spikes loss_scale rewind"
-).split()
-LOOSE = "steps save_every devices how zero".split()
 NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
 
@@ -85,14 +81,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="at the end write step, model and some batches to a file for `run-exported`",
     )
-    # What is not given is None, so that a run that goes on can tell.
-    defaults = vars(parser.parse_args([]))
-    parser.set_defaults(**dict.fromkeys(defaults), defaults=defaults)
+    settings.tell_given(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, then prints what was reached."""
-    args = _settled(args)
+    given = settings.given(args)
+    args = settings.settled(args)
+    if args.task == "quadratic":
+        return _quadratic(args, given)
+    optional_import("matplotlib.figure", "matplotlib")  # of the page at the end
     if args.export:
         optional_import("flatbuffers", "flatbuffers")
     if args.export and (args.distributed or not Path(args.export).absolute().parent.is_dir()):
@@ -100,15 +98,20 @@ def run(args: argparse.Namespace) -> int:
             f"--export {args.export}: "
             + ("one process only" if args.distributed else "there is no such folder")
         )
-    if args.task == "quadratic":
-        return _quadratic(args)
     if args.distributed and not args.run:
         raise UsageError("--distributed needs --run DIR, one folder for all processes")
     make, defaults = find(args.task, "quadratic")
+    if args.distributed:  # who cannot write refuses before the others wait
+        folder.make(Path(args.run))
     spread.prepare(args)
     size = args.batch_size or defaults.batch_size
     steps = args.steps or defaults.steps
     task = make(args.seed, size, args.data)
+    if args.resume and getattr(args, "title", task.title) != task.title:
+        raise UsageError(
+            f"{args.run}: these are not the data that the run was begun with: {args.title}; now "
+            f"{task.title}"
+        )
     task = task._replace(
         params=guarding.in_dtype(task.params, args.dtype),
         batch=lambda step, batch=task.batch: spread.own_part(batch(step)),
@@ -123,32 +126,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
 
 
-def _settled(args: argparse.Namespace) -> argparse.Namespace:
-    """What was given, else what the run had that is gone on with, else the defaults."""
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    settled = argparse.Namespace(**args.defaults | given)
-    if not settled.resume:
-        return settled
-    if settled.compare != "none":
-        raise UsageError("--resume goes on with our run only: add --compare none")
-    root = Path(settled.run) if settled.run else folder.latest(settled.task)
-    kept = folder.settings(root)
-    for name in FIXED:
-        if name in given and name in kept and given[name] != kept[name]:
-            flag = f"--{name.replace('_', '-')}"
-            if kept[name] is False:
-                raise UsageError(f"{root}: the run was begun without {flag}")
-            raise UsageError(
-                f"{root}: the run was begun with {flag} {kept[name]}, not {given[name]}"
-            )
-    return argparse.Namespace(**vars(settled) | kept | given | {"run": str(root)})
-
-
-def _quadratic(args: argparse.Namespace) -> int:
+def _quadratic(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    for name in given:
+        if name not in ("task", "steps", "learning_rate", "recipe"):
+            raise UsageError(f"--task quadratic has no --{name.replace('_', '-')}")
+    if args.recipe not in ("adam", "adamw"):
+        raise UsageError("--task quadratic shows Adam's own arithmetic: take --recipe adam")
     rate = quadratic.RATE if args.learning_rate is None else args.learning_rate
-    recipe = "adam" if args.recipe == "adamw" else args.recipe
-    opt = recipes.ours(recipe, learning_rate=rate)
-    print(quadratic.narrated(opt, rate, args.steps or quadratic.STEPS))
+    print(quadratic.narrated(rate, args.steps or quadratic.STEPS))
     return 0
 
 
@@ -174,15 +159,18 @@ class _Training:
         self.ours, self.key = self.runners[self.name], key
         self.glanced = float("nan")
         self.norms = dict.fromkeys(NORMS, float("nan"))
+        self.seen = 0
+        self.root = Path(args.run) if args.run else folder.next_free(args.task)
+        self.to_keep = settings.to_keep(args, batch_size=self.size, steps=steps, title=task.title)
         self.log: Any = None
         self.report: Any = None
 
     def go(self) -> int:
         """Trains from the start, or from the checkpoint, and ends with a table."""
-        root = self._folder()
+        root = self.root
         if self.speaks:
             print(f"{root}\n", flush=True)
-            folder.begin(root, self._config(), self.args.resume)
+            folder.make(root)
         with ExitStack() as stack:
             kept = stack.enter_context(self._checkpoints(root))
             stack.enter_context(processes.watched(lambda: _advice(kept)))
@@ -205,14 +193,6 @@ class _Training:
             print(f"written: {self.args.export}")
         return 0 if self.done == self.steps else 130
 
-    def _folder(self) -> Path:
-        return Path(self.args.run) if self.args.run else folder.next_free(self.args.task)
-
-    def _config(self) -> dict[str, Any]:
-        """What the run goes on with where nothing else is given."""
-        had = {name: getattr(self.args, name) for name in FIXED + LOOSE}
-        return had | {"batch_size": self.size, "steps": self.steps}
-
     def _checkpoints(self, root: Path) -> Any:
         if self.args.compare != "none":
             return nullcontext()
@@ -231,7 +211,9 @@ class _Training:
                 "or take another folder"
             )
         if kept.latest >= self.steps:
-            raise UsageError(f"--steps {self.steps}: the checkpoint is of step {kept.latest}")
+            raise UsageError(
+                f"--steps {self.steps}: the checkpoint is of step {kept.latest}; give more to go on"
+            )
         like = self.ours.train.like(self.task.params, key=self.key)
         self.ours.run = self.ours.train.spread(kept.restore(like))
         return kept.latest
@@ -245,9 +227,10 @@ class _Training:
             health.check(self.ours.run.state, params)
         rate = float(self.rate(done - 1))
         if self.speaks:
+            if not self.seen:  # what was refused has left the settings as they were
+                folder.keep(self.root, self.to_keep)
             figures: dict[str, Any] = {"loss": self.ours.loss, "learning rate": rate}
-            looked = self.args.watch and (done - 1) % self.args.watch == 0
-            if looked:
+            if self._has_looked(done):
                 figures |= health.read(self.ours.run.state)
                 self.norms = {k: figures.get(name, self.norms[k]) for k, name in NORMS.items()}
             if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
@@ -260,13 +243,24 @@ class _Training:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
         return not stops
 
+    def _has_looked(self, done: int) -> bool:
+        """Whether the observer did at this step; it does not count a step that was taken back."""
+        before, self.seen = self.seen, done
+        for node in nodes(self.ours.run.state):
+            if isinstance(node, ObserveState):
+                self.seen = int(first(node.step))
+                return self.seen != before and (self.seen - 1) % self.args.watch == 0
+        return False
+
     def _end(self, root: Path, summary: str) -> None:
-        folder.report(root)
         if self.done < self.steps:
+            folder.report(root)
             saved = f"saved at step {self.done}; go on by --resume --run {root}"
             print(f"\ninterrupted: {saved if self.kept is not None else 'nothing is saved'}")
             return
-        print(f"\n{summary}\n\n{root / folder.REPORT}")
+        print(f"\n{summary}\n", flush=True)
+        folder.report(root)
+        print(root / folder.REPORT)
         findings = health.doctor(health.history(root / folder.LOG))
         print(*findings[:TOLD], sep="\n", end="\n" * bool(findings))
         if len(findings) > TOLD:

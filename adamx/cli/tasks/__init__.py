@@ -7,6 +7,7 @@ A task is a row in `TASKS`, or `module:function`, a function of yours of `(seed,
 import importlib
 import sys
 from collections.abc import Callable
+from typing import Any, cast
 
 from adamx.cli.arguments import UsageError
 from adamx.cli.tasks import digits as _digits
@@ -43,12 +44,14 @@ def find(name: str, *others: str) -> tuple[Make, Defaults]:
         raise UsageError(f"--task must be one of {known}, or module:function, got {name!r}")
     sys.path.insert(0, "")
     try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        make: Any = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"--task {name}: {error}") from error
     finally:
         sys.path.remove("")
-    return make, getattr(make, "defaults", YOURS)
+    if not callable(make):
+        raise UsageError(f"--task {name}: {function} is no function")
+    return cast(Make, make), getattr(make, "defaults", YOURS)
 
 
 __all__ = ["TASKS", "Defaults", "Task", "digits", "digits_cnn", "find"]

@@ -2,6 +2,7 @@
 """MNIST's own files: arrays after a header of two zeros, a type, and the sizes (IDX)."""
 
 import gzip
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,15 @@ def read_mnist(folder: str) -> tuple[Any, Any]:
 def read_idx(path: Path) -> np.ndarray:
     """The array in a file."""
     data = path.read_bytes()
-    data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    try:
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UsageError(f"{path}: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in TYPES:
         raise UsageError(f"{path}: not an IDX file")
     start = 4 + 4 * data[3]
+    if len(data) < start:
+        raise UsageError(f"{path}: not an IDX file")
     shape = tuple(int(n) for n in np.frombuffer(data[4:start], ">u4"))
     dtype = np.dtype(TYPES[data[2]])
     if len(data) != start + dtype.itemsize * int(np.prod(shape)):

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import optax
 
 import adamx
-from adamx.cli.arguments import UsageError
 from adamx.tables import as_text
 
 START, STEPS, RATE, B1, B2 = 5.0, 10, 0.1, 0.9, 0.999
 HEADER = ["t", "x", "g = 2x", "m", "v", "m / (1 - b1^t)", "v / (1 - b2^t)", "step", "next x"]
 
 
-def narrated(opt: Any, rate: float, steps: int) -> str:
+def narrated(rate: float, steps: int) -> str:
     """A table with a row for each step, of what the optimizer itself remembers."""
+    opt = adamx.adam(rate, B1, B2)
     params: Any = jnp.float32(START)
     after: Any
     state, rows = opt.init(params), []
@@ -38,7 +38,7 @@ def _moments(state: Any) -> tuple[float, float]:
     for node in jax.tree.leaves(state, is_leaf=_is_adams):
         if _is_adams(node) and jnp.shape(node.mu) == ():
             return float(node.mu), float(node.nu)
-    raise UsageError("--task quadratic shows Adam's own arithmetic: take --recipe adam")
+    raise TypeError(f"no state of Adam's in {state}")
 
 
 def _is_adams(x: Any) -> bool:

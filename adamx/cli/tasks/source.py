@@ -22,7 +22,7 @@ from adamx.cli.tasks.task import Defaults, Task
 SIZE = transformer.Size()
 HELD_OUT = 200_000
 AT_ONCE = 64  # windows
-LEFT_OUT = frozenset("test tests site-packages idlelib lib2to3 encodings __pycache__".split())
+LEFT_OUT = frozenset("test tests site-packages idlelib lib2to3 encodings __pycache__ runs".split())
 
 DEFAULTS = Defaults(
     steps=1800,

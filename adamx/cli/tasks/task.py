@@ -14,7 +14,7 @@ class Task(NamedTuple):
     Attributes:
       title: one line for people: data, model, sizes.
       params: where the training starts.
-      loss: `loss(params, batch)`, a scalar; with `key=` where `random`.
+      loss: `loss(params, batch)`, a scalar; with `key=` where `random`. The seed is not in it.
       batch: the batch of each step, from 0: the same one at every call, so that a run that is
         resumed goes on as it would have.
       glance: a held-out loss, quick enough for now and then.
