@@ -82,6 +82,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
         if not goal:
             new.append({})
             continue
+        if not isinstance(source, Described):
+            rest = _in_working_precision(rest)
         if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest.values())):
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
         storage = there.storages[i]
@@ -90,6 +92,14 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
         moments = here.storages[i].decode(rest, kinds)
         new.append(storage.encode(moments, kinds, old, key))
     return there.layout.state(count, new, there.treedef)
+
+
+def _in_working_precision(rest: dict[str, Any]) -> dict[str, Any]:
+    """Optax's moments, which rest in whatever floating dtype its parameters have."""
+    return {
+        k: x.astype(dtypes.working(x.dtype)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+        for k, x in rest.items()
+    }
 
 
 def _shapes(state: optax.OptState) -> Any:

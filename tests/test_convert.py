@@ -122,3 +122,25 @@ def test_what_was_traced_before_does_not_hide_the_storage():
             opt.init, jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
         )
     assert adamx.convert(state, before, after, params)[0].nu["kernel"].dtype == jnp.uint8
+
+
+@pytest.mark.parametrize("mu_dtype", [None, "float32"])
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8"])
+def test_a_half_precision_run_of_optax_goes_on(storage, mu_dtype):
+    """Optax rests moments in the dtype of the parameters, ours rest in float32 unless asked."""
+    params = {"kernel": jnp.linspace(-1, 1, 32, dtype=jnp.bfloat16).reshape(8, 4)}
+    grads = {"kernel": jnp.full((8, 4), 0.5, jnp.bfloat16)}
+    before = optax.adamw(1e-3, mu_dtype=mu_dtype)
+    after = adamx.adamw(1e-3, storage=storage)
+    state = before.init(params)
+    with jax.numpy_dtype_promotion("standard"):  # of Optax's own
+        _, state = before.update(grads, state, params)
+    found = adamx.convert(state, before, after)
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32) if x.ndim else x, state)
+    want = adamx.convert(wide, optax.adamw(1e-3), after)
+    chex.assert_trees_all_equal(found, want)
+    after.update(grads, found, params)
+    if storage == "float32":
+        np.testing.assert_array_equal(found[0].nu["kernel"], state[0].nu["kernel"])
+        with pytest.raises(TypeError, match=r"the state's `(mu|nu)` is bfloat16"):
+            after.update(grads, state, params)
