@@ -41,7 +41,7 @@ def losses(folder):
     return [(row["step"], row["loss"]) for row in health.history(folder / "run.jsonl")]
 
 
-def test_digits_beside_optax_end_with_a_table_in_which_both_sides_agree(tmp_path):
+def test_digits_beside_optax_end_with_a_table_in_which_both_sides_agree(tmp_path, capsys):
     out = done("train --task digits --steps 5 --compare optax", tmp_path)
     assert "step 5/5" in out
     assert "\x1b" not in out  # no bar where stdout is no terminal
@@ -59,6 +59,11 @@ def test_digits_beside_optax_end_with_a_table_in_which_both_sides_agree(tmp_path
     # Five steps move by 5e-3 at most; float32 rounding of either side is some 1e-7.
     assert number(rows["largest |difference of parameters|"][0]) < 1e-5
     assert not (tmp_path / "runs/digits-1/checkpoints").exists()
+    here = str(tmp_path / "runs/digits-1")
+    assert main(["train", "--run", here, "--resume"]) == 2
+    assert "has a comparison, of which nothing is saved" in capsys.readouterr().err
+    assert main(["train", "--run", here, "--distributed"]) == 2  # before others are waited for
+    assert "has a run in it: add --resume" in capsys.readouterr().err
 
 
 def test_a_run_has_a_folder_with_all_that_is_to_be_kept(tmp_path):
