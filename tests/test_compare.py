@@ -59,6 +59,9 @@ def test_what_never_trains_comes_last(monkeypatch, capsys):
     assert main(["compare", "--optimizers", "adam,sgd,lion", "--seeds", "1"]) == 0
     rows = table(capsys.readouterr().out, "best rate")
     assert [name for name in rows if name != "header"] == ["lion", "adam", "sgd"]
+    assert main(["compare", "--optimizers", "adam,lion", "--seeds", "1", "--markdown"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["lion", "adam"]
 
 
 def test_compare_takes_any_task_and_rates():

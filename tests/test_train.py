@@ -107,7 +107,7 @@ FLAGS = {
     "text with guards": "--task text --steps 4 --skip-nonfinite --skip-spikes --rewind --watch 2",
     "regression in float16": "--task regression --steps 12 --dtype float16 --loss-scale "
     "--weight-decay 0.01 --learning-rate 0.002 --schedule constant --clip 0 "
-    "--devices 2 --how mesh",
+    "--devices 2 --how mesh --no-zero",
     "devices": "--task digits --steps 4 --devices 4 --how shard_map --zero --storage int4",
     "pmap": "--task regression --steps 4 --devices 2 --how pmap --zero",
     "unwatched": "--task digits --steps 4 --watch 0 --recipe adabelief --compare optax",
