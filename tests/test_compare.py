@@ -103,7 +103,7 @@ def test_compare_prints_the_best_first_and_writes_a_picture(tmp_path):
 @pytest.mark.parametrize(
     "flags, said",
     [
-        ("--picture x.txt", "--picture must end in .png, .svg or .pdf, got 'x.txt'"),
+        ("--picture x.txt", "--picture must end in .png, .svg, .pdf, got 'x.txt'"),
         ("--picture none/x.png", "there is no such folder"),
         ("--batch-size 2000", "--batch-size must be at most 1437"),
         ("--task quadratic", "--task must be one of source, digits, digits-cnn, text, regression"),

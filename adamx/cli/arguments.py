@@ -5,8 +5,11 @@ import argparse
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 class UsageError(Exception):
@@ -82,6 +85,20 @@ def add_names(
         metavar="NAMES",
         help=f"{what}, with commas between (default: {', '.join(choices)})",
     )
+
+
+def check_writable(path: str) -> None:
+    """Refuses a file in a folder that is not there, before the work that is to go into it."""
+    if not Path(path).absolute().parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no such folder")
+
+
+def check_picture(flag: str, path: str) -> None:
+    """Refuses what is no picture, or cannot be written, or drawn."""
+    optional_import("matplotlib.figure", "matplotlib")
+    if Path(path).suffix not in PICTURES:
+        raise UsageError(f"{flag} must end in {', '.join(PICTURES)}, got {path!r}")
+    check_writable(path)
 
 
 def optional_import(module: str, package: str) -> ModuleType:

@@ -3,19 +3,19 @@
 
 SGD, momentum, AdaGrad, RMSProp and the Adam family train one of the tasks of `train` from the same
 parameters on the same batches, at every rate of one grid, with several seeds. All runs of one
-optimizer are one compiled program. The table has held-out figures; the picture too.
+optimizer are one compiled program, and in memory at once. The table has held-out figures; the
+picture too.
 """
 
 import argparse
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adamx.cli.arguments import UsageError, add_names, numbers, optional_import, whole
+from adamx.cli.arguments import add_names, check_picture, numbers, optional_import, whole
 from adamx.cli.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, sweep
-from adamx.cli.tasks import TASKS, find
+from adamx.cli.tasks import add_task, find
 from adamx.tables import as_markdown, as_text
 
 LOWEST, HIGHEST, RATES = 1e-4, 3.0, 10
@@ -28,14 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `compare`."""
     add = parser.add_argument
     add_names(parser, "--optimizers", OPTIMIZERS, "what to compare")
-    add(
-        "--task",
-        default="digits",
-        metavar="NAME",
-        help=f"one of {', '.join(TASKS)}, or a function of yours, module:function "
-        "(default: digits); all runs of one optimizer are in memory at once",
-    )
-    add("--data", metavar="DIR", help="the task's data; each has its own by default")
+    add_task(parser, "digits")
     add(
         "--learning-rates",
         type=numbers,
@@ -44,7 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--steps", type=whole(1), default=200, metavar="N", help="of each run (default: 200)")
     add("--seeds", type=whole(1), default=3, metavar="N", help="runs at each rate (default: 3)")
-    add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
     add("--picture", metavar="FILE", help="write a picture, as .png, .svg or .pdf")
     add("--markdown", action="store_true", help="print a Markdown table")
 
@@ -52,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Sweeps one optimizer after the other and prints the table, best first."""
     if args.picture:
-        _check_picture(args.picture)
+        check_picture("--picture", args.picture)
     make, defaults = find(args.task)
     size = args.batch_size or defaults.batch_size
     tasks = [make(seed, size, args.data) for seed in range(args.seeds)]
@@ -126,11 +118,3 @@ def _row(name: str, found: Sweep, seconds: float) -> list[str]:
     span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
     best = f"{found.rates[found.best]:.2g}"
     return [name, best, f"{mean:.3g} ± {spread:.2g}", accuracy, span, f"{seconds:.0f}"]
-
-
-def _check_picture(path: str) -> None:
-    optional_import("matplotlib.figure", "matplotlib")
-    if Path(path).suffix not in (".png", ".svg", ".pdf"):
-        raise UsageError(f"--picture must end in .png, .svg or .pdf, got {path!r}")
-    if not Path(path).absolute().parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no such folder")

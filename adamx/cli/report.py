@@ -9,14 +9,12 @@ import argparse
 from pathlib import Path
 
 from adamx.cli import beside
-from adamx.cli.arguments import UsageError, optional_import
+from adamx.cli.arguments import PICTURES, UsageError, check_picture, optional_import
+from adamx.cli.folder import LOG, REPORT
 from adamx.health import doctor, history
 from adamx.health.page import page
 from adamx.health.plot import History
 from adamx.tables import as_text
-
-LOG = "run.jsonl"
-PICTURES = (".png", ".svg", ".pdf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +59,7 @@ def _rows(path: Path) -> History:
 
 
 def _page(args: argparse.Namespace, path: Path, rows: History) -> Path:
-    out = Path(args.out) if args.out else path.with_name("report.html")
+    out = Path(args.out) if args.out else path.with_name(REPORT)
     if out.suffix in PICTURES:
         raise UsageError(f"--out {out}: of one run it is a page, as .html")
     try:
@@ -80,8 +78,7 @@ def _beside(args: argparse.Namespace, paths: list[Path], histories: list[History
         names = [str(path.parent) if path.name == LOG else str(path) for path in paths]
     runs = dict(zip(names, histories, strict=True))
     out = Path(args.out or "runs.png")
-    if out.suffix not in PICTURES:
-        raise UsageError(f"--out must end in {', '.join(PICTURES)}, got {str(out)!r}")
+    check_picture("--out", str(out))
     print(as_text(beside.HEADER, beside.rows(runs)))
     beside.picture(runs).savefig(out, dpi=120)
     return out

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 
 from adamx.cli import exported
-from adamx.cli.arguments import UsageError, optional_import, whole
+from adamx.cli.arguments import check_writable, optional_import, whole
 from adamx.cli.progress import progress
 
 
@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains on."""
     optional_import("flatbuffers", "flatbuffers")
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        raise UsageError(f"cannot write {args.out}: there is no such folder")
+    if args.out:
+        check_writable(args.out)
     found = exported.read(Path(args.file))
     print(f"{found.about['title']}\nafter {found.about['steps']:,} steps\n", flush=True)
     arrays, step = jax.device_put(found.arrays), jax.jit(found.step, donate_argnums=0)

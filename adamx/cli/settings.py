@@ -60,6 +60,15 @@ def settled(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**found | kept | told | {"run": str(root)})
 
 
+def check_data(args: argparse.Namespace, title: str) -> None:
+    """Refuses to go on with a task whose title, which has its sizes, is another than it was."""
+    before = getattr(args, "title", title)
+    if args.resume and before != title:
+        raise UsageError(
+            f"{args.run}: these are not the data that the run was begun with: {before}; now {title}"
+        )
+
+
 def to_keep(args: argparse.Namespace, **resolved: Any) -> dict[str, Any]:
     """What the folder of the run keeps."""
     return {name: getattr(args, name) for name in [*FIXED, *LOOSE, "compare"]} | resolved

@@ -3,7 +3,7 @@
 
 A run has a folder: its settings, its log (`run.jsonl`), its checkpoints, and at the end a page and
 a picture of what Adam did. Ctrl-C saves, and --resume goes on as if nothing had happened, with the
-settings in the folder.
+settings in the folder. --task quadratic prints every step of Adam's arithmetic instead.
 """
 
 import argparse
@@ -16,16 +16,16 @@ import jax
 from adamx import health
 from adamx.checkpoints import Checkpoints
 from adamx.cli import folder, guarding, settings, spread
-from adamx.cli.arguments import UsageError, optional_import, whole
+from adamx.cli.arguments import UsageError, check_writable, optional_import, whole
 from adamx.cli.exporting import export
 from adamx.cli.interrupt import interruptible
 from adamx.cli.progress import progress
-from adamx.cli.race import Runner, at_the_start, largest_difference, race
-from adamx.cli.tasks import TASKS, Defaults, Task, find, quadratic
+from adamx.cli.race import at_the_start, race
+from adamx.cli.reached import reached
+from adamx.cli.tasks import Defaults, Task, add_task, find, quadratic
 from adamx.health.scalars import first
 from adamx.health.states import ObserveState, nodes
 from adamx.parallel import processes
-from adamx.tables import as_text
 
 DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
@@ -36,16 +36,8 @@ NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `train`."""
     add = parser.add_argument
-    add(
-        "--task",
-        default="source",
-        metavar="NAME",
-        help=f"one of {', '.join(TASKS)}, quadratic (every step of the arithmetic), or a function "
-        "of yours, module:function (default: source)",
-    )
-    add("--data", metavar="DIR", help="the task's data; each has its own by default")
+    add_task(parser, "source", "quadratic")
     add("--steps", type=whole(1), metavar="N", help="how many (default: the task's)")
-    add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
     add("--dtype", choices=DTYPES, default="float32", help="of the parameters (default: float32)")
     add(
         "--seed",
@@ -93,11 +85,9 @@ def run(args: argparse.Namespace) -> int:
     optional_import("matplotlib.figure", "matplotlib")  # of the page at the end
     if args.export:
         optional_import("flatbuffers", "flatbuffers")
-    if args.export and (args.distributed or not Path(args.export).absolute().parent.is_dir()):
-        raise UsageError(
-            f"--export {args.export}: "
-            + ("one process only" if args.distributed else "there is no such folder")
-        )
+        check_writable(args.export)
+        if args.distributed:
+            raise UsageError(f"--export {args.export}: one process only")
     if args.distributed and not args.run:
         raise UsageError("--distributed needs --run DIR, one folder for all processes")
     make, defaults = find(args.task, "quadratic")
@@ -107,11 +97,7 @@ def run(args: argparse.Namespace) -> int:
     size = args.batch_size or defaults.batch_size
     steps = args.steps or defaults.steps
     task = make(args.seed, size, args.data)
-    if args.resume and getattr(args, "title", task.title) != task.title:
-        raise UsageError(
-            f"{args.run}: these are not the data that the run was begun with: {args.title}; now "
-            f"{task.title}"
-        )
+    settings.check_data(args, task.title)
     task = task._replace(
         params=guarding.in_dtype(task.params, args.dtype),
         batch=lambda step, batch=task.batch: spread.own_part(batch(step)),
@@ -174,7 +160,8 @@ class _Training:
         with ExitStack() as stack:
             kept = stack.enter_context(self._checkpoints(root))
             stack.enter_context(processes.watched(lambda: _advice(kept)))
-            self.kept, start = kept, self._begin(kept, root)
+            self.kept = kept
+            self.start = start = self._begin(kept, root)
             log = folder.log_until(root, start) if self.speaks else nullcontext()
             self.log = stack.enter_context(log)
             bar = progress(self.name, self.steps, self.task.units, start)
@@ -184,7 +171,7 @@ class _Training:
             self.pressed = stack.enter_context(interruptible()) if alone else lambda: False
             race(self.task, self.runners, range(start, self.steps), self._after)
             # All processes make it, or those that do would wait for the others.
-            summary = _summary(self.task, self.runners) if self.done == self.steps else ""
+            summary = reached(self.task, self.runners) if self.done == self.steps else ""
         if self.speaks:
             self._end(root, summary)
         if self.args.export and self.done == self.steps:
@@ -227,10 +214,10 @@ class _Training:
             health.check(self.ours.run.state, params)
         rate = float(self.rate(done - 1))
         if self.speaks:
-            if not self.seen:  # what was refused has left the settings as they were
+            if done == self.start + 1:  # what was refused has left the settings as they were
                 folder.keep(self.root, self.to_keep)
             figures: dict[str, Any] = {"loss": self.ours.loss, "learning rate": rate}
-            if self._has_looked(done):
+            if self._has_looked():
                 figures |= health.read(self.ours.run.state)
                 self.norms = {k: figures.get(name, self.norms[k]) for k, name in NORMS.items()}
             if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
@@ -243,12 +230,11 @@ class _Training:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
         return not stops
 
-    def _has_looked(self, done: int) -> bool:
+    def _has_looked(self) -> bool:
         """Whether the observer did at this step; it does not count a step that was taken back."""
-        before, self.seen = self.seen, done
         for node in nodes(self.ours.run.state):
             if isinstance(node, ObserveState):
-                self.seen = int(first(node.step))
+                before, self.seen = self.seen, int(first(node.step))
                 return self.seen != before and (self.seen - 1) % self.args.watch == 0
         return False
 
@@ -271,30 +257,3 @@ def _advice(kept: Checkpoints | None) -> str:
     if kept is None or kept.latest is None:
         return "There is no checkpoint: start again."
     return f"Go on from step {kept.latest} by --resume, with as many processes as you have."
-
-
-def _summary(task: Task, runners: dict[str, Runner]) -> str:
-    scores = {name: task.scores(runner.params) for name, runner in runners.items()}
-    everyone = list(runners.values())
-    rows = [
-        [_called(which), *(_cell(which, score[which]) for score in scores.values())]
-        for which in next(iter(scores.values()))
-    ]
-    rows += [[name, said, *[""] * (len(runners) - 1)] for name, said in task.beside]
-    rows += [
-        ["ms per step", *(f"{runner.milliseconds:.3f}" for runner in everyone)],
-        ["bytes of state per device", *(f"{runner.state_bytes:,}" for runner in everyone)],
-    ]
-    if len(runners) > 1:
-        ours, theirs = everyone
-        apart = largest_difference(ours.params, theirs.params)
-        rows.append(["largest |difference of parameters|", f"{apart:.1e}", ""])
-    return as_text(["", *runners], rows)
-
-
-def _called(which: str) -> str:
-    return "final loss" if which == "loss" else which
-
-
-def _cell(which: str, value: Any) -> str:
-    return f"{float(value):.2%}" if which.endswith("accuracy") else f"{float(value):.4g}"

@@ -4,12 +4,13 @@
 A task is a row in `TASKS`, or `module:function`, a function of yours of `(seed, batch_size, data)`.
 """
 
+import argparse
 import importlib
 import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from adamx.cli.arguments import UsageError
+from adamx.cli.arguments import UsageError, whole
 from adamx.cli.tasks import digits as _digits
 from adamx.cli.tasks import regression as _regression
 from adamx.cli.tasks import source as _source
@@ -27,6 +28,26 @@ TASKS: dict[str, tuple[Make, Defaults]] = {
     "text": (_text.text, _text.DEFAULTS),
     "regression": (_regression.regression, _regression.DEFAULTS),
 }
+
+
+def add_task(parser: argparse.ArgumentParser, default: str, *others: str) -> None:
+    """Declares `--task` and what belongs to it.
+
+    Args:
+      parser: of a subcommand.
+      default: the task where none is given.
+      *others: names that the subcommand knows beside those of `TASKS`.
+    """
+    add = parser.add_argument
+    add(
+        "--task",
+        default=default,
+        metavar="NAME",
+        help=f"one of {', '.join([*TASKS, *others])}, or a function of yours, module:function "
+        f"(default: {default})",
+    )
+    add("--data", metavar="DIR", help="the task's data; each has its own by default")
+    add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
 
 
 def find(name: str, *others: str) -> tuple[Make, Defaults]:
@@ -54,4 +75,4 @@ def find(name: str, *others: str) -> tuple[Make, Defaults]:
     return cast(Make, make), getattr(make, "defaults", YOURS)
 
 
-__all__ = ["TASKS", "Defaults", "Task", "digits", "digits_cnn", "find"]
+__all__ = ["TASKS", "Defaults", "Task", "add_task", "digits", "digits_cnn", "find"]
