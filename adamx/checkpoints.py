@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx import paths
-from adamx.conversion import convert
-from adamx.described import Described, describing
-from adamx.parallel.gradients import Run
+from adamx.core import paths
+from adamx.moments.convert import convert
+from adamx.moments.described import Described, describing
+from adamx.parallel.loss import Run
 
 # The version of the layout of states, raised when the meaning of some array in one changes.
 VERSION = 1

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath
 
-from adamx import dtypes, paths
+from adamx.core import dtypes, paths
 from adamx.landing import LandingState
 
 Part = Literal["parameters", "gradients", "moments", "landing"]

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from adamx.cli import bench, compare, plan, report, run_exported, train
-from adamx.cli.arguments import Parser, UsageError
+from adamx.cli import bench, compare, export, plan, report, train
+from adamx.cli.flags import Parser, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
@@ -20,7 +20,7 @@ COMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "plan": plan,
     "report": report,
-    "run-exported": run_exported,
+    "run-exported": export,
 }
 
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adamx.cli.arguments import UsageError
+from adamx.cli.flags import UsageError
 from adamx.health import JsonLines, history, page, plot
 
 CONFIG, LOG, CHECKPOINTS = "config.json", "run.jsonl", "checkpoints"

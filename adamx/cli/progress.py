@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from adamx.cli.arguments import optional_import
+from adamx.cli.flags import optional_import
 
 Report = Callable[[int, Mapping[str, float]], None]
 """`report(steps done, figures by name)`."""

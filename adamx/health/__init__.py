@@ -8,16 +8,16 @@ Guards go around each other in one order, and say so otherwise:
 `rewind(scale_loss(observe(skip_spikes(skip_nonfinite(chain(counted(clip), adamw))))))`.
 """
 
-from adamx.health.check import TooManySkippedError, check
-from adamx.health.counted import counted
-from adamx.health.doctor import Finding, doctor
-from adamx.health.guards import first_bad, skip_nonfinite, skip_spikes
+from adamx.health.guards.check import TooManySkippedError, check
+from adamx.health.guards.count_clips import counted
+from adamx.health.guards.loss_scale import scale_loss, scaled
+from adamx.health.guards.rewind import rewind
+from adamx.health.guards.skip import first_bad, skip_nonfinite, skip_spikes
 from adamx.health.observe import observe
-from adamx.health.page import page
-from adamx.health.plot import plot
 from adamx.health.read import JsonLines, history, read
-from adamx.health.rewind import rewind
-from adamx.health.scaling import scale_loss, scaled
+from adamx.health.report.doctor import Finding, doctor
+from adamx.health.report.page import page
+from adamx.health.report.plot import plot
 from adamx.health.states import (
     CountedState,
     LossScaleState,

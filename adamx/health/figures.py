@@ -20,8 +20,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from adamx import norms
-from adamx.health.seen import Leaf
+from adamx.core import norms
+from adamx.health.leaf_stats import Leaf
 
 NAMES = (
     *("grad_norm", "grad_rms", "update_norm", "update_rms", "param_norm", "param_rms"),

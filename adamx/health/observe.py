@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from adamx import paths
-from adamx.health import figures, seen
+from adamx.core import paths
+from adamx.health import figures, leaf_stats
 from adamx.health.states import LossScaleState, ObserveState, check_inside
 from adamx.health.trend import Trend, followed, trend
 
@@ -81,7 +81,7 @@ def observe(
         def look(
             grads: optax.Updates, steps: Any, inner: Any
         ) -> tuple[dict[str, jax.Array], Trend]:
-            leaves = seen.leaves(opt, grads, steps, params, inner)
+            leaves = leaf_stats.leaves(opt, grads, steps, params, inner)
             found = {
                 figure + behind: value
                 for behind, names in groups_of(grads).items()

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from adamx.core.snapshots import Snapshot
+from adamx.health.running_stats import Usual
 from adamx.health.trend import Trend
-from adamx.health.usual import Usual
-from adamx.snapshots import Snapshot
 
 
 class ObserveState(NamedTuple):

@@ -7,14 +7,14 @@ last place are lost. The others are links that may end any chain of Optax's:
 hand float32 updates, whose sum with the parameter is just the one that it should become.
 """
 
+from adamx.landing.chain import Landing, ending
 from adamx.landing.compensated8 import compensated8
-from adamx.landing.ending import Landing, ending
 from adamx.landing.exact import exact
 from adamx.landing.kahan import kahan
-from adamx.landing.link import LandingState
 from adamx.landing.master import master_params
 from adamx.landing.nearest import nearest
 from adamx.landing.stochastic import stochastic
+from adamx.landing.transform import LandingState
 
 LandingLike = str | Landing
 

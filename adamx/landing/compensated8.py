@@ -3,8 +3,8 @@
 
 import jax.numpy as jnp
 
-from adamx.landing import split
-from adamx.landing.link import Link, link
+from adamx.landing import split_words
+from adamx.landing.transform import Link, link
 
 
 def compensated8(seed: int = 0) -> Link:
@@ -26,4 +26,4 @@ def compensated8(seed: int = 0) -> Link:
       >>> opt.init(jnp.ones(3, jnp.bfloat16))[-1].remainder
       Array([0, 0, 0], dtype=int8)
     """
-    return link("compensated8", split.land, remainder=lambda dtype: jnp.int8, seed=seed)
+    return link("compensated8", split_words.land, remainder=lambda dtype: jnp.int8, seed=seed)

@@ -3,8 +3,8 @@
 
 import jax.numpy as jnp
 
-from adamx.landing import split
-from adamx.landing.link import Link, link
+from adamx.landing import split_words
+from adamx.landing.transform import Link, link
 
 
 def exact() -> Link:
@@ -30,4 +30,4 @@ def exact() -> Link:
       >>> print(updates, state[-1].remainder, adamx.master_params(state, params) == 1 - 2.0**-20)
       [0.] [-16] [ True]
     """
-    return link("exact", split.land, remainder=lambda dtype: jnp.int16)
+    return link("exact", split_words.land, remainder=lambda dtype: jnp.int16)

@@ -4,8 +4,8 @@
 import jax
 import jax.numpy as jnp
 
-from adamx.landing import words
-from adamx.landing.link import Link, link
+from adamx.landing import float_words
+from adamx.landing.transform import Link, link
 
 
 def kahan(seed: int = 0) -> Link:
@@ -41,32 +41,32 @@ def kahan(seed: int = 0) -> Link:
 def _land(
     p: jax.Array, step: jax.Array, rest: jax.Array, bits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    old = words.value(words.of_half(p), p.dtype)
+    old = float_words.value(float_words.of_half(p), p.dtype)
     y = step + _missing(old, rest)
     target = old + y
-    word = words.of(target, p.dtype)
-    inside = words.is_finite(word, p.dtype)
-    update = words.value(words.nearest(word, p.dtype)[0], p.dtype) - old
-    left = words.of((y - update) * _SCALE[p.dtype], p.dtype)
-    left = words.nearest(words.randomly(left, bits, kept=0), p.dtype)[0]
-    rest = words.half(jnp.where(inside, left, 0), p.dtype)
+    word = float_words.of(target, p.dtype)
+    inside = float_words.is_finite(word, p.dtype)
+    update = float_words.value(float_words.nearest(word, p.dtype)[0], p.dtype) - old
+    left = float_words.of((y - update) * _SCALE[p.dtype], p.dtype)
+    left = float_words.nearest(float_words.randomly(left, bits, kept=0), p.dtype)[0]
+    rest = float_words.half(jnp.where(inside, left, 0), p.dtype)
     return jnp.where(inside, update, target * jnp.inf), rest  # beyond reach is to be seen
 
 
 def weight(p: jax.Array, rest: jax.Array) -> jax.Array:
     """The float32 nearest to parameter plus remainder."""
-    old = words.value(words.of_half(p), p.dtype)
+    old = float_words.value(float_words.of_half(p), p.dtype)
     return old + _missing(old, rest)
 
 
 def _missing(p: jax.Array, rest: jax.Array) -> jax.Array:
     """The remainder, held at half a unit in the last place of `p`."""
     most = jnp.maximum(jnp.abs(p) * _HALF_UNIT[rest.dtype], _LEAST[rest.dtype])
-    found = words.value(words.of_half(rest), rest.dtype) * (1 / _SCALE[rest.dtype])
+    found = float_words.value(float_words.of_half(rest), rest.dtype) * (1 / _SCALE[rest.dtype])
     return jnp.clip(found, -most, most)
 
 
-_BFLOAT16, _FLOAT16 = words.HALVES
+_BFLOAT16, _FLOAT16 = float_words.HALVES
 _SCALE = {_BFLOAT16: 1.0, _FLOAT16: 2.0**11}
 _HALF_UNIT = {_BFLOAT16: 2.0**-8, _FLOAT16: 2.0**-11}  # relative, at the least number of a binade
 _LEAST = {_BFLOAT16: 0.0, _FLOAT16: 2.0**-25}  # absolute, among subnormal numbers

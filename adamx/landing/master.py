@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import dtypes, paths
-from adamx.landing import split
+from adamx.core import dtypes, paths
+from adamx.core.per_leaf import leafwise
+from adamx.landing import split_words
+from adamx.landing.float_words import HALVES
 from adamx.landing.kahan import weight as compensated
-from adamx.landing.link import LandingState, straight
-from adamx.landing.words import HALVES
-from adamx.leafwise import leafwise
+from adamx.landing.transform import LandingState, straight
 
 
 def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -79,5 +79,5 @@ def _whole(arrays: tuple, scalars: Any) -> jax.Array:
     plain = p.astype(jnp.float32)
     if rest is None:
         return plain
-    whole = split.weight if jnp.issubdtype(rest.dtype, jnp.integer) else compensated
+    whole = split_words.weight if jnp.issubdtype(rest.dtype, jnp.integer) else compensated
     return straight(jnp.where(jnp.isfinite(plain), whole(p, rest), plain), plain)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import dtypes
+from adamx.core import dtypes
 
 
 def nearest(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

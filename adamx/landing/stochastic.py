@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landing by chance: up or down with the odds that keep the parameter's mean exact."""
 
-from adamx.landing import split
-from adamx.landing.link import Link, link
+from adamx.landing import split_words
+from adamx.landing.transform import Link, link
 
 
 def stochastic(seed: int = 0) -> Link:
@@ -24,4 +24,4 @@ def stochastic(seed: int = 0) -> Link:
       >>> print(f"{updates.mean() * 2**10:.1f} {updates.max() * 2**10:.0f}")
       1.0 8
     """
-    return link("stochastic", split.land, seed=seed)
+    return link("stochastic", split_words.land, seed=seed)

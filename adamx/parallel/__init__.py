@@ -6,12 +6,12 @@ takes the parts: `state_shardings` and `init_sharded` for `jit`; `average_gradie
 functions that are mapped over devices.
 """
 
+from adamx.parallel.average_gradients import average_gradients
+from adamx.parallel.check_replicas import check_replicas
 from adamx.parallel.data_parallel import data_parallel
-from adamx.parallel.gradients import Outcome, Run
-from adamx.parallel.links import average_gradients
-from adamx.parallel.placement import init_sharded, state_shardings
-from adamx.parallel.replicas import check_replicas
-from adamx.parallel.task import DataParallel
+from adamx.parallel.loss import Outcome, Run
+from adamx.parallel.shardings import init_sharded, state_shardings
+from adamx.parallel.spec import DataParallel
 from adamx.parallel.zero import Zero, zero
 
 __all__ = [

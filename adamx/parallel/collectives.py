@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-from adamx import dtypes
-from adamx.parallel.gradients import is_mean
+from adamx.core import dtypes
+from adamx.parallel.loss import is_mean
 
 
 def check_dtype(name: str, dtype: DTypeLike | None) -> None:

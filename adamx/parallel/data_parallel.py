@@ -19,12 +19,12 @@ import optax
 from jax.sharding import AxisType, Mesh
 from jax.typing import DTypeLike
 
+from adamx.parallel.by_device import pmapped, shard_mapped
+from adamx.parallel.by_jit import meshed
 from adamx.parallel.collectives import check_dtype
-from adamx.parallel.gradients import Loss
-from adamx.parallel.mapped import pmapped, shard_mapped
-from adamx.parallel.meshed import meshed
-from adamx.parallel.placement import specs_of
-from adamx.parallel.task import DataParallel, Task
+from adamx.parallel.loss import Loss
+from adamx.parallel.shardings import specs_of
+from adamx.parallel.spec import DataParallel, Task
 from adamx.parallel.zero import MULTIPLE
 
 How = Literal["jit", "shard_map", "pmap"]

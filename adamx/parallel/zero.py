@@ -21,10 +21,10 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 
-from adamx import cuts, dtypes, paths
-from adamx.cuts import Cut, Cuts, Shape
+from adamx.core import dtypes, paths, shards
+from adamx.core.shards import Cut, Cuts, Shape
 from adamx.parallel import collectives
-from adamx.parallel.placement import is_spec
+from adamx.parallel.shardings import is_spec
 
 MULTIPLE = 64
 
@@ -46,7 +46,7 @@ class Zero(NamedTuple):
 
     def within(self) -> contextlib.AbstractContextManager[None]:
         """Where an optimizer has to run that is to see shards as parts of whole arrays."""
-        return cuts.cutting(Cuts(self.axis_name, self.leaves))
+        return shards.cutting(Cuts(self.axis_name, self.leaves))
 
     def scatter(self, grads: Any, dtype: DTypeLike | None = None) -> Any:
         """From each device's own gradient to its part of their mean, a reduce-scatter."""

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Kind, Rule
 from adamx.rules import nadam
-from adamx.rules.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
-from adamx.rules.rule import Kind, Rule
 
 EpsMode = Literal["outside", "hat", "atan2"]
 
@@ -27,8 +27,8 @@ def adam(
     eps_mode: EpsMode = "outside",
 ) -> Rule:
     """The mean over the root of the mean square, both freed of the bias of their zero start."""
-    hyper.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, momentum_decay=momentum_decay)
-    hyper.check_choice("eps_mode", eps_mode, ("outside", "hat", "atan2"))
+    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, momentum_decay=momentum_decay)
+    hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat", "atan2"))
     if momentum_decay is not None and not nesterov:
         raise ValueError("`momentum_decay` needs `nesterov=True`")
 

@@ -4,15 +4,15 @@
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
-from adamx.rules.arithmetic import complement, correction, lerp, magnitude, ratio, times
-from adamx.rules.rule import Kind, Rule
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import complement, correction, lerp, magnitude, ratio, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Kind, Rule
 
 
 def adamax(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:
     """The corrected mean over a decaying maximum of |g|."""
-    hyper.check(b1=b1, b2=b2, eps=eps)
+    hyperparameters.check(b1=b1, b2=b2, eps=eps)
 
     def at(t, b1, b2, eps):
         c1, c2 = complement(b1, t), complement(b2, t)

@@ -4,10 +4,10 @@
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
-from adamx.rules.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
-from adamx.rules.rule import Kind, Rule
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Kind, Rule
 
 
 def adan(
@@ -24,8 +24,8 @@ def adan(
     The weight of the differences is `1 - b2` in Optax; the paper's (and its authors' code's) is
     `b2` in the convention used here, in which averages decay by b.
     """
-    hyper.check(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root)
-    hyper.check(difference_weight=difference_weight)
+    hyperparameters.check(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root)
+    hyperparameters.check(difference_weight=difference_weight)
 
     def at(t, b1, b2, b3, eps, eps_root, difference_weight=None):
         c1, c2, c3 = complement(b1, t), complement(b2, t), complement(b3, t)

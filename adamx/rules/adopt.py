@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from adamx import hyper
-from adamx.hyper import Hyper
-from adamx.rules.arithmetic import abs_sq, complement, lerp, magnitude, ratio, root, times
-from adamx.rules.rule import Kind, Rule
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, lerp, magnitude, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Kind, Rule
 
 
 def fourth_root(count: jax.Array) -> jax.Array:
@@ -33,7 +33,7 @@ def adopt(
     clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Rule:
     """A mean of gradients, each normalised by its past and bounded by `clip_value_fn(t - 1)`."""
-    hyper.check(b1=b1, b2=b2, eps=eps)
+    hyperparameters.check(b1=b1, b2=b2, eps=eps)
     bound_at = clip_value_fn or fourth_root
 
     def at(t, b1, b2, eps):

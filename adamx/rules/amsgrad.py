@@ -11,11 +11,11 @@ from typing import Literal
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Rule
 from adamx.rules.adam import epsilon
-from adamx.rules.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
-from adamx.rules.rule import Rule
 
 
 def amsgrad(
@@ -30,9 +30,9 @@ def amsgrad(
     eps_mode: Literal["outside", "hat"] = "outside",
 ) -> Rule:
     """The mean over the root of the largest mean square so far."""
-    hyper.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
-    hyper.check_choice("eps_mode", eps_mode, ("outside", "hat"))
-    hyper.check_choice("max_of", max_of, ("corrected", "raw"))
+    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat"))
+    hyperparameters.check_choice("max_of", max_of, ("corrected", "raw"))
 
     def at(t, b1, b2, eps, eps_root):
         c1, c2 = complement(b1, t), complement(b2, t)

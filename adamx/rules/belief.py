@@ -3,11 +3,11 @@
 
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Kind, Rule
 from adamx.rules import nadam
-from adamx.rules.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
-from adamx.rules.rule import Kind, Rule
 
 
 def belief(
@@ -19,7 +19,7 @@ def belief(
     nesterov: bool = False,
 ) -> Rule:
     """The mean over the root of the mean squared error of predicting the gradient by the mean."""
-    hyper.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
 
     def at(t, b1, b2, eps, eps_root):
         c1, c2 = complement(b1, t), complement(b2, t)

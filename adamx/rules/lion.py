@@ -6,10 +6,10 @@ from typing import Literal
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
-from adamx.rules.arithmetic import complement, lerp, magnitude, times
-from adamx.rules.rule import Rule
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import complement, lerp, magnitude, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Rule
 
 
 def lion(
@@ -20,8 +20,8 @@ def lion(
     smooth_beta: Hyper = 1.0,
 ) -> Rule:
     """The sign (or a soft sign) of the gradient seen through the momentum."""
-    hyper.check(b1=b1, b2=b2, smooth_beta=smooth_beta)
-    hyper.check_choice("mode", mode, ("hard", "smooth", "refined"))
+    hyperparameters.check(b1=b1, b2=b2, smooth_beta=smooth_beta)
+    hyperparameters.check_choice("mode", mode, ("hard", "smooth", "refined"))
 
     def at(t, b1, b2, smooth_beta):
         return {"c1": complement(b1, t), "c2": complement(b2, t), "smooth_beta": smooth_beta}

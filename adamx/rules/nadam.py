@@ -11,7 +11,7 @@ Instead of the corrected mean, a rule uses `am * mu + ag * g`. Two forms are abo
 import jax
 import jax.numpy as jnp
 
-from adamx.rules.arithmetic import correction, log_rate
+from adamx.core.arithmetic import correction, log_rate
 
 
 def weights(

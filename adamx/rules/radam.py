@@ -21,21 +21,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, correction, lerp, log_rate, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Kind, Rule
 from adamx.rules import nadam
 from adamx.rules.adam import epsilon
-from adamx.rules.arithmetic import (
-    abs_sq,
-    complement,
-    correction,
-    lerp,
-    log_rate,
-    ratio,
-    root,
-    times,
-)
-from adamx.rules.rule import Kind, Rule
 
 
 def radam(
@@ -49,8 +40,8 @@ def radam(
     eps_mode: Literal["outside", "hat"] = "outside",
 ) -> Rule:
     """Adam's direction times r where rho has reached the threshold, the bare mean before."""
-    hyper.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold)
-    hyper.check_choice("eps_mode", eps_mode, ("outside", "hat"))
+    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold)
+    hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat"))
 
     def at(t, b1, b2, eps, eps_root, threshold):
         c1, c2 = complement(b1, t), complement(b2, t)

@@ -4,10 +4,10 @@
 import jax.numpy as jnp
 import optax
 
-from adamx import hyper
-from adamx.hyper import Hyper
-from adamx.rules.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
-from adamx.rules.rule import Rule
+from adamx.core import hyperparameters
+from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.hyperparameters import Hyper
+from adamx.core.rule import Rule
 
 
 def yogi(
@@ -18,8 +18,8 @@ def yogi(
     initial_accumulator_value: float = 1e-6,
 ) -> Rule:
     """Adam's direction over a mean square that additive steps keep from collapsing."""
-    hyper.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
-    hyper.check(initial_accumulator_value=initial_accumulator_value)
+    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    hyperparameters.check(initial_accumulator_value=initial_accumulator_value)
 
     def at(t, b1, b2, eps, eps_root):
         c1, c2 = complement(b1, t), complement(b2, t)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from adamx import paths
+from adamx.core import paths
 from adamx.storage.compact import Compact, int4, int8
 from adamx.storage.floats import Floats, bfloat16, float32, of_dtypes
 from adamx.storage.storage import Arrays, Kinds, Storage, StorageLike

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from adamx import dtypes, noise
-from adamx.rules.rule import Kind, is_signed
+from adamx.core import dtypes, random_bits
+from adamx.core.rule import Kind, is_signed
 from adamx.storage.means import Alone, Ratios
 from adamx.storage.pair import Pair
 from adamx.storage.squares import Sizes, Squares
@@ -85,7 +85,7 @@ class Compact:
         codes, root = {}, None
         for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
             moment = _narrow(moments[name], kinds[name])
-            bits = noise.bits(key, moment.shape, draw)
+            bits = random_bits.bits(key, moment.shape, draw)
             beside = _scale(kinds[name], root) if is_signed(kinds[name]) else before[name]
             coded = not jnp.iscomplexobj(moment)
             codes[name] = books[name].encode(moment, beside, bits) if coded else moment

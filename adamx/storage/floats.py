@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
-from adamx import dtypes, noise
-from adamx.rules.rule import Kind, is_signed
+from adamx.core import dtypes, random_bits
+from adamx.core.rule import Kind, is_signed
 from adamx.storage.storage import Arrays
 
 
@@ -51,7 +51,7 @@ class Floats:
         self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: jax.Array
     ) -> Arrays:
         return {
-            k: stochastic(m, noise.bits(key, m.shape, draw=i))
+            k: stochastic(m, random_bits.bits(key, m.shape, draw=i))
             if not is_signed(kinds[k]) and old[k].dtype == jnp.bfloat16
             else dtypes.cast(m, old[k].dtype)
             for i, (k, m) in enumerate(moments.items())

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adamx.rules.rule import Kind
+from adamx.core.rule import Kind
 
 Arrays = dict[str, jax.Array]
 Kinds = Mapping[str, Kind]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from adamx import landing, storage
-from adamx.tables import as_markdown
+from adamx.core.tables import as_markdown
 from notebooks.small_states import protocol, results
 from notebooks.small_states.results import Entrant, Row
 from notebooks.small_states.training import RESULTS

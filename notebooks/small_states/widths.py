@@ -8,7 +8,7 @@ costs a run does not depend on how its bits are packed.
 import dataclasses
 from typing import Any
 
-from adamx.rules.rule import is_signed
+from adamx.core.rule import is_signed
 from adamx.storage.compact import RATIOS, SQUARES, Compact
 from adamx.storage.means import Ratios
 from adamx.storage.squares import Squares

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-from adamx.cli.arguments import UsageError, whole
+from adamx.cli.flags import UsageError, whole
 from adamx.cli.tasks import digits as _digits
 from adamx.cli.tasks import regression as _regression
 from adamx.cli.tasks import source as _source

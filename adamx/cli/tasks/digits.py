@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx.cli.arguments import UsageError, optional_import
+from adamx.cli.flags import UsageError, optional_import
 from adamx.cli.tasks.batches import epochs
 from adamx.cli.tasks.idx import read_mnist
 from adamx.cli.tasks.task import Defaults, Task

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adamx.cli.arguments import UsageError
+from adamx.cli.flags import UsageError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 FILES = {

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import adamx
-from adamx.tables import as_text
+from adamx.core.tables import as_text
 
 START, STEPS, RATE, B1, B2 = 5.0, 10, 0.1, 0.9, 0.999
 HEADER = ["t", "x", "g = 2x", "m", "v", "m / (1 - b1^t)", "v / (1 - b2^t)", "step", "next x"]

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from adamx.cli.arguments import UsageError
+from adamx.cli.flags import UsageError
 from adamx.cli.tasks import transformer
 from adamx.cli.tasks.task import Defaults, Task
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx.cli.arguments import UsageError
+from adamx.cli.flags import UsageError
 from adamx.cli.tasks.batches import epochs
 from adamx.cli.tasks.task import Defaults, Task
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of `python -m adamx bench`, and what it does."""
+
+import argparse
+import json
+import math
+import sys
+from typing import TextIO
+
+from adamx.cli import devices, names
+from adamx.cli.bench.contest import Samples, contest
+from adamx.cli.bench.dispatch import dispatch_table
+from adamx.cli.bench.guard_costs import QUICK, Load, watching_table
+from adamx.cli.bench.machine import machine
+from adamx.cli.bench.scoreboard import scoreboard
+from adamx.cli.flags import UsageError, add_names, names_among, whole
+from adamx.cli.shapes import TREES
+from adamx.core.tables import as_markdown, as_text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `bench`."""
+    add = parser.add_argument
+    add(
+        "--trees",
+        type=names_among(tuple(TREES)),
+        metavar="NAMES",
+        help="any of one (33.5 M in one leaf), gpt2 (124 M in 148), leaves (1,000 small ones), "
+        "small (10), separated by commas (default: one,gpt2,leaves)",
+    )
+    add(
+        "--recipes",
+        type=names_among(names.RECIPES),
+        default=["adamw"],
+        metavar="NAMES",
+        help=f"any of {', '.join(names.RECIPES)} (default: adamw)",
+    )
+    add_names(parser, "--storages", names.STORAGES, "of our moments; Optax's stay in float32")
+    add(
+        "--devices",
+        type=whole(2),
+        metavar="N",
+        help="instead, measure what it costs to hand a step over to N devices (virtual on a CPU)",
+    )
+    add(
+        "--guards",
+        action="store_true",
+        help="instead, measure what it costs to observe and to guard",
+    )
+    add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
+    add("--quick", action="store_true", help="a look: --trees small --repeats 2, unless given")
+    add("--markdown", action="store_true", help="print Markdown tables")
+    add("--json", metavar="FILE", help="write every sample to FILE as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures tree after tree and prints each table as it is ready."""
+    trees = args.trees or (["small"] if args.quick else ["one", "gpt2", "leaves"])
+    repeats = args.repeats or (2 if args.quick else 15)
+    if args.devices or args.guards:
+        return _special(args, repeats)
+    file = _open(args.json)
+    results = []
+    print(machine(), flush=True)
+    for recipe in args.recipes:
+        for name in trees:
+            print(f"measuring {recipe} on {name} ...", file=sys.stderr, flush=True)
+            tree = TREES[name]()
+            samples = contest(recipe, args.storages, tree, repeats)
+            title = f"{recipe} on {name}: {_size(tree)}"
+            results.append({"title": title, "recipe": recipe, "tree": name, "samples": samples})
+            print("\n" + _table(title, samples, args.markdown), flush=True)
+    if file:
+        with file:
+            json.dump(
+                {"machine": machine(), "repeats": repeats, "results": results}, file, indent=1
+            )
+    return 0
+
+
+def _special(args: argparse.Namespace, repeats: int) -> int:
+    flag = "--devices" if args.devices else "--guards"
+    if args.json or args.trees or (args.devices and args.guards):
+        raise UsageError(f"{flag} has trees of its own, no --json, and no other beside it")
+    if args.devices:
+        devices.make_devices(args.devices)
+    print(machine(), flush=True)
+    for recipe in args.recipes:
+        if args.devices:
+            table = dispatch_table(recipe, args.devices, repeats)
+            title = f"{recipe}: 100 small leaves on {args.devices} devices"
+        else:
+            load = QUICK if args.quick else Load()
+            table = watching_table(recipe, repeats, load)
+            title = f"{recipe}: {load.parameters:,} parameters in one leaf; a small transformer"
+        print(f"\n{title}\n\n{(as_markdown if args.markdown else as_text)(*table)}", flush=True)
+    return 0
+
+
+def _open(path: str | None) -> TextIO | None:
+    """Opened before anything is measured: better no figures than figures that cannot be kept."""
+    if path is None:
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _size(tree: dict[str, tuple[int, ...]]) -> str:
+    parameters = sum(math.prod(shape) for shape in tree.values())
+    return f"{parameters:,} parameters in {len(tree):,} {'leaf' if len(tree) == 1 else 'leaves'}"
+
+
+def _table(title: str, samples: Samples, markdown: bool) -> str:
+    header, rows = scoreboard(samples)
+    if markdown:
+        return f"**{title}**\n\n{as_markdown(header, rows)}"
+    return f"{title}\n\n{as_text(header, rows)}"

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags that spread a training run over devices and processes, and what they ask for."""
+
+import argparse
+import contextlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType
+
+from adamx.cli.flags import UsageError, whole
+from adamx.parallel import processes
+
+HOWS = ("jit", "shard_map", "pmap")
+
+
+def add_spread(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags."""
+    add = parser.add_argument_group("devices").add_argument
+    add(
+        "--devices",
+        type=whole(1),
+        metavar="N",
+        help="how many of this process; on a CPU virtual ones are made (default: all there are)",
+    )
+    add(
+        "--how",
+        type=lambda way: "jit" if way == "mesh" else way,
+        choices=HOWS,
+        default="jit",
+        help="how batches are spread; mesh says the same as jit (default: jit)",
+    )
+    add(
+        "--zero",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="split moments over the devices too (ZeRO-1)",
+    )
+    add(
+        "--distributed",
+        action="store_true",
+        help="be one of several processes, as the environment of a cluster says, or the next three",
+    )
+    add("--coordinator", metavar="HOST:PORT", help="of the first process")
+    add("--processes", type=whole(1), metavar="N", help="how many there are")
+    add("--process", type=whole(0), metavar="I", help="which one this is, from 0")
+    add(
+        "--timeout",
+        type=whole(1),
+        default=60,
+        metavar="S",
+        help="seconds to wait for other processes (default: 60)",
+    )
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Makes the devices and joins the processes; before anything else asks JAX for devices."""
+    given = [args.coordinator, args.processes, args.process]
+    if any(x is not None for x in given) and not (args.distributed and None not in given):
+        raise UsageError("--coordinator, --processes and --process go together, with --distributed")
+    if args.process is not None and args.process >= args.processes:
+        raise UsageError(f"--process must be below --processes, got {args.process}")
+    if args.devices:
+        _ask_for(args.devices)
+    if args.distributed:
+        try:
+            processes.join(*given, timeout=args.timeout)
+        except (RuntimeError, ValueError) as e:
+            raise UsageError(f"--distributed: {e}") from e
+    if args.devices:
+        _check_devices(args.devices)
+
+
+def make_devices(count: int) -> None:
+    """So many virtual devices on a CPU; elsewhere it has to have them."""
+    _ask_for(count)
+    _check_devices(count)
+
+
+def _ask_for(count: int) -> None:
+    with contextlib.suppress(RuntimeError):  # too late, and then there are too few, or enough
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+def _check_devices(count: int) -> None:
+    if count > jax.local_device_count():
+        found = jax.local_device_count()
+        raise UsageError(f"--devices {count}: this process has {found}")
+
+
+def over(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of `adamx.parallel.data_parallel`."""
+    devices = jax.devices()
+    if args.devices and jax.process_count() == 1:
+        devices = devices[: args.devices]
+    mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+    return {"mesh": mesh, "how": args.how, "zero": args.zero}
+
+
+def own_part(batch: Any) -> Any:
+    """What this process hands in of a batch that all of them have drawn."""
+    count, index = jax.process_count(), jax.process_index()
+
+    def one(x: Any) -> Any:
+        if len(x) % count:
+            raise UsageError(f"--batch-size must divide by {count} processes, got {len(x)}")
+        return np.split(np.asarray(x), count)[index]
+
+    return batch if count == 1 else jax.tree.map(one, batch)
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks."""
+    return jax.process_index() == 0

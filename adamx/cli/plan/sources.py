@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a plan gets its shapes from: a model's name, a file of shapes, a safetensors header.
+
+Only headers are read, never a weight; each source becomes a tree of `jax.ShapeDtypeStruct`s.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adamx.cli.flags import UsageError
+from adamx.cli.plan.models import MODELS
+
+# The dtype of leaves that name none: what most models are trained in.
+DTYPE = "bfloat16"
+
+# The format's own limit on its header, in bytes: nothing of that size is a list of shapes.
+_LONGEST = 100_000_000
+
+_SAFETENSORS = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "C64": "complex64",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def read(source: str) -> Any:
+    """The leaves of the model or of the file that is called `source`."""
+    if source in MODELS:
+        return {name: _leaf(shape, DTYPE, name) for name, shape in MODELS[source]().items()}
+    if not os.path.exists(source):
+        raise UsageError(f"no file and no model is called {source!r}; models: {', '.join(MODELS)}")
+    content = _content(Path(source))
+    if isinstance(content, dict) and isinstance(content.get("weight_map"), dict):  # an index
+        files = sorted(set(map(str, content["weight_map"].values())))
+        return [_tree(_content(Path(source).parent / file), "") for file in files]
+    return _tree(content, "")
+
+
+def _content(path: Path) -> Any:
+    """The JSON in a file, be it the whole file or the header of a safetensors file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+            length = int.from_bytes(start[:8], "little")
+            is_header = start[8:] == b"{" and length + 8 <= os.fstat(file.fileno()).st_size
+            text = start[8:] + file.read(length - 1) if is_header else start + file.read(_LONGEST)
+        return json.loads(text)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is neither JSON nor a safetensors file") from error
+
+
+def _tree(content: Any, path: str) -> Any:
+    """The same containers with a `jax.ShapeDtypeStruct` in the place of each shape."""
+
+    def inside(name: Any) -> str:
+        return f"{path}/{name}" if path else str(name)
+
+    if isinstance(content, dict) and isinstance(content.get("shape"), list):
+        return _leaf(content["shape"], content.get("dtype", DTYPE), path)
+    if isinstance(content, dict):
+        parts = {name: part for name, part in content.items() if name != "__metadata__"}
+        return {name: _tree(part, inside(name)) for name, part in parts.items()}
+    if isinstance(content, list) and any(isinstance(part, dict | list) for part in content):
+        return [_tree(part, inside(i)) for i, part in enumerate(content)]
+    return _leaf(content, DTYPE, path)
+
+
+def _leaf(shape: Any, dtype: Any, path: str) -> jax.ShapeDtypeStruct:
+    where = path or "the file"
+    if not isinstance(shape, list | tuple):
+        raise UsageError(f"{where}: expected a shape such as [768, 3072], got {json.dumps(shape)}")
+    if any(type(size) is not int or size < 0 for size in shape):
+        raise UsageError(f"{where}: a shape holds whole numbers of at least 0, got {[*shape]}")
+    try:
+        return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(_SAFETENSORS.get(dtype, dtype)))
+    except TypeError as error:
+        raise UsageError(f"{where}: no dtype is called {dtype!r}") from error

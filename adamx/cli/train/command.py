@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The flags of `python -m adamx train`, and what it does."""
+
+import argparse
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from adamx import health
+from adamx.checkpoints import Checkpoints
+from adamx.cli import devices, folder
+from adamx.cli.export.write import export
+from adamx.cli.flags import UsageError, check_writable, optional_import, whole
+from adamx.cli.progress import progress
+from adamx.cli.tasks import Defaults, Task, add_task, find, quadratic
+from adamx.cli.train import optimizer, settings
+from adamx.cli.train.interrupt import interruptible
+from adamx.cli.train.race import at_the_start, race
+from adamx.cli.train.summary import reached
+from adamx.health.scalars import first
+from adamx.health.states import ObserveState, nodes
+from adamx.parallel import processes
+
+DTYPES = ("float32", "bfloat16", "float16")
+GLANCES = 20  # looks at the held-out loss in a run
+TOLD = 3  # findings of the doctor that are printed
+NORMS = {"gradient": "grad_norm", "update": "update_norm"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of `train`."""
+    add = parser.add_argument
+    add_task(parser, "source", "quadratic")
+    add("--steps", type=whole(1), metavar="N", help="how many (default: the task's)")
+    add("--dtype", choices=DTYPES, default="float32", help="of the parameters (default: float32)")
+    add(
+        "--seed",
+        type=whole(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="of data, parameters and batches (default: 0)",
+    )
+    add(
+        "--compare",
+        choices=("optax", "none"),
+        default="none",
+        help="what trains beside ours on the same batches (default: none)",
+    )
+    optimizer.add_optimizer(parser)
+    devices.add_spread(parser)
+    add = parser.add_argument_group("what is kept").add_argument
+    add("--run", metavar="DIR", help="where it is (default: the next free runs/TASK-N)")
+    add(
+        "--save-every",
+        type=whole(1),
+        default=100,
+        metavar="N",
+        help="steps from one checkpoint to the next; the last step is saved too (default: 100)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
+    )
+    add(
+        "--export",
+        metavar="FILE",
+        help="at the end write step, model and some batches to a file for `run-exported`",
+    )
+    settings.tell_given(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains, then prints what was reached."""
+    given = settings.given(args)
+    args = settings.settled(args)
+    if args.task == "quadratic":
+        return _quadratic(args, given)
+    optional_import("matplotlib.figure", "matplotlib")  # of the page at the end
+    if args.export:
+        optional_import("flatbuffers", "flatbuffers")
+        check_writable(args.export)
+        if args.distributed:
+            raise UsageError(f"--export {args.export}: one process only")
+    if args.distributed and not args.run:
+        raise UsageError("--distributed needs --run DIR, one folder for all processes")
+    make, defaults = find(args.task, "quadratic")
+    if args.distributed:  # who cannot write refuses before the others wait
+        folder.make(Path(args.run))
+    devices.prepare(args)
+    size = args.batch_size or defaults.batch_size
+    steps = args.steps or defaults.steps
+    task = make(args.seed, size, args.data)
+    settings.check_data(args, task.title)
+    task = task._replace(
+        params=optimizer.in_dtype(task.params, args.dtype),
+        batch=lambda step, batch=task.batch: devices.own_part(batch(step)),
+    )
+    optimizers = optimizer.optimizers(args, defaults, steps)
+    if devices.is_first():
+        print(f"{' beside '.join(optimizers)}\n{task.title}", flush=True)
+    try:
+        return _Training(args, task, optimizers, defaults, steps).go()
+    except (ValueError, health.TooManySkippedError) as error:
+        # A batch that does not divide, a checkpoint of another recipe, a guard at its limit.
+        raise UsageError(str(error)) from error
+
+
+def _quadratic(args: argparse.Namespace, given: dict[str, Any]) -> int:
+    for name in given:
+        if name not in ("task", "steps", "learning_rate", "recipe"):
+            raise UsageError(f"--task quadratic has no --{name.replace('_', '-')}")
+    if args.recipe not in ("adam", "adamw"):
+        raise UsageError("--task quadratic shows Adam's own arithmetic: take --recipe adam")
+    rate = quadratic.RATE if args.learning_rate is None else args.learning_rate
+    print(quadratic.narrated(rate, args.steps or quadratic.STEPS))
+    return 0
+
+
+class _Training:
+    """One run of the command."""
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        task: Task,
+        optimizers: dict[str, Any],
+        defaults: Defaults,
+        steps: int,
+    ):
+        self.args, self.task, self.steps = args, task, steps
+        self.size = args.batch_size or defaults.batch_size
+        self.speaks = devices.is_first()
+        rate = optimizer.schedule(args, defaults, steps)
+        self.rate: Any = rate if callable(rate) else lambda step: rate
+        self.name, self.opt = next(iter(optimizers.items()))
+        over, key = devices.over(args), jax.random.key(args.seed) if task.random else None
+        self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
+        self.ours, self.key = self.runners[self.name], key
+        self.glanced = float("nan")
+        self.norms = dict.fromkeys(NORMS, float("nan"))
+        self.seen = 0
+        self.root = Path(args.run) if args.run else folder.next_free(args.task)
+        self.to_keep = settings.to_keep(args, batch_size=self.size, steps=steps, title=task.title)
+        self.log: Any = None
+        self.report: Any = None
+
+    def go(self) -> int:
+        """Trains from the start, or from the checkpoint, and ends with a table."""
+        root = self.root
+        if self.speaks:
+            print(f"{root}\n", flush=True)
+            folder.make(root)
+        with ExitStack() as stack:
+            kept = stack.enter_context(self._checkpoints(root))
+            stack.enter_context(processes.watched(lambda: _advice(kept)))
+            self.kept = kept
+            self.start = start = self._begin(kept, root)
+            log = folder.log_until(root, start) if self.speaks else nullcontext()
+            self.log = stack.enter_context(log)
+            bar = progress(self.name, self.steps, self.task.units, start)
+            self.report = stack.enter_context(bar if self.speaks else nullcontext())
+            # Of several processes one cannot stop between two steps by itself.
+            alone = jax.process_count() == 1
+            self.pressed = stack.enter_context(interruptible()) if alone else lambda: False
+            race(self.task, self.runners, range(start, self.steps), self._after)
+            # All processes make it, or those that do would wait for the others.
+            summary = reached(self.task, self.runners) if self.done == self.steps else ""
+        if self.speaks:
+            self._end(root, summary)
+        if self.args.export and self.done == self.steps:
+            run = self.ours.train.collect(self.ours.run)
+            export(Path(self.args.export), self.task, self.opt, run, self.steps)
+            print(f"written: {self.args.export}")
+        return 0 if self.done == self.steps else 130
+
+    def _checkpoints(self, root: Path) -> Any:
+        if self.args.compare != "none":
+            return nullcontext()
+        try:
+            return Checkpoints(root / folder.CHECKPOINTS, self.opt)
+        except ImportError as error:
+            raise UsageError(str(error)) from error
+
+    def _begin(self, kept: Checkpoints | None, root: Path) -> int:
+        """The step to go on from."""
+        if kept is None or kept.latest is None:
+            return 0
+        if not self.args.resume:
+            raise UsageError(
+                f"{root} has a checkpoint of step {kept.latest}: add --resume to go on from it, "
+                "or take another folder"
+            )
+        if kept.latest >= self.steps:
+            raise UsageError(
+                f"--steps {self.steps}: the checkpoint is of step {kept.latest}; give more to go on"
+            )
+        like = self.ours.train.like(self.task.params, key=self.key)
+        self.ours.run = self.ours.train.spread(kept.restore(like))
+        return kept.latest
+
+    def _after(self, done: int) -> bool:
+        """After each step: look, log, tell, save; whether to go on."""
+        self.done, stops = done, self.pressed()
+        if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
+            params = self.ours.params  # all processes have to ask
+            self.glanced = float(self.task.glance(params))
+            health.check(self.ours.run.state, params)
+        rate = float(self.rate(done - 1))
+        if self.speaks:
+            if done == self.start + 1:  # what was refused has left the settings as they were
+                folder.keep(self.root, self.to_keep)
+            figures: dict[str, Any] = {"loss": self.ours.loss, "learning rate": rate}
+            if self._has_looked():
+                figures |= health.read(self.ours.run.state)
+                self.norms = {k: figures.get(name, self.norms[k]) for k, name in NORMS.items()}
+            if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
+                figures["validation loss"] = self.glanced
+            self.log.write(done, figures)
+            told = {"loss": self.ours.loss, "validation": self.glanced, "rate": rate}
+            self.report(done, told | (self.norms if self.args.watch else {}))
+        due = done % self.args.save_every == 0 or done == self.steps or stops
+        if self.kept is not None and due:
+            self.kept.save(done, self.ours.train.collect(self.ours.run))
+        return not stops
+
+    def _has_looked(self) -> bool:
+        """Whether the observer did at this step; it does not count a step that was taken back."""
+        for node in nodes(self.ours.run.state):
+            if isinstance(node, ObserveState):
+                before, self.seen = self.seen, int(first(node.step))
+                return self.seen != before and (self.seen - 1) % self.args.watch == 0
+        return False
+
+    def _end(self, root: Path, summary: str) -> None:
+        if self.done < self.steps:
+            folder.report(root)
+            saved = f"saved at step {self.done}; go on by --resume --run {root}"
+            print(f"\ninterrupted: {saved if self.kept is not None else 'nothing is saved'}")
+            return
+        print(f"\n{summary}\n", flush=True)
+        folder.report(root)
+        print(root / folder.REPORT)
+        findings = health.doctor(health.history(root / folder.LOG))
+        print(*findings[:TOLD], sep="\n", end="\n" * bool(findings))
+        if len(findings) > TOLD:
+            print(f"… and {len(findings) - TOLD} more, on the page")
+
+
+def _advice(kept: Checkpoints | None) -> str:
+    if kept is None or kept.latest is None:
+        return "There is no checkpoint: start again."
+    return f"Go on from step {kept.latest} by --resume, with as many processes as you have."

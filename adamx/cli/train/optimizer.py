@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From flags to an optimizer: recipe, schedule, clip, and what watches and guards it."""
+
+import argparse
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import adamx
+from adamx import health
+from adamx.cli import names
+from adamx.cli.flags import non_negative, whole
+from adamx.cli.tasks import Defaults
+from adamx.core import paths
+
+SCHEDULES = ("constant", "cosine", "linear")
+WARMUP = 20  # a schedule rises over one step in so many
+
+
+def add_optimizer(parser: argparse.ArgumentParser) -> None:
+    """Declares the flags of the optimizer."""
+    add = parser.add_argument_group("optimizer").add_argument
+    names.add_recipe(parser)
+    add(
+        "--storage",
+        choices=names.STORAGES,
+        default="float32",
+        help="how our moments rest between steps; Optax's stay in float32 (default: float32)",
+    )
+    add(
+        "--landing",
+        choices=tuple(adamx.landing.NAMED),
+        default="nearest",
+        help="how our steps land in half-precision parameters (default: nearest)",
+    )
+    add("--learning-rate", type=non_negative, metavar="X", help="(default: the task's)")
+    add("--schedule", choices=SCHEDULES, help="of the learning rate (default: the task's)")
+    add("--weight-decay", type=non_negative, metavar="X", help="(default: the task's, or none)")
+    add(
+        "--clip",
+        type=non_negative,
+        metavar="X",
+        help="the largest global norm of gradients; 0 for none (default: the task's)",
+    )
+    add = parser.add_argument_group("guards").add_argument
+    add("--skip-nonfinite", action="store_true", help="take no step that is not finite")
+    add("--skip-spikes", action="store_true", help="take no step with a gradient far too large")
+    add("--loss-scale", action="store_true", help="scale the loss, for float16")
+    add("--rewind", action="store_true", help="go back where the loss leaves what is usual")
+    add(
+        "--watch",
+        type=whole(0),
+        default=20,
+        metavar="N",
+        help="log what each leaf does at every N-th step; 0 for never (default: 20)",
+    )
+
+
+def schedule(args: argparse.Namespace, defaults: Defaults, steps: int) -> Any:
+    """The learning rate: a number, or a function of the step."""
+    rate = defaults.learning_rate if args.learning_rate is None else args.learning_rate
+    name = args.schedule or defaults.schedule
+    if name == "constant":
+        return rate
+    rise = max(1, steps // WARMUP)
+    fall = max(1, steps - rise)
+    falls = {
+        "cosine": lambda: optax.cosine_decay_schedule(rate, fall, 0.05),
+        "linear": lambda: optax.linear_schedule(rate, 0.05 * rate, fall),
+    }
+    return optax.join_schedules([optax.linear_schedule(0, rate, rise), falls[name]()], [rise])
+
+
+def optimizers(args: argparse.Namespace, defaults: Defaults, steps: int) -> dict[str, Any]:
+    """Ours, and Optax's beside it if asked for, by name."""
+    # Of what the task would have, what belongs to the recipe; of what flags say, all.
+    known = names.arguments_of_optax(args.recipe)
+    settings = {k: v for k, v in defaults.settings if k in known}
+    settings["learning_rate"] = schedule(args, defaults, steps)
+    if args.weight_decay is not None:
+        settings["weight_decay"] = args.weight_decay
+    clip = defaults.clip if args.clip is None else args.clip
+    ours = names.ours(args.recipe, storage=args.storage, landing=args.landing, **settings)
+    found = {f"adamx.{args.recipe}": guarded(args, clipped(clip, ours))}
+    if args.compare == "optax":
+        if "mask" in settings:
+            settings["mask"] = _mask(settings["mask"])
+        theirs = names.theirs(args.recipe, **settings)
+        if clip:
+            theirs = optax.chain(optax.clip_by_global_norm(clip), theirs)
+        found[f"optax.{args.recipe}"] = theirs
+    return found
+
+
+def _mask(pattern: str) -> Any:
+    """A path pattern as a function of parameters, as Optax has it."""
+
+    def mask(params: Any) -> Any:
+        matched = [paths.matches(pattern, name) for name in paths.names(params)]
+        return jax.tree.unflatten(jax.tree.structure(params), matched)
+
+    return mask
+
+
+def clipped(clip: float | None, opt: Any) -> Any:
+    """With the clip before it, counted."""
+    return optax.chain(health.counted(adamx.clip_by_global_norm(clip)), opt) if clip else opt
+
+
+def guarded(args: argparse.Namespace, opt: Any) -> Any:
+    """With the guards that the flags ask for around it, in their order."""
+    if args.skip_nonfinite:
+        opt = health.skip_nonfinite(opt)
+    if args.skip_spikes:
+        opt = health.skip_spikes(opt)
+    if args.watch:
+        opt = health.observe(opt, every=args.watch, per_leaf=True)
+    if args.loss_scale:
+        opt = health.scale_loss(opt)
+    if args.rewind:
+        opt = health.rewind(opt)
+    return opt
+
+
+def in_dtype(params: Any, dtype: str) -> Any:
+    """Parameters in another dtype."""
+    return jax.tree.map(lambda p: jnp.asarray(p).astype(dtype), params)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few operations that rules are written in, each safe where the plain one is not.
+
+All work on real and complex arrays alike; scalars arrive in the real dtype of the arrays.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from adamx.core.hyperparameters import Split
+
+
+def complement(b: ArrayLike | Split, t: jax.Array) -> Any:
+    """`1 - b` in the dtype of `t`, subtracted in double precision where `b` is a Python number.
+
+    A rate that has become 1 by being cast to half precision (0.999 in bfloat16) is taken for the
+    last number before 1: a plain average of all gradients, instead of 0 / 0.
+    """
+    if isinstance(b, int | float):
+        return t.dtype.type(1.0 - b)
+    if isinstance(b, Split):
+        return (1 - b.high) - b.low
+    return jnp.clip(1 - jnp.asarray(b, t.dtype), _last_gap(t), 1)
+
+
+def correction(c: jax.Array, t: jax.Array) -> jax.Array:
+    """`1 - (1 - c)^t`, the weight that t steps of an average with rate `1 - c` have gathered.
+
+    Written as `-expm1(t log(1 - c))`, it keeps its digits where `1 - b**t` loses them: at
+    `b = 1 - 1e-7` the plain form is off by 9% in float32.
+    """
+    return -jnp.expm1(t * log_rate(c))
+
+
+def log_rate(c: jax.Array) -> jax.Array:
+    """`log(1 - c)`, finite (and of finite derivative) at `c = 1` too."""
+    return jnp.log1p(-jnp.minimum(c, 1 - _last_gap(c)))
+
+
+def _last_gap(x: jax.Array) -> float:
+    """The distance from 1 to the number before it, in the dtype of `x`."""
+    return float(jnp.finfo(x.dtype).epsneg)
+
+
+def lerp(average: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
+    """`(1 - c) average + c x`, from the exact `c` alone, so that no rounded `b` enters."""
+    return average + times(c, x - average)
+
+
+def times(scalar: jax.Array, x: jax.Array) -> jax.Array:
+    """`scalar * x` for a real scalar and a real or complex `x`."""
+    return scalar.astype(x.dtype) * x
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """`|x|^2`, real."""
+    return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
+
+
+def magnitude(x: jax.Array) -> jax.Array:
+    """`|x|`, real, with derivative 0 at 0."""
+    return root(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)
+
+
+@jax.custom_jvp
+def root(x: jax.Array) -> jax.Array:
+    """`sqrt(x)` with derivative 0 at 0, where the true one is infinite and 0 * inf is NaN."""
+    return jnp.sqrt(x)
+
+
+@root.defjvp
+def _root_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    y = root(x)
+    return y, jnp.where(x > 0, 0.5 / jnp.where(x > 0, y, 1), 0) * dx
+
+
+def ratio(top: jax.Array, bottom: jax.Array, eps: Any = 0.0) -> jax.Array:
+    """`top / (bottom + eps)`; where that is 0 the top is nothing but underflow, and stays."""
+    bottom = bottom + eps
+    if not (isinstance(eps, np.generic) and float(eps) > 0):  # else it is known not to be 0
+        bottom = jnp.where(bottom == 0, 1, bottom)
+    if jnp.iscomplexobj(top):
+        return lax.complex(top.real / bottom, top.imag / bottom)
+    return top / bottom

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `axis_name` means: the mapped axes along which an array that we see is only a shard.
+
+It is the name of an axis, or a tuple or list of names. Under `shard_map` with `check_vma=True` JAX
+knows which arrays are the same on all devices of an axis, and those count once. `pmap`, `vmap` and
+`check_vma=False` do not track this: there every array has to be a shard along every named axis.
+
+Where `adamx.cuts` says that leaves are shards, no name means the axis that it knows of, along
+which scalars are whole.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from adamx.core import shards
+
+AxisName = str | Sequence[str]
+
+
+class Axes(NamedTuple):
+    """Mapped axes, and whether scalars are whole along them."""
+
+    names: tuple[str, ...] = ()
+    whole_scalars: bool = False
+
+
+def axes(axis_name: AxisName | None) -> Axes:
+    """The named axes; for None those along which leaves are known to be cut."""
+    if axis_name is None:
+        cut = shards.axis_name()
+        return Axes((cut,), whole_scalars=True) if cut else Axes()
+    named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    return Axes(named, whole_scalars=shards.axis_name() in named)
+
+
+def size(name: str, x: jax.Array, axis_name: AxisName | None) -> int:
+    """How many elements the leaf `name`, of which `x` is a shard, has as a whole."""
+    if axis_name is None:
+        return math.prod(shards.whole(name, jnp.shape(x)))
+    return jnp.size(x) * pieces(x, axis_name)
+
+
+def pieces(x: jax.Array, axis_name: AxisName | None) -> int:
+    """Of how many shards like `x` the whole array is made."""
+    along = axes(axis_name)
+    cut = set(along.names) - set(_replicated(x, along))
+    return math.prod(lax.axis_size(name) for name in cut)
+
+
+def copies(x: jax.Array, along: Axes) -> int:
+    """On how many devices `x` is known to be the same, so that `total` counts it as often."""
+    return math.prod(lax.axis_size(name) for name in _replicated(x, along))
+
+
+def total(x: jax.Array, along: Axes) -> jax.Array:
+    """The sum over all devices, copies included."""
+    copied = _unvarying(x, along)
+    x = lax.pcast(x, copied, to="varying") if copied else x
+    return lax.psum(x, along.names)
+
+
+def _replicated(x: jax.Array, along: Axes) -> tuple[str, ...]:
+    """The named axes along which `x` is known to be the same on every device."""
+    if along.whole_scalars and jnp.ndim(x) == 0:
+        return along.names
+    return _unvarying(x, along)
+
+
+def _unvarying(x: jax.Array, along: Axes) -> tuple[str, ...]:
+    """The named axes along which JAX knows `x` to be the same on every device."""
+    tracked = [name for name in along.names if name in varying(lax.axis_index(name))]
+    return tuple(name for name in tracked if name not in varying(x))
+
+
+def varying(x: jax.Array) -> frozenset[str]:
+    """The axes along which JAX knows `x` to vary; none where it does not track that."""
+    return getattr(getattr(jax.typeof(x), "manual_axis_type", None), "varying", frozenset())

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Euclidean norms that neither overflow nor underflow, of one array, a tree, or shards of either.
+
+Norms are float32, float64 for float64 input; both parts of complex numbers count. Their gradient at
+zero is zero. `axis_name` is explained in `shards`, how norms stay in range in `scaled`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from adamx.core import shards
+from adamx.core.norms import mapped_axes, scaled
+from adamx.core.norms.mapped_axes import AxisName
+
+
+def leaf_norm(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:
+    """The norm of all elements of `x`, a scalar."""
+    return safe_norm(x, axis_name=axis_name)
+
+
+def safe_norm(
+    x: ArrayLike,
+    axis: int | tuple[int, ...] | None = None,
+    keepdims: bool = False,
+    axis_name: AxisName | None = None,
+) -> jax.Array:
+    """The norm of `x` along `axis`, by default along all.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(safe_norm(jnp.array([[3e20, 0.0], [4e20, 1e-30]]), axis=0))
+      [5.e+20 1.e-30]
+    """
+    x = jnp.asarray(x)
+    if axis is not None:
+        _check_whole(axis_name)
+    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    ((root, factor),) = scaled.leaf_norms([x], axis_name, [axes])
+    return root / factor if keepdims else jnp.squeeze(root / factor, axes)
+
+
+def global_norm(tree: Any, *, axis_name: AxisName | None = None) -> jax.Array:
+    """The norm of all leaves of `tree` together, in the widest of their dtypes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(global_norm({"w": jnp.array([3e-30]), "b": jnp.array([4e-30])}))
+      5e-30
+    """
+    root, factor = scaled.global_norm(jax.tree.leaves(tree), axis_name)
+    return root / factor
+
+
+def rms(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:
+    """The root of the mean square of `x`, 0 where `x` has no elements.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(rms(jnp.array([1.0, 7.0])))
+      5.0
+    """
+    x = jnp.asarray(x)
+    _check_whole(axis_name)
+    return leaf_norm(x, axis_name) / math.sqrt(max(1, x.size * mapped_axes.pieces(x, axis_name)))
+
+
+def _check_whole(axis_name: AxisName | None) -> None:
+    """A shard by itself tells neither how large the whole is nor along what it is cut."""
+    if axis_name is None and shards.axis_name() is not None:
+        raise ValueError(
+            f"arrays are cut over {shards.axis_name()!r} here: say by `axis_name` whether this "
+            "norm is over their shards, or () if it is not"
+        )

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When what guards hold back is too much: an error, with the leaf's name."""
+
+from typing import Any
+
+import optax
+
+from adamx.health.guards.loss_scale import LEAST
+from adamx.health.guards.skip import leaf_name
+from adamx.health.scalars import first
+from adamx.health.states import LossScaleState, RewindState, SkipState, nodes
+
+
+class TooManySkippedError(RuntimeError):
+    """A guard has skipped more steps in a row, or has gone back more often, than it may."""
+
+
+def check(state: optax.OptState, params: optax.Params | None = None) -> None:
+    """Raises where a guard in the state has come to its limit.
+
+    Call it now and then on the host; it waits for the step that made the state.
+
+    Args:
+      state: an optimizer's state.
+      params: the parameters, for the name of the leaf that was bad.
+
+    Raises:
+      TooManySkippedError: a `RuntimeError`.
+    """
+    complaints = {SkipState: _skipped, LossScaleState: _overflowed, RewindState: _stuck}
+    for guard in nodes(state):
+        complain = complaints.get(type(guard))  # those that only watch have none
+        if complain and (said := complain(guard, params)):
+            raise TooManySkippedError(said)
+
+
+def _skipped(guard: SkipState, params: Any) -> str | None:
+    limit, in_a_row, bad = (int(first(x)) for x in (guard.limit, guard.in_a_row, guard.first_bad))
+    if not 0 <= limit < in_a_row:
+        return None
+    what = "is not finite" if guard.usual is None else "has spikes"
+    return (
+        f"{leaf_name(bad, params)} {what}: {in_a_row} steps in a row were skipped, {limit} are "
+        "allowed. Parameters and state are those of the last good step"
+    )
+
+
+def _overflowed(guard: LossScaleState, params: Any) -> str | None:
+    if first(guard.scale) > LEAST or first(guard.good) > 0:
+        return None
+    return (
+        f"{leaf_name(int(first(guard.first_bad)), params)} is not finite, though the loss is "
+        f"scaled by {LEAST:.0e} only: it is not the scale that is too large"
+    )
+
+
+def _stuck(guard: RewindState, params: Any) -> str | None:
+    if not first(guard.stuck):
+        return None
+    return (
+        f"{int(first(guard.bad))} losses in a row are far above what is usual "
+        f"({float(first(guard.loss.mean)):.3g}) and {int(first(guard.skipped))} steps were "
+        f"skipped, after going back to the same parameters {int(first(guard.tries))} times with "
+        "shorter and shorter steps: look at the data"
+    )

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps better not taken: they neither move parameters nor are remembered."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core import paths
+from adamx.core.norms import scaled
+from adamx.health.guards.verdict import Verdict, finite, unless
+from adamx.health.running_stats import Usual, deviation, learned, usual
+from adamx.health.scalars import first
+from adamx.health.states import LossScaleState, RewindState, SkipState, check_inside
+
+
+def skip_nonfinite(
+    opt: optax.GradientTransformation, max_consecutive: int | None = 100
+) -> optax.GradientTransformationExtraArgs:
+    """`opt`, whose steps are not taken where a gradient, the update or the new state is not finite.
+
+    Parameters and state stay as they were, the step is counted, and `health.check` names the first
+    bad leaf. A run that only skips is not a run: after `max_consecutive` in a row `health.check`
+    raises. The NaN is never applied, however many there are.
+
+    Args:
+      opt: any Optax transformation.
+      max_consecutive: how many steps in a row may be skipped before `health.check` raises; None
+        for any number.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp, optax
+      >>> opt = skip_nonfinite(adamx.adam(0.1), max_consecutive=1)
+      >>> params = {"kernel": jnp.ones(2)}
+      >>> grads = {"kernel": jnp.array([1.0, jnp.nan])}
+      >>> updates, state = opt.update(grads, opt.init(params), params)
+      >>> print(updates["kernel"], state.total)
+      [0. 0.] 1
+    """
+
+    def judge(
+        grads: list, steps: Any, inner: Any, before: Any, known: None
+    ) -> tuple[Verdict, None]:
+        return finite(grads, steps, inner, before), None
+
+    return _guard("skip_nonfinite", opt, max_consecutive, lambda leaves: None, judge)
+
+
+DECAY = 0.97  # as in ZClip: some 30 steps
+LEAST = 0.2  # deviations of a log norm below this are taken for it: e^(6 x 0.2) is a factor of 3
+
+
+def skip_spikes(
+    opt: optax.GradientTransformation,
+    z_max: float = 6.0,
+    warmup: int = 25,
+    max_consecutive: int | None = 100,
+) -> optax.GradientTransformationExtraArgs:
+    r"""`opt`, whose steps are not taken where the gradient of a leaf is suddenly far too large.
+
+    .. math:: \log \|g_i\| > \mu_i + z \max(\sigma_i, 0.2)
+
+    with the running mean and deviation of each leaf's own :math:`\log \|g_i\|`. One spike in one
+    leaf stops that leaf for some 1 / (1 - b2) steps, long after a clip by the global norm has let
+    it pass. Gradients that stay larger are let pass after a while, as what is usual follows them.
+
+    `clip_by_zscore` and `clip_by_percentile` of `adamx` shorten such gradients instead.
+
+    Args:
+      opt: any Optax transformation.
+      z_max: from how many deviations on a step is skipped.
+      warmup: over how many steps at first only to learn what is usual.
+      max_consecutive: as for `skip_nonfinite`.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> from adamx import health
+      >>> opt, params = skip_spikes(adamx.adam(0.1), warmup=3), {"kernel": jnp.ones(2)}
+      >>> state = opt.init(params)
+      >>> for size in (1.0, 1.1, 0.9, 1e6):
+      ...     updates, state = opt.update({"kernel": jnp.full(2, size)}, state, params)
+      >>> print(updates["kernel"], health.read(state)["spikes"])
+      [0. 0.] 1.0
+    """
+    if not z_max > 0:
+        raise ValueError(f"`z_max` must be > 0, got {z_max}")
+    if warmup < 1:
+        raise ValueError(f"`warmup` must be at least 1, got {warmup}")
+
+    def judge(
+        grads: list, steps: Any, inner: Any, before: Any, known: Usual
+    ) -> tuple[Verdict, Usual]:
+        sizes = [root / factor for root, factor in scaled.leaf_norms(grads)]
+        sizes = jnp.log(jnp.stack([size.astype(jnp.float32) for size in sizes]))
+        off = jnp.where(known.looks >= warmup, deviation(known, sizes, LEAST), -jnp.inf)
+        skip = jnp.any(off > z_max)
+        # A spike counts as half of what is let pass, so that what lasts is let pass in time.
+        enough = known.mean + z_max / 2 * jnp.maximum(jnp.sqrt(known.variance), LEAST)
+        most = jnp.where(known.looks >= warmup, enough, jnp.inf)
+        return Verdict(skip, jnp.argmax(off)), learned(known, sizes, most, DECAY)
+
+    return _guard("skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), judge)
+
+
+def _guard(
+    name: str,
+    opt: optax.GradientTransformation,
+    max_consecutive: int | None,
+    begin: Callable[[int], Any],
+    judge: Callable[..., tuple[Verdict, Any]],
+) -> optax.GradientTransformationExtraArgs:
+    """The guard that skips what `judge` says; `begin(number of leaves)` is its memory at first."""
+    if max_consecutive is not None and max_consecutive < 0:
+        raise ValueError(f"`max_consecutive` must be at least 0, got {max_consecutive}")
+    opt = optax.with_extra_args_support(opt)
+
+    def init(params: optax.Params) -> Any:
+        def scalar(value: int) -> jax.Array:
+            return jnp.full([], value, jnp.int32)
+
+        inner = opt.init(params)
+        check_inside(name, inner, LossScaleState, RewindState)
+        limit = scalar(-1 if max_consecutive is None else max_consecutive)
+        leaves = len(jax.tree.leaves(params))
+        return SkipState(inner, scalar(0), scalar(0), scalar(-1), limit, begin(leaves))
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        steps, inner = opt.update(updates, state.inner, params, **extra)
+        grads = jax.tree.leaves(updates)
+        verdict, known = judge(grads, steps, inner, state.inner, state.usual)
+        steps, inner = unless(verdict.skip, steps, inner, state.inner)
+        return steps, SkipState(
+            inner,
+            state.total + verdict.skip.astype(jnp.int32),
+            jnp.where(verdict.skip, state.in_a_row + 1, 0),
+            jnp.where(verdict.skip, verdict.leaf.astype(jnp.int32), state.first_bad),
+            state.limit,
+            known,
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def first_bad(state: Any, params: optax.Params) -> str | None:
+    """The name of the leaf for which a guard last skipped a step; None before."""
+    number = int(first(state.first_bad))
+    return None if number < 0 else leaf_name(number, params)
+
+
+def leaf_name(number: int, params: optax.Params | None) -> str:
+    """The name of a leaf by its number; the number after the last is the state's."""
+    if params is None:
+        return f"leaf {number}"
+    return [*paths.names(params), "the optimizer's state"][number]

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is seen of one leaf at one step: sums of its elements, from which every figure is made.
+
+Over shards (`adamx.cuts`) sums are those of the whole array. Norms neither overflow nor underflow.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from adamx.core import arithmetic, dtypes, hyperparameters, norms, paths, shards
+from adamx.core.norms import mapped_axes
+from adamx.moments.find import is_moments, side, template
+
+SAMPLES = 1024
+IDLE = 1e-6  # where b1 = 0.9, of an element without a gradient for some 130 steps
+
+
+class Leaf(NamedTuple):
+    """One leaf: scalars, and a sample.
+
+    Attributes:
+      size: how many elements it has.
+      grad, update, param: norms.
+      mean: the norm of the mean of gradients, freed of its bias; 0 where no moments are known.
+      root: the norm of the root of the mean square, likewise.
+      mean_share: what part of a gradient's variance is left in the mean.
+      cosine: of gradient and mean.
+      moved: how many elements the update is not zero for.
+      lost: how many of them it does not change the parameter of.
+      squares: how many mean squares are known.
+      under_epsilon: how many of their roots are below epsilon; idle ones don't count.
+      idle: how many have a mean that is nothing beside the root, or neither.
+      at_floor, at_ceiling: how many rest at the end of their format.
+      rates: the displacement per unit of mean gradient, of some elements; NaN where it has none.
+    """
+
+    size: int
+    grad: jax.Array
+    update: jax.Array
+    param: jax.Array
+    mean: jax.Array
+    root: jax.Array
+    mean_share: jax.Array
+    cosine: jax.Array
+    moved: jax.Array
+    lost: jax.Array
+    squares: jax.Array
+    under_epsilon: jax.Array
+    idle: jax.Array
+    at_floor: jax.Array
+    at_ceiling: jax.Array
+    rates: jax.Array
+
+
+class Known(NamedTuple):
+    """What the optimizer remembers of a leaf, decoded and freed of bias."""
+
+    mean: Any = None
+    square: Any = None
+    eps: Any = 0.0
+    mean_share: Any = 0.0
+    at_floor: Any = 0.0
+    at_ceiling: Any = 0.0
+
+
+def leaves(
+    opt: optax.GradientTransformation, grads: Any, updates: Any, params: Any, state: Any
+) -> dict[str, Leaf]:
+    """Every leaf by its name.
+
+    Args:
+      opt: the optimizer, without what watches it.
+      grads, updates: of this step.
+      params: the parameters before it.
+      state: the optimizer's state after it.
+    """
+    known = remembered(opt, params, state)
+    flat, treedef = jax.tree_util.tree_flatten_with_path(grads)
+    rows = zip(flat, *map(treedef.flatten_up_to, (updates, params)), strict=True)
+    return {
+        (name := paths.name(path)): _leaf(name, g, u, p, known.get(name, Known()))
+        for (path, g), u, p in rows
+    }
+
+
+def remembered(opt: optax.GradientTransformation, params: Any, state: Any) -> dict[str, Known]:
+    """What the first rule that knows a leaf remembers of it, by the leaf's name."""
+    marks, treedef = jax.tree.flatten(template(opt, params), is_leaf=is_moments)
+    held = treedef.flatten_up_to(state)
+    found: dict[str, Known] = {}
+    for mark, moments in zip(marks, held, strict=True):
+        rule = getattr(mark, "rule", None)
+        if not is_moments(mark) or rule is None:
+            continue
+        here = side(mark, rule)
+        count, rests = here.layout.rests(moments, moments, here.treedef)
+        for name, storage, rest in zip(here.names, here.storages, rests, strict=True):
+            if rest and name not in found:
+                found[name] = _known(rule, storage, rest, count)
+    return found
+
+
+def _known(rule: Any, storage: Any, rest: dict, count: jax.Array) -> Known:
+    moments = storage.decode(rest, rule.moments)
+    mean = next((moments[k] for k, kind in rule.moments.items() if kind == "signed"), None)
+    square = next((moments[k] for k, kind in rule.moments.items() if kind == "squared"), None)
+    t = jnp.asarray(count).astype(jnp.float32)
+    values = {k: hyperparameters.value_at(k, v, count - 1, {}) for k, v in rule.hyper.items()}
+    values = {k: hyperparameters.exact(v, t.dtype) for k, v in values.items()}
+    scalars = rule.at(t, **values)
+    left = 1.0
+    if mean is not None and "b1" in values:
+        c1 = arithmetic.complement(values["b1"], t)
+        weight = arithmetic.correction(c1, t)
+        left = c1 * (2 - weight) / ((2 - c1) * weight)
+        mean = mean / weight
+    if square is not None:
+        square = square * scalars.get("av", 1.0)
+    ends = storage.ends(rest, rule.moments)
+    return Known(mean, square, scalars.get("eps", 0.0), left, *ends)
+
+
+def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
+    g, u, p = (jnp.asarray(x) for x in (g, u, p))
+    zero = jnp.float32(0)
+    grad, mean = norms.leaf_norm(g), zero
+    cosine, rates = jnp.float32(jnp.nan), jnp.full(1, jnp.nan, jnp.float32)
+    if known.mean is not None:
+        mean = norms.leaf_norm(known.mean)
+        along = dtypes.widen(g) / _safe(grad) * jnp.conj(known.mean / _safe(mean))
+        cosine = _total(along.real)
+        rates = _sampled(jnp.abs(dtypes.widen(u)), jnp.abs(known.mean))
+    root, squares, under, idle = zero, zero, zero, zero
+    if known.square is not None:
+        roots = jnp.sqrt(known.square)
+        root, squares = norms.leaf_norm(roots), _total(jnp.ones_like(roots))
+        silent = roots == 0 if known.mean is None else jnp.abs(known.mean) <= IDLE * roots
+        padding = squares - math.prod(shards.whole(name, g.shape))  # which is silent too
+        squares, idle = squares - padding, _total(silent) - padding
+        under = _total((roots < known.eps) & ~silent)
+    with jax.numpy_dtype_promotion("standard"):
+        stays = (p + u).astype(p.dtype) == p
+    return Leaf(
+        size=math.prod(shards.whole(name, g.shape)),
+        grad=grad,
+        update=norms.leaf_norm(u),
+        param=norms.leaf_norm(p),
+        mean=mean,
+        root=root,
+        mean_share=jnp.float32(known.mean_share),
+        cosine=cosine,
+        moved=_total(u != 0),
+        lost=_total((u != 0) & stays),
+        squares=squares,
+        under_epsilon=under,
+        idle=idle,
+        at_floor=_total(jnp.asarray(known.at_floor)),
+        at_ceiling=_total(jnp.asarray(known.at_ceiling)),
+        rates=rates,
+    )
+
+
+def _total(x: jax.Array) -> jax.Array:
+    """The sum of all elements, over shards too."""
+    along = mapped_axes.axes(None)
+    total = jnp.sum(x, dtype=jnp.float32)
+    return mapped_axes.total(total / mapped_axes.copies(x, along), along) if along.names else total
+
+
+def _safe(norm: jax.Array) -> jax.Array:
+    return jnp.where(norm == 0, 1, norm)
+
+
+def _sampled(update: jax.Array, mean: jax.Array) -> jax.Array:
+    """The quotients of some elements, evenly spaced along each dimension; NaN where mean is 0."""
+    steps = [1] * update.ndim
+    counts = list(update.shape)
+    while math.prod(counts) > SAMPLES:
+        most = max(range(len(counts)), key=lambda i: counts[i])
+        steps[most] *= 2
+        counts[most] = -(-update.shape[most] // steps[most])
+    window = tuple(slice(None, None, step) for step in steps)
+    update, mean = (x[window].astype(jnp.float32).reshape(-1) for x in (update, mean))
+    rates = jnp.where(mean > 0, update / jnp.where(mean > 0, mean, 1), jnp.nan)
+    axis = shards.axis_name()
+    if axis is None or not steps:  # a scalar is whole
+        return rates
+    tracked = axis in mapped_axes.varying(rates)
+    return lax.all_gather(rates, axis, tiled=True, to="invarying" if tracked else "varying")

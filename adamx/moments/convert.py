@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the state of one optimizer to that of another that keeps its moments differently."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamx.core import dtypes, random_bits
+from adamx.moments.described import Described
+from adamx.moments.find import is_moments, leaves, side, template
+
+
+def convert(
+    state: optax.OptState,
+    opt_from: optax.GradientTransformation,
+    opt_to: optax.GradientTransformation,
+    params: optax.Params | None = None,
+) -> optax.OptState:
+    """The state with which `opt_to` goes on where `opt_from` stopped.
+
+    Moments are decoded from the storage of the one and encoded in the storage of the other, Optax's
+    own state included; everything else is handed over as it is. So the two have to differ in
+    storage alone. Rounding is that of a step.
+
+    Args:
+      state: of `opt_from`.
+      opt_from, opt_to: the two optimizers, ours or Optax's.
+      params: the parameters, or their shapes: only needed where the moments in `state` don't have
+        the parameters' structure, as under `optax.masked` or `optax.partition`.
+
+    Returns:
+      A state of `opt_to`.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp, optax
+      >>> params = {"kernel": jnp.ones((2, 3))}
+      >>> before, after = optax.adamw(1e-3), adamx.adamw(1e-3, storage="int8")
+      >>> state = adamx.convert(before.init(params), before, after)
+      >>> print(type(state[0]).__name__, state[0].nu["kernel"].dtype)
+      ScaleByAdamState uint8
+    """
+    params = _shapes(state) if params is None else params
+    source, target = template(opt_from, params), template(opt_to, params)
+    given, whole = jax.tree.flatten(state, is_leaf=is_moments)
+    marks, held = jax.tree.flatten(source, is_leaf=is_moments)
+    wanted, treedef = jax.tree.flatten(target, is_leaf=is_moments)
+    if whole != held:
+        raise ValueError(f"`state` is not a state of `opt_from`: {whole} instead of {held}")
+    if held != treedef:
+        raise ValueError(
+            f"`opt_from` and `opt_to` differ in more than how moments rest: {held} and {treedef}"
+        )
+    return treedef.unflatten(
+        [
+            _converted(x, mark, goal) if is_moments(goal) else x
+            for x, mark, goal in zip(given, marks, wanted, strict=True)
+        ]
+    )
+
+
+def _converted(state: Any, source: Any, target: Any) -> Any:
+    """The state of one rule, in the storages of `target`."""
+    ours = next((x for x in (source, target) if isinstance(x, Described)), None)
+    if ours is None:
+        return state
+    here, there = side(source, ours.rule), side(target, ours.rule)
+    kinds = here.layout.rule.moments
+    if kinds != there.layout.rule.moments:
+        raise ValueError(
+            f"{here.layout.rule.name} and {there.layout.rule.name} remember different things: "
+            f"{', '.join(kinds)} and {', '.join(there.layout.rule.moments)}"
+        )
+    count, rests = here.layout.rests(state, state, here.treedef)
+    blank = getattr(target, "state", target)
+    _, wanted = there.layout.rests(blank, blank, there.treedef)
+    new = []
+    for i, (rest, goal) in enumerate(zip(rests, wanted, strict=True)):
+        if not goal:
+            new.append({})
+            continue
+        if not isinstance(source, Described):
+            rest = _in_working_precision(rest)
+        if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest.values())):
+            raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
+        storage = there.storages[i]
+        key = random_bits.keys(
+            np.uint32(storage.seed or 0), count, np.uint32(random_bits.salt(here.names[i]))
+        )
+        old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
+        moments = here.storages[i].decode(rest, kinds)
+        new.append(storage.encode(moments, kinds, old, key))
+    return there.layout.state(count, new, there.treedef)
+
+
+def _in_working_precision(rest: dict[str, Any]) -> dict[str, Any]:
+    """Optax's moments, which rest in whatever floating dtype its parameters have."""
+    return {
+        k: x.astype(dtypes.working(x.dtype)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+        for k, x in rest.items()
+    }
+
+
+def _shapes(state: optax.OptState) -> Any:
+    """Shapes of the parameters, as far as moments tell."""
+    held = [x for x in jax.tree.leaves(state, is_leaf=is_moments) if is_moments(x)]
+    if not held:
+        raise ValueError(
+            "`state` has no moments of ours or Optax's; give `params` if that is meant"
+        )
+    _, rows, treedef = leaves(held[0])
+    return treedef.unflatten([_shape(row) for row in rows])
+
+
+def _shape(row: list[Any]) -> Any:
+    return jax.ShapeDtypeStruct(row[0].shape, _dtype(row)) if row else optax.MaskedNode()
+
+
+def _dtype(arrays: Iterable[Any]) -> jnp.dtype:
+    """The dtype that the gradients of such moments have, at least float32."""
+    real = (x.dtype for x in arrays if jnp.issubdtype(x.dtype, jnp.inexact))
+    return dtypes.working(*real)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step over whole arrays, which `jit` spreads over a mesh by their shardings."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+
+from adamx.core.step import step as take_step
+from adamx.parallel.loss import Outcome, Run, gradient
+from adamx.parallel.shardings import split, state_shardings
+from adamx.parallel.spec import DataParallel, Task, spread_batch, ways
+
+
+def meshed(task: Task) -> DataParallel:
+    """Training by `jit`, with everything in whole arrays.
+
+    Where moments are split over more devices than parameters are (ZeRO-1), gradients and parameters
+    are split alike before the optimizer sees them: the compiler makes a reduce-scatter of it, and
+    an all-gather of what follows.
+    """
+    zero_axis = task.axis if task.zero else None
+    rests, report = _state(task, zero_axis, task.memory_kind)
+    works = _state(task, zero_axis, None)[0] if task.memory_kind else rests
+    whole = task.placed(task.specs)
+    part = task.placed(split(task.specs, task.shapes, task.mesh, zero_axis))
+    everywhere = Run(whole, rests, task.copied, task.copied)
+
+    def step(run: Run, batch: Any) -> tuple[Run, Outcome]:
+        key, used = (None, None) if run.key is None else jax.random.split(run.key)
+        grads, outcome, model = gradient(task.loss, run, batch, used)
+        state = run.state if works is rests else jax.device_put(run.state, works)
+        params = laid(run.params, part)
+        params, state = take_step(task.opt, laid(grads, part), state, params, value=outcome.loss)
+        return Run(laid(params, whole), state, model, key), outcome
+
+    stepped = jax.jit(step, donate_argnums=task.donated, out_shardings=(everywhere, None))
+    return ways(
+        task,
+        step=lambda run, batch: stepped(run, spread_batch(task, batch)),
+        rests=everywhere,
+        plain=everywhere,
+        report=report,
+    )
+
+
+def laid(tree: Any, shardings: Any) -> Any:
+    """Arrays under a trace, moved to these shardings, whichever kind of axes the mesh has."""
+
+    def one(x: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if AxisType.Explicit in sharding.mesh.axis_types:
+            return jax.sharding.reshard(x, sharding)
+        return jax.lax.with_sharding_constraint(x, sharding)
+
+    return jax.tree.map(one, tree, shardings)
+
+
+def _state(task: Task, zero_axis: str | None, memory_kind: str | None) -> Any:
+    return state_shardings(task.opt, task.shapes, task.mesh, task.specs, zero_axis, memory_kind)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every way of training in parallel is told, and what it gives."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
+
+from adamx.core import paths
+from adamx.parallel.loss import Loss, Outcome, Run
+from adamx.parallel.shardings import Report, has, is_spec
+
+
+class Task(NamedTuple):
+    """The arguments of `data_parallel`, checked; `shapes` and `specs` are those of parameters."""
+
+    loss: Loss
+    opt: Any
+    shapes: Any
+    specs: Any
+    mesh: Mesh
+    axis: str
+    zero: bool
+    reduce_dtype: DTypeLike | None
+    memory_kind: str | None
+    multiple: int
+    donate: bool
+
+    @property
+    def donated(self) -> tuple[int, ...]:
+        """The numbers of the arguments of a step whose memory it may reuse."""
+        return (0,) if self.donate else ()
+
+    @property
+    def copied(self) -> NamedSharding:
+        """The sharding of what all devices have."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def devices(self) -> int:
+        """How many devices a batch is spread over."""
+        return self.mesh.shape[self.axis]
+
+    def placed(self, specs: Any) -> Any:
+        """A tree of `PartitionSpec`s as shardings on the mesh."""
+        return jax.tree.map(lambda spec: NamedSharding(self.mesh, spec), specs, is_leaf=is_spec)
+
+
+class DataParallel(NamedTuple):
+    """A way to train; all but `step` are for once in a while.
+
+    Attributes:
+      init: `(params, model=None, key=None) -> run`, the run before the first step. What it is
+        given stays the caller's: no buffer is shared.
+      step: `(run, batch) -> (run, outcome)`. The run that is handed in is used up. Batches are
+        whole; of several processes each hands in its own part.
+      collect: from a run to the same as one device would have it, in whole arrays.
+      spread: the way back.
+      like: from `(params, model=None, key=None)` to the shapes and shardings of what `collect`
+        gives, to restore a checkpoint into.
+      report: what ZeRO could not split.
+    """
+
+    init: Callable[..., Run]
+    step: Callable[[Run, Any], tuple[Run, Outcome]]
+    collect: Callable[[Run], Run]
+    spread: Callable[[Run], Run]
+    like: Callable[..., Run]
+    report: Report
+
+
+def ways(
+    task: Task,
+    step: Callable[[Run, Any], tuple[Run, Outcome]],
+    rests: Any,
+    plain: Run,
+    report: Report,
+    pack: Callable[[Run], Run] = lambda run: run,
+    unpack: Callable[[Run], Run] = lambda run: run,
+) -> DataParallel:
+    """What belongs to a step.
+
+    Args:
+      task: the task.
+      step: the step.
+      rests: the shardings of a run between steps.
+      plain: those of a run as on one device.
+      report: what ZeRO could not split.
+      pack: from a run as on one device to one between steps, for `jit`.
+      unpack: the way back.
+    """
+
+    def first(params: Any, model: Any, key: Any) -> Run:
+        return Run(params, task.opt.init(params), model, key)
+
+    def copied(function: Callable[..., Run], shardings: Any) -> Callable[..., Run]:
+        """Results that a step may use up without taking them from whoever has the arguments."""
+
+        def fresh(*args: Any) -> Run:
+            return jax.tree.map(jnp.copy, function(*args))
+
+        return jax.jit(fresh, out_shardings=shardings)
+
+    begun = copied(lambda *args: pack(first(*args)), rests)
+
+    def init(params: Any, model: Any = None, key: Any = None) -> Run:
+        jax.tree_util.tree_map_with_path(_check_shape, task.shapes, params)
+        given = Run(params, None, model, key)
+        params, _, model, key = jax.device_put(from_host(given), plain._replace(state=None))
+        return begun(params, model, key)
+
+    def like(params: Any, model: Any = None, key: Any = None) -> Run:
+        shapes = jax.eval_shape(first, params, model, key)
+        over = jax.tree.broadcast(plain, shapes)
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, over
+        )
+
+    return DataParallel(
+        init=init,
+        step=step,
+        collect=copied(unpack, plain),
+        spread=copied(pack, rests),
+        like=like,
+        report=report,
+    )
+
+
+def _check_shape(path: Any, told: Any, p: Any) -> None:
+    if told.shape != jnp.shape(p):
+        raise ValueError(
+            f"{paths.name(path)}: `data_parallel` was told of shape {told.shape}, `init` is given "
+            f"{jnp.shape(p)}"
+        )
+
+
+def checked(task: Task, batch: Any) -> Any:
+    """A batch whose leaves can be spread over the devices, else an error that names the leaf."""
+    processes = jax.process_count()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
+        shape, is_global = jnp.shape(leaf), _is_global(leaf)
+        over = task.devices * task.loss.micro_batches // (1 if is_global else processes)
+        if not shape or shape[0] % over:
+            parts = task.loss.micro_batches
+            each = f" x {parts} micro-batches" if parts > 1 else ""
+            raise ValueError(
+                f"batch {paths.name(path)}: a first dimension of {shape[0] if shape else 'none'} "
+                f"can't be spread over {task.devices} devices{each}"
+            )
+    return batch
+
+
+def spread_batch(task: Task, batch: Any) -> Any:
+    """A batch as arrays over the mesh; of several processes each hands in its own part."""
+    sharding = NamedSharding(task.mesh, PartitionSpec(task.axis))
+
+    def one(x: Any) -> jax.Array:
+        if isinstance(x, Tracer):  # in a `jit` or `scan` of the caller's
+            return jax.device_put(x, sharding)
+        held = getattr(x, "sharding", None)
+        if isinstance(held, NamedSharding) and held.mesh == task.mesh and has(held.spec, task.axis):
+            return x
+        if jax.process_count() > 1 and not _is_global(x):
+            return jax.make_array_from_process_local_data(sharding, np.asarray(x))
+        return jax.device_put(x, sharding)
+
+    return jax.tree.map(one, checked(task, batch))
+
+
+def from_host(tree: Any) -> Any:
+    """Arrays of one process as NumPy's, which `jit` takes for the same on all processes."""
+    if jax.process_count() == 1:
+        return tree
+
+    def one(x: Any) -> Any:
+        if isinstance(x, jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return np.asarray(x) if x.is_fully_addressable else x
+        return x
+
+    return jax.tree.map(one, tree)
+
+
+def _is_global(x: Any) -> bool:
+    """Whether `x` is a whole batch, and not the part of one process."""
+    if jax.process_count() == 1 or isinstance(x, Tracer):
+        return True
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) > jax.local_device_count()

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What else stands in a chain: clipping, weight decay, the learning rate, the trust ratio."""

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clipping by what is usual: the bound of the global norm comes from the norms before."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core.norms import scaled
+from adamx.core.norms.mapped_axes import AxisName
+from adamx.core.step import compiled
+from adamx.transforms.clipping.bounded import gradients
+from adamx.transforms.clipping.shrink import scale_to, times
+
+
+class ZScoreState(NamedTuple):
+    """The state of `clip_by_zscore`.
+
+    Attributes:
+      looks: how many norms were seen.
+      mean, deviation: of the norms as they were let pass.
+    """
+
+    looks: jax.Array
+    mean: jax.Array
+    deviation: jax.Array
+
+
+def clip_by_zscore(
+    z_max: float = 2.5,
+    decay: float = 0.97,
+    warmup: int = 25,
+    *,
+    axis_name: AxisName | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales down a gradient whose global norm lies far above the mean of late: ZClip.
+
+    .. math:: z = (\|g\| - \mu) / \sigma > z_{\max}: \quad
+        \|g\| \leftarrow \mu + \sigma z_{\max}^2 / z
+
+    the farther above, the nearer to the mean. Then the mean and the deviation take in the norm
+    that was let pass.
+
+    Args:
+      z_max: from how many deviations on.
+      decay: of the running averages.
+      warmup: how many steps only learn, in plain averages.
+      axis_name: the mapped axes along which gradients are sharded.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> link = clip_by_zscore(warmup=2)
+      >>> state = link.init(None)
+      >>> for size in (1.0, 3.0, 100.0):
+      ...     clipped, state = link.update(jnp.array([size]), state)
+      >>> print(clipped)
+      [2.0637755]
+
+    References:
+      Kumar et al., `ZClip <https://arxiv.org/abs/2504.02507>`_, 2025.
+    """
+    if not z_max > 0:
+        raise ValueError(f"`z_max` must be > 0, got {z_max}")
+    if not 0 <= decay < 1:
+        raise ValueError(f"`decay` must be in [0, 1), got {decay}")
+    if warmup < 1:
+        raise ValueError(f"`warmup` must be at least 1, got {warmup}")
+
+    def init(params: optax.Params) -> ZScoreState:
+        del params
+        mean, deviation = (jnp.zeros([], jnp.float32) for _ in range(2))
+        return ZScoreState(jnp.zeros([], jnp.int32), mean, deviation)
+
+    def bound(norm: jax.Array, state: Any) -> tuple[jax.Array, ZScoreState]:
+        looks, mean, deviation = state
+        above = norm - mean
+        known = (looks >= warmup) & (deviation > 0)
+        z = above / jnp.where(known, deviation, 1)
+        spike = known & (z > z_max)
+        passed = jnp.where(spike, mean + deviation * z_max**2 / jnp.where(spike, z, 1), norm)
+        share = jnp.where(looks < warmup, 1 / (looks.astype(jnp.float32) + 1), 1 - decay)
+        now = mean + share * (passed - mean)
+        # At first (x - old mean)(x - new mean), for the variance of those seen; then ZClip's own.
+        off = jnp.where(
+            looks < warmup,
+            jnp.sqrt(jnp.abs(passed - mean)) * jnp.sqrt(jnp.abs(passed - now)),
+            passed - now,
+        )
+        spread = jnp.hypot(jnp.sqrt(1 - share) * deviation, jnp.sqrt(share) * off)
+        seen = jnp.isfinite(norm)
+        after = ZScoreState(looks + 1, now, spread)
+        state = ZScoreState(*(jnp.where(seen, a, b) for a, b in zip(after, state, strict=True)))
+        return jnp.where(seen, passed, mean + deviation), state
+
+    return _clip(init, bound, axis_name)
+
+
+class PercentileState(NamedTuple):
+    """The state of `clip_by_percentile`.
+
+    Attributes:
+      norms: the last of them; NaN where there was none yet.
+    """
+
+    norms: jax.Array
+
+
+def clip_by_percentile(
+    percentile: float = 10.0, history: int = 1000, *, axis_name: AxisName | None = None
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales the gradient down to a percentile of its global norms of late: AutoClip.
+
+    .. math:: \|g\| \leftarrow \min(\|g\|, P_p(\|g_{t-h+1}\|, \dots, \|g_t\|))
+
+    Args:
+      percentile: of the norms before clipping; 10 clips nine gradients of ten.
+      history: of how many steps; the paper keeps all.
+      axis_name: the mapped axes along which gradients are sharded.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> link = clip_by_percentile(50.0)
+      >>> state = link.init(None)
+      >>> for size in (1.0, 2.0, 100.0):
+      ...     clipped, state = link.update(jnp.array([size]), state)
+      >>> print(clipped)
+      [2.]
+
+    References:
+      Seetharaman et al., `AutoClip <https://arxiv.org/abs/2007.14469>`_, 2020.
+    """
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"`percentile` must be in [0, 100], got {percentile}")
+    if history < 1:
+        raise ValueError(f"`history` must be at least 1, got {history}")
+
+    def init(params: optax.Params) -> PercentileState:
+        del params
+        return PercentileState(jnp.full(history, jnp.nan, jnp.float32))
+
+    def bound(norm: jax.Array, state: Any) -> tuple[jax.Array, PercentileState]:
+        seen = jnp.isfinite(norm)
+        norms = jnp.where(seen, jnp.append(state.norms[1:], norm), state.norms)
+        most = _percentile(norms, percentile / 100)
+        return jnp.where(jnp.isnan(most), norm, most), PercentileState(norms)
+
+    return _clip(init, bound, axis_name)
+
+
+def _percentile(x: jax.Array, share: float) -> jax.Array:
+    """Of the elements that are no NaN, interpolated; NaN where there are none."""
+    place = share * (jnp.sum(~jnp.isnan(x)) - 1).astype(jnp.float32)
+    below, ordered = jnp.floor(place), jnp.sort(x)  # NaN comes last
+    low, high = (ordered[i.astype(jnp.int32)] for i in (below, jnp.ceil(place)))
+    return low + (place - below) * (high - low)
+
+
+def _clip(
+    init: Any,
+    bound: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
+    axis_name: AxisName | None,
+) -> optax.GradientTransformationExtraArgs:
+    """The link that scales gradients down to `bound(norm, state)`."""
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        del params, extra
+        leaves, treedef = gradients(updates)
+        norm = scaled.global_norm(leaves, axis_name)
+        most, state = bound((norm.root / norm.factor).astype(jnp.float32), state)
+        scale = scale_to(norm, most)
+        return treedef.unflatten([times(x, scale) for x in leaves]), state
+
+    return compiled(optax.GradientTransformationExtraArgs(init, update), ())

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a rule with a bound on gradients to a gradient transformation.
+
+Checks what comes in and finds the bounds of this step. The rules are in `clip` and `agc`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamx.core import hyperparameters, paths, shards
+from adamx.core.hyperparameters import Hyper
+from adamx.core.step import compiled
+
+
+def bounded(
+    rule: Callable[..., list[jax.Array]],
+    *,
+    needs_names: bool = False,
+    needs_params: str | None = None,
+    override: str | None = None,
+    **bounds: Hyper,
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation that applies `rule` to the leaves of a tree.
+
+    Args:
+      rule: gradient leaves and keywords to gradient leaves; keywords are the bounds, `names` (of
+        leaves) with either of the two below, and with `needs_params` also `params` (leaves).
+      needs_names: whether the rule does.
+      needs_params: who needs the parameters, if the rule does.
+      override: the name by which one call overrides the first bound; None for its own.
+      **bounds: numbers, traced values or schedules.
+    """
+    for name, bound in bounds.items():
+        _check_bound(name, bound, strict=name != "eps")
+    main, *_ = bounds
+    scheduled = any(map(callable, bounds.values()))
+
+    def init(params: optax.Params) -> Any:
+        del params
+        if scheduled:
+            return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+        return optax.EmptyState()
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        now: dict[str, Any] = {k: v for k, v in (bounds | extra).items() if not callable(v)}
+        if scheduled:
+            now = {k: v(state.count) for k, v in bounds.items() if callable(v)} | now
+            state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        now = {k: _canonical(v) for k, v in now.items()}
+        leaves, treedef = gradients(updates)
+        if needs_names or needs_params:
+            now["names"] = paths.names(updates)
+        if needs_params:
+            now["params"] = _params_like(updates, leaves, treedef, params, needs_params)
+        return treedef.unflatten(rule(leaves, **now)), state
+
+    inner = compiled(optax.GradientTransformationExtraArgs(init, update), (main,))
+
+    def checked(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        given, now = extra.get(override or main), {}
+        if given is not None:
+            _check_bound(override or main, given, may_vary=False)
+            now = {main: _canonical(given)}
+        if scheduled and not isinstance(state, optax.ScaleByScheduleState):
+            raise ValueError(
+                f"the schedule of `{main}` needs the state ScaleByScheduleState, got "
+                f"{type(state).__name__}: it was made by another transformation"
+            )
+        return inner.update(updates, state, params, **now)
+
+    return optax.GradientTransformationExtraArgs(init, checked)
+
+
+def gradients(updates: optax.Updates) -> tuple[list[Any], Any]:
+    """The leaves of gradients, checked, without what pads them, and their treedef."""
+    leaves, treedef = jax.tree.flatten(updates)
+    _check_leaves("gradient", updates, leaves)
+    if shards.axis_name():
+        leaves = [shards.masked(*leaf) for leaf in zip(paths.names(updates), leaves, strict=True)]
+    return leaves, treedef
+
+
+def _check_bound(
+    name: str, bound: Hyper | None, *, strict: bool = True, may_vary: bool = True
+) -> None:
+    if bound is None or (callable(bound) and not may_vary):
+        kinds = "a number, an array or a schedule" if may_vary else "a number or an array here"
+        raise TypeError(f"`{name}` must be {kinds}, got {bound!r}")
+    if isinstance(bound, int | float | np.number) and not isinstance(bound, bool):
+        if not (bound > 0 or (bound == 0 and not strict)):
+            raise ValueError(f"`{name}` must be {'>' if strict else '>='} 0, got {bound}")
+        if bound == math.inf:
+            return
+    hyperparameters.check(**{name: bound})
+
+
+def _canonical(bound: Any) -> Any:
+    """A number as an array of JAX's default dtype, inf where it is beyond that dtype's range."""
+    if not isinstance(bound, int | float | np.number):
+        return bound
+    with np.errstate(over="ignore"):
+        return np.asarray(float(bound), jnp.result_type(float))
+
+
+def _check_leaves(what: str, tree: Any, leaves: list[Any]) -> None:
+    for i, leaf in enumerate(leaves):
+        number = isinstance(leaf, int | float | complex) or hasattr(leaf, "dtype")
+        dtype = jnp.result_type(leaf) if number else type(leaf).__name__
+        if not number or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{paths.names(tree)[i]}: {what} is {dtype}, clipping needs floating point "
+                "(leave such leaves out with `optax.masked` or `optax.partition`)"
+            )
+
+
+def _params_like(updates: Any, leaves: list[Any], treedef: Any, params: Any, who: str) -> list[Any]:
+    if params is None:
+        raise ValueError(f"{who} needs the parameters: call `update(grads, state, params)`")
+    try:
+        beside = treedef.flatten_up_to(params)
+    except (ValueError, TypeError) as e:
+        what = paths.difference(params, updates, "params", "the gradient")
+        raise ValueError(f"{who}: {what}") from e
+    _check_leaves("parameter", updates, beside)
+    for name, g, p in zip(paths.names(updates), leaves, beside, strict=True):
+        if jnp.shape(g) != jnp.shape(p):
+            raise ValueError(
+                f"{name}: gradient has shape {jnp.shape(g)}, parameter has {jnp.shape(p)} ({who})"
+            )
+    return beside

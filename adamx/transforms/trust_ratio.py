@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LAMB's trust ratio: the one part of the family that is not elementwise."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from adamx.core import dtypes, hyperparameters, norms, paths, shards
+from adamx.core.step import compiled
+from adamx.landing import nearest
+
+
+def scale_by_trust_ratio(
+    min_norm: ArrayLike = 0.0,
+    trust_coefficient: ArrayLike = 1.0,
+    eps: ArrayLike = 0.0,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Scales each leaf's update to the norm of its parameter.
+
+    .. math:: u \leftarrow u \cdot \gamma \, \|p\| / (\|u\| + \varepsilon)
+
+    A leaf whose parameter or update is all zeros keeps its update.
+
+    Args:
+      min_norm: a lower bound for both norms.
+      trust_coefficient: :math:`\gamma`.
+      eps: added to the update's norm.
+      axis_name: the mapped axis along which leaves are sharded, if they are: norms are then
+        taken over all shards.
+
+    Returns:
+      A transformation without state.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> link = scale_by_trust_ratio()
+      >>> params, updates = jnp.array([3.0, 4.0]), jnp.array([0.0, 2.0])
+      >>> print(link.update(updates, link.init(params), params)[0])
+      [0. 5.]
+
+    References:
+      You et al., `Large Batch Optimization for Deep Learning
+      <https://arxiv.org/abs/1904.00962>`_, 2019.
+    """
+    link = trust_ratio(min_norm, trust_coefficient, eps, axis_name=axis_name)
+    return compiled(nearest(link), ())
+
+
+def trust_ratio(
+    min_norm: ArrayLike = 0.0,
+    trust_coefficient: ArrayLike = 1.0,
+    eps: ArrayLike = 0.0,
+    *,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """As `scale_by_trust_ratio`, for the inside of a recipe: emits at least float32."""
+    hyperparameters.check(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
+    hyperparameters.check_static(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
+
+    @jax.jit  # which traces anew where `adamx.cuts` says otherwise
+    def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
+        u = dtypes.widen(u)
+        values = (min_norm, trust_coefficient, eps)
+        floor, gain, small = (hyperparameters.rounded(x, dtypes.real(u.dtype)) for x in values)
+        p_norm = norms.leaf_norm(p, axis_name=axis_name).astype(floor.dtype)
+        u_norm = norms.leaf_norm(u, axis_name=axis_name)
+        p_norm, u_norm = jnp.maximum(p_norm, floor), jnp.maximum(u_norm, floor)
+        zero = (p_norm == 0) | (u_norm == 0)
+        ratio = jnp.where(zero, 1, gain * p_norm / jnp.where(zero, 1, u_norm + small))
+        return ratio.astype(u.dtype) * u
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        if params is None and jax.tree.leaves(updates):
+            raise ValueError(
+                "the trust ratio needs the parameters: call `update(g, state, params)`"
+            )
+
+        def one(path: Any, u: Any, p: Any) -> Any:
+            return None if u is None else scaled(shards.masked(paths.name(path), u), p)
+
+        is_none = lambda x: x is None  # noqa: E731
+        return jax.tree_util.tree_map_with_path(one, updates, params, is_leaf=is_none), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`train` through the real command line: every task, every flag, and a run that is cut off."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adamx import health
+from adamx.cli import folder, main
+from tests.cli.test_bench import ENV, ROOT, command, command_on_a_terminal, number, table
+
+HERE = ENV | {"PYTHONPATH": str(ROOT)}
+HERE |= {k: v for k, v in os.environ.items() if "CACHE" in k and k.startswith("JAX_")}
+
+
+def start(line, folder):
+    words = [sys.executable, "-m", "adamx", *line.split()]
+    kind = subprocess.PIPE
+    return subprocess.Popen(words, cwd=folder, env=HERE, stdout=kind, stderr=kind, text=True)
+
+
+def done(line, folder, quiet=True):
+    process = start(line, folder)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    assert err == "" or not quiet
+    return out
+
+
+def losses(folder):
+    return [(row["step"], row["loss"]) for row in health.history(folder / "run.jsonl")]
+
+
+def test_digits_beside_optax_end_with_a_table_in_which_both_sides_agree(tmp_path, capsys):
+    out = done("train --task digits --steps 5 --compare optax", tmp_path)
+    assert "step 5/5" in out
+    assert "\x1b" not in out  # no bar where stdout is no terminal
+    rows = table(out, "adamx.adamw  optax.adamw")
+    assert rows["header"] == ["adamx.adamw", "optax.adamw"]
+    mine, other = map(number, rows["final loss"])
+    assert mine == pytest.approx(other, rel=1e-3)
+    for which in ("train accuracy", "test accuracy"):
+        assert all(40 < number(cell) <= 100 for cell in rows[which])
+    assert all(number(cell) > 0 for cell in rows["ms per step"])
+    parameters = 64 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10
+    ours, theirs = (number(c) for c in rows["bytes of state per device"])
+    assert theirs == 8 * parameters + 4
+    assert theirs < ours < theirs + 2000  # what is watched
+    # Five steps move by 5e-3 at most; float32 rounding of either side is some 1e-7.
+    assert number(rows["largest |difference of parameters|"][0]) < 1e-5
+    assert not (tmp_path / "runs/digits-1/checkpoints").exists()
+    here = str(tmp_path / "runs/digits-1")
+    assert main(["train", "--run", here, "--resume"]) == 2
+    assert "has a comparison, of which nothing is saved" in capsys.readouterr().err
+    assert main(["train", "--run", here, "--distributed"]) == 2  # before others are waited for
+    assert "has a run in it: add --resume" in capsys.readouterr().err
+
+
+def test_a_run_has_a_folder_with_all_that_is_to_be_kept(tmp_path):
+    for _ in range(2):
+        out = done("train --task digits --steps 45 --save-every 20 --seed 3", tmp_path)
+        assert len(out.split("report.html\n")[1].splitlines()) <= 4  # the page has all
+    for name in ("digits-1", "digits-2"):
+        run = tmp_path / "runs" / name
+        kept = {p.name for p in run.iterdir()}
+        assert kept == {"config.json", "run.jsonl", "checkpoints", "report.html", "run.png"}
+        assert json.loads((run / "config.json").read_text())["seed"] == 3
+        rows = health.history(run / "run.jsonl")
+        assert [row["step"] for row in rows] == list(range(1, 46))
+        assert [row["step"] for row in rows if "grad_norm" in row] == [1, 21, 41]
+        assert rows[-1]["validation loss"] > 0
+    one, two = (losses(tmp_path / "runs" / name) for name in ("digits-1", "digits-2"))
+    assert one == two
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_a_bar(tmp_path):
+    shown = command_on_a_terminal("train --task regression --steps 20", tmp_path, HERE)
+    for part in (
+        "\x1b[",
+        "━",
+        "20/20",
+        "loss ",
+        "rate ",
+        "gradient ",
+        "update ",
+        "points/s",
+        "left",
+    ):
+        assert part in shown
+
+
+FLAGS = {
+    "source": "--task source --steps 3 --batch-size 2 --schedule linear --clip 0.5",
+    "cnn in bfloat16": "--task digits-cnn --steps 6 --dtype bfloat16 --landing compensated8 "
+    "--storage int8 --recipe nadamw",
+    "text with guards": "--task text --steps 4 --skip-nonfinite --skip-spikes --rewind --watch 2",
+    "regression in float16": "--task regression --steps 12 --dtype float16 --loss-scale "
+    "--weight-decay 0.01 --learning-rate 0.002 --schedule constant --clip 0 "
+    "--devices 2 --how mesh --no-zero",
+    "devices": "--task digits --steps 4 --devices 4 --how shard_map --zero --storage int4",
+    "pmap": "--task regression --steps 4 --devices 2 --how pmap --zero",
+    "unwatched": "--task digits --steps 4 --watch 0 --recipe adabelief --compare optax",
+}
+
+
+@pytest.mark.parametrize("flags", FLAGS.values(), ids=FLAGS)
+def test_every_task_trains_with_every_flag(flags, tmp_path):
+    out = done(f"train {flags} --run here", tmp_path)
+    rows = table(out, "adamx.")
+    assert 0 < number(rows["final loss"][0]) < 20
+    assert (tmp_path / "here/report.html").stat().st_size > 5000
+    if "source" in flags:
+        assert 1 < number(rows["zlib"][0].split()[0]) < 3
+        assert number(rows["bits per byte"][0]) > 2
+
+
+def test_a_task_of_ones_own(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import jax.numpy as jnp, numpy as np\n"
+        "from adamx.cli.tasks import Task\n"
+        "def make(seed, batch_size, data):\n"
+        "    def loss(params, batch): return jnp.mean((params['x'] - batch) ** 2)\n"
+        "    return Task('mine', {'x': jnp.ones(3)}, loss, lambda i: np.zeros((batch_size, 3)),\n"
+        "                lambda p: 7.0, lambda p: {'loss': 0.25, 'seed': seed})\n"
+    )
+    out = done("train --task mine:make --steps 5 --seed 4 --run here", tmp_path)
+    rows = table(out, "adamx.adamw")
+    assert rows["final loss"] == ["0.25"]
+    assert rows["seed"] == ["4"]
+    assert "validation 7.0" in out
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(seed, tmp_path):
+    flags = "train --task regression --steps 600 --save-every 25 --rewind --skip-spikes"
+    done(f"{flags} --run whole", tmp_path)
+    wait = random.Random(seed)
+    process = start(f"{flags} --run cut", tmp_path)
+    while not list((tmp_path / "cut").glob("checkpoints/[0-9]*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(wait.uniform(0, 2))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    # Orbax tells of a save that was cut off.
+    out = done("train --run cut --resume", tmp_path, quiet=False)  # with the flags in the folder
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")  # bit for bit
+    assert "final loss" in out
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    flags = "train --task digits --steps 100000 --save-every 100000"
+    process = start(f"{flags} --run here", tmp_path)
+    while not (tmp_path / "here/run.jsonl").exists() or len(losses(tmp_path / "here")) < 5:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "")
+    step = len(losses(tmp_path / "here"))
+    assert f"interrupted: saved at step {step}; go on by --resume --run here" in out
+    assert (tmp_path / "here/report.html").exists()
+    out = done(f"train --steps {step + 3} --resume --run here", tmp_path)
+    assert [s for s, _ in losses(tmp_path / "here")] == list(range(1, step + 4))
+
+
+def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
+    done("train --task digits --steps 5 --run here", tmp_path)
+
+    def refusal(flags):
+        process = start(f"train {flags}", tmp_path)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 2
+        assert err.count("\n") == 1
+        return err
+
+    again = "--task digits --run here"
+    kept = (tmp_path / "here/config.json").read_text()
+    said = refusal(f"{again} --steps 9 --seed 1")
+    assert "here has a run in it: add --resume to go on with it" in said
+    assert (tmp_path / "here/config.json").read_text() == kept
+    assert "--steps 4: the checkpoint is of step 5" in refusal(f"{again} --steps 4 --resume")
+    assert (tmp_path / "here/config.json").read_text() == kept  # not even by what was refused
+    said = refusal(f"{again} --steps 9 --resume --seed 1")
+    assert "here: the run was begun with --seed 0, not 1" in said
+    said = refusal(f"{again} --steps 9 --resume --batch-size 64")
+    assert "here: the run was begun with --batch-size 128, not 64" in said
+    said = refusal("--run here --steps 9 --resume --storage int8")
+    assert "here: the run was begun with --storage float32, not int8" in said
+    said = refusal("--run here --steps 9 --resume --rewind")
+    assert said.endswith("here: the run was begun without --rewind\n")
+    said = refusal("--run here --steps 9 --resume --learning-rate 0.1")
+    assert said.endswith("here: the run was begun without --learning-rate\n")
+    assert "there is no run in hare" in refusal("--run hare --resume")
+    assert not (tmp_path / "hare").exists()
+    config = json.loads(kept)
+    (tmp_path / "here/config.json").write_text(json.dumps(config | {"title": "other data"}))
+    said = refusal("--run here --steps 9 --resume")
+    assert "these are not the data that the run was begun with: other data; now" in said
+    (tmp_path / "here/config.json").write_text("{")
+    assert "config.json: not the settings of a run" in refusal("--run here --resume")
+    assert "cannot write" in refusal("--task digits --steps 2 --run here/run.jsonl/x")
+
+
+def test_the_latest_run_of_a_task_is_not_anothers_and_has_begun(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("digits-1", "digits-10", "digits-cnn-12", "digits-11", "digits-x"):
+        Path("runs", name).mkdir(parents=True)
+        if name != "digits-11":
+            folder.keep(Path("runs", name), {"task": name})
+    assert folder.latest("digits").name == "digits-10"
+    assert folder.latest("digits-cnn").name == "digits-cnn-12"
+    assert folder.next_free("digits").name == "digits-2"
+
+
+def test_a_run_of_float16_logs_what_was_seen_at_its_own_steps(tmp_path):
+    # Steps that overflow do not count for the observer: it looks later.
+    flags = "--task regression --dtype float16 --loss-scale --watch 5 --steps 30"
+    done(f"train {flags} --run here", tmp_path)
+    rows = health.history(tmp_path / "here/run.jsonl")
+    overflows = next(row["overflows"] for row in rows if "overflows" in row)
+    assert overflows >= 1
+    looked = [row["step"] for row in rows if "grad_norm" in row]
+    assert looked[0] == 1 + overflows
+    assert all(row["grad_norm"] > 0 for row in rows if "grad_norm" in row)
+
+
+def test_the_quadratic_shows_every_step_of_the_arithmetic(capsys):
+    done = command("train --task quadratic --steps 3 --learning-rate 0.001")
+    assert done.returncode == 0, done.stderr
+    rows = table(done.stdout, "next x")
+    x, g, m, v, m_hat, v_hat, step, after = map(number, rows["1"])
+    assert (x, g, m_hat, v_hat, after) == (5, 10, 10, 100, 4.999)  # some tutorials have v = 1000
+    assert (m, v) == (pytest.approx(1.0), pytest.approx(0.1))
+    x, m, v = 4.999, 0.9 * 1 + 0.1 * 9.998, 0.999 * 0.1 + 0.001 * 9.998**2
+    assert number(rows["2"][2]) == pytest.approx(m, rel=1e-6)
+    assert number(rows["2"][3]) == pytest.approx(v, rel=1e-6)
+    step = -1e-3 * (m / (1 - 0.9**2)) / (v / (1 - 0.999**2)) ** 0.5
+    assert number(rows["2"][6]) == pytest.approx(step, rel=1e-3)
+    for flag, said in (
+        ("--recipe nadam", "take --recipe adam"),
+        ("--weight-decay 0.1", "--task quadratic has no --weight-decay"),
+    ):
+        assert main(["train", "--task", "quadratic", *flag.split()]) == 2
+        assert said in capsys.readouterr().err
+
+
+# Data of one's own
+
+
+def idx(array):
+    kinds = {"uint8": 8, "int32": 12}
+    head = bytes([0, 0, kinds[array.dtype.name], array.ndim]) + struct.pack(
+        f">{array.ndim}I", *array.shape
+    )
+    return head + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+def mnist(folder, zipped=False):
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 200), ("t10k", 60)):
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        images = rng.integers(0, 40, (count, 28, 28)).astype(np.uint8)
+        images[np.arange(count), 2 * labels, :] = 255
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            data = idx(array)
+            path = folder / f"{name}-{kind}-ubyte{'.gz' * zipped}"
+            path.write_bytes(gzip.compress(data) if zipped else data)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_mnist_is_read_from_its_own_files(zipped, tmp_path):
+    mnist(tmp_path, zipped)
+    task = "digits-cnn" if zipped else "digits"
+    out = done(f"train --task {task} --data . --steps 60 --batch-size 50 --run here", tmp_path)
+    assert "200 images to train on, 60 to test on" in out
+    assert ("MLP 784-512-256-10" in out) != zipped
+    assert number(table(out, "adamx.adamw")["train accuracy"][0]) > 60
+
+
+def test_broken_idx_files_are_named(tmp_path):
+    from adamx.cli.flags import UsageError
+    from adamx.cli.tasks.idx import read_idx, read_mnist
+
+    numbers = np.arange(-3, 3, dtype=np.int32).reshape(2, 3)
+    (tmp_path / "a").write_bytes(idx(numbers))
+    np.testing.assert_array_equal(read_idx(tmp_path / "a"), numbers)
+    (tmp_path / "b").write_bytes(idx(numbers)[:-1])
+    with pytest.raises(UsageError, match=r"b: 35 bytes do not hold an array of shape \(2, 3\)"):
+        read_idx(tmp_path / "b")
+    (tmp_path / "d").write_bytes(idx(numbers)[:7])
+    with pytest.raises(UsageError, match="d: not an IDX file"):
+        read_idx(tmp_path / "d")
+    (tmp_path / "e").write_bytes(gzip.compress(idx(numbers))[:20])
+    with pytest.raises(UsageError, match="e: Compressed file ended"):
+        read_idx(tmp_path / "e")
+    (tmp_path / "c").write_bytes(b"P5 28 28")
+    with pytest.raises(UsageError, match="c: not an IDX file"):
+        read_idx(tmp_path / "c")
+    mnist(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(3, np.uint8)))
+    with pytest.raises(UsageError, match=r"has shape \(60, 28, 28\), t10k-labels.* \(3,\)"):
+        read_mnist(str(tmp_path))
+
+
+def test_folders_of_texts_are_kinds(tmp_path):
+    rng = np.random.default_rng(0)
+    for kind, letters in (("vowels", "aeiou "), ("rest", "bcdfg ")):
+        (tmp_path / "texts" / kind).mkdir(parents=True)
+        for i in range(3):
+            text = "".join(rng.choice(list(letters), 4000))
+            (tmp_path / "texts" / kind / f"{i}.txt").write_text(text)
+    out = done("train --task text --data texts --steps 20 --batch-size 16 --run here", tmp_path)
+    assert "of 2 kinds (rest, vowels)" in out
+    assert number(table(out, "adamx.adamw")["test accuracy"][0]) > 90
+    refused = command(f"train --task text --data {tmp_path / 'none'}")
+    assert "it takes two folders or more" in refused.stderr
+    refused = command(f"train --data {tmp_path / 'texts'}")
+    assert "are too few: it takes 8,192 of each" in refused.stderr
+
+
+# Export
+
+
+@pytest.mark.parametrize("task", ["digits", "regression"])
+def test_an_exported_step_goes_on_training_in_a_process_without_the_model(task, tmp_path):
+    flags = "--storage int8 --dtype bfloat16 --landing exact --rewind --skip-spikes"
+    done(f"train --task {task} --steps 30 {flags} --run here --export step.bin", tmp_path)
+    out = done("run-exported step.bin --steps 40 --out more.bin", tmp_path)
+    assert "after 30 steps" in out
+    shown = [
+        float(line.split("loss ")[1].split()[0]) for line in out.splitlines() if "loss" in line
+    ]
+    assert shown[-1] < np.mean([loss for _, loss in losses(tmp_path / "here")[:5]]) / 2
+    again = done("run-exported more.bin --steps 1", tmp_path)
+    assert "after 70 steps" in again
+
+
+def test_a_step_trained_on_many_devices_is_exported_for_one(tmp_path):
+    flags = "--task regression --steps 4 --devices 2 --zero --storage int8"
+    done(f"train {flags} --run here --export step.bin", tmp_path)
+    assert "after 4 steps" in done("run-exported step.bin --steps 2", tmp_path)
+
+
+def test_an_exported_step_is_the_step(tmp_path):
+    """The same batches, the same numbers, to the last digit that programs of XLA share."""
+    done("train --task digits --steps 20 --run a --export step.bin", tmp_path)
+    done("train --task digits --steps 23 --run b", tmp_path)
+    out = done("run-exported step.bin --steps 3", tmp_path)
+    shown = [
+        float(line.split("loss ")[1].split()[0]) for line in out.splitlines() if "loss" in line
+    ]
+    want = [loss for step, loss in losses(tmp_path / "b") if step > 20]
+    np.testing.assert_allclose(shown, want, atol=1e-4)  # four digits are shown
+
+
+def test_what_cannot_be_exported_or_read_is_refused(tmp_path):
+    refused = command(f"train --task digits --export {tmp_path / 'none' / 'x.bin'}")
+    assert "there is no such folder" in refused.stderr
+    (tmp_path / "x.bin").write_bytes(b"nothing")
+    refused = command(f"run-exported {tmp_path / 'x.bin'}")
+    assert refused.returncode == 2
+    assert "x.bin: not a file of `train --export`" in refused.stderr
+    refused = command(f"run-exported {tmp_path / 'x.bin'} --out {tmp_path / 'none' / 'y.bin'}")
+    assert "there is no such folder" in refused.stderr
