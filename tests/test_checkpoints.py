@@ -20,7 +20,7 @@ import adamx
 from adamx import checkpoints, parallel
 from adamx.checkpoints import Checkpoints
 from tests import cases
-from tests.test_data_parallel import batch, close, loss_fn, model, on_one_device, same, ways
+from tests.parallel.test_data_parallel import batch, close, loss_fn, model, on_one_device, same, ways
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 

@@ -12,7 +12,7 @@ import pytest
 import adamx
 from adamx import health, parallel
 from adamx.core import paths
-from tests.test_replicas import with_a_flipped_bit
+from tests.parallel.test_check_replicas import with_a_flipped_bit
 
 WIDTH, WORDS, STEPS = 24, 48, 520
 SUCCESSOR = np.random.default_rng(7).permutation(WORDS)

@@ -12,7 +12,7 @@ from adamx import health, parallel
 from adamx.core.norms import global_norm
 from adamx.core.snapshots import Snapshot
 from tests import cases
-from tests.test_data_parallel import batch, loss_fn, model
+from tests.parallel.test_data_parallel import batch, loss_fn, model
 
 WAYS = [(how, zero) for how in ("jit", "shard_map", "pmap") for zero in (False, True)]
 every_way = pytest.mark.parametrize("how, zero", WAYS)

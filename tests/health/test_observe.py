@@ -13,7 +13,7 @@ import adamx
 from adamx import health, parallel
 from adamx.health.figures import NAMES
 from tests import cases
-from tests.test_data_parallel import batch, loss_fn, model
+from tests.parallel.test_data_parallel import batch, loss_fn, model
 
 B1, B2, EPS, RATE = 0.9, 0.999, 1e-8, 1e-2
 
