@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an optimizer is doing, as figures in its state, and guards for what goes wrong.
+"""Log what Adam is doing, and guard a run against NaNs, spikes and divergence.
 
-All of it is pure and of fixed structure: it goes through `jit`, `scan`, meshes, `pmap` and ZeRO as
-the optimizer does. `read` and `check` look at a state from outside.
+The figures and counts are part of the optimizer's state. All updates are pure and the state has a
+fixed structure, so they work under `jit`, `scan`, meshes, `pmap` and ZeRO like any optimizer.
+`read` and `check` inspect a state on the host.
 
-Guards go around each other in one order, and say so otherwise:
+Guards are nested in this order; orders that cannot work raise an error:
 `rewind(scale_loss(observe(skip_spikes(skip_nonfinite(chain(counted(clip), adamw))))))`.
 """
 

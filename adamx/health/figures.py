@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of the health of a run, each a scalar, from what was seen of the leaves.
+"""The figures of a run's health, each a scalar, computed from the statistics of the leaves.
 
-grad_norm, update_norm, param_norm  with `_rms` the same over the root of the number of elements
-update_ratio    norm of the update over that of the parameters; about 1e-3 is usual
+grad_norm, update_norm, param_norm  with `_rms` instead, divided by sqrt(number of elements)
+update_ratio    norm of the update / norm of the parameters; about 1e-3 is usual
 cosine          of gradient and mean: near 0 the mean is noise, near 1 steps could be longer
-noise_scale     variance of gradients over their squared mean; times the batch size it is the batch
-                from which on larger ones bring less (McCandlish et al., arXiv 1812.06162)
-rate_p10, rate_p50, rate_p90  quantiles of the displacement per unit of mean gradient
-under_epsilon   share of elements with a gradient whose root is below epsilon: steps shrink with it
-idle            share of elements without a gradient for long, as in dead rows and units
-lost            share of updates that rounding in the parameter's dtype swallows
-at_floor, at_ceiling  share of second moments at the end of their format
+noise_scale     variance of gradients / their squared mean; times the batch size, the batch size
+                above which larger batches help less (McCandlish et al., arXiv 1812.06162)
+rate_p10, rate_p50, rate_p90  quantiles over elements of |update| / |mean of gradients|
+under_epsilon   share of elements, idle ones excluded, with a root below epsilon: steps shrink
+idle            share of elements without a gradient for a long time, as in dead rows and units
+lost            share of updates that are lost to rounding in the parameter's dtype
+at_floor, at_ceiling  share of second moments at the smallest or largest value of their format
 
-A figure is NaN where nothing is known, as for moments of a rule that is not ours.
+A figure is NaN where it is unknown, for example if the moments are not of an adamx rule.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ NAMES = (
 
 
 def of(leaves: Sequence[Leaf]) -> dict[str, jax.Array]:
-    """The figures of some leaves together, by `NAMES`."""
+    """The figures of a group of leaves, keyed by `NAMES`."""
     size = max(1, sum(leaf.size for leaf in leaves))
     grad, update, param, mean, root = (
         _norm([getattr(leaf, k) for leaf in leaves])
@@ -68,7 +68,7 @@ def _over(part: jax.Array, whole: jax.Array) -> jax.Array:
 
 
 def _cosine(leaves: Sequence[Leaf], grad: jax.Array, mean: jax.Array) -> jax.Array:
-    """Each leaf's cosine counts as its norms do, in proportion to the whole's."""
+    """The group's cosine: the leaves' cosines, weighted by their shares of the group's norms."""
     parts = [_over(x.grad, grad) * _over(x.mean, mean) * x.cosine for x in leaves]
     known = (grad > 0) & (mean > 0)
     return jnp.where(known, jnp.nansum(jnp.stack(parts)), jnp.nan)

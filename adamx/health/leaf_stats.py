@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is seen of one leaf at one step: sums of its elements, from which every figure is made.
+"""Statistics of one leaf at one step: sums over its elements, for the figures of health.
 
-Over shards (`adamx.cuts`) sums are those of the whole array. Norms neither overflow nor underflow.
+Under ZeRO (`adamx.core.shards`) sums are over the whole array. Norms never over- or underflow.
 """
 
 import math
@@ -17,26 +17,26 @@ from adamx.core.norms import mapped_axes
 from adamx.moments.find import is_moments, side, template
 
 SAMPLES = 1024
-IDLE = 1e-6  # where b1 = 0.9, of an element without a gradient for some 130 steps
+IDLE = 1e-6  # of |mean| / root: with b1 = 0.9, after some 130 steps without a gradient
 
 
 class Leaf(NamedTuple):
-    """One leaf: scalars, and a sample.
+    """Statistics of one leaf: scalars, and a sample of its elements' rates.
 
     Attributes:
-      size: how many elements it has.
+      size: the number of elements.
       grad, update, param: norms.
-      mean: the norm of the mean of gradients, freed of its bias; 0 where no moments are known.
-      root: the norm of the root of the mean square, likewise.
-      mean_share: what part of a gradient's variance is left in the mean.
-      cosine: of gradient and mean.
-      moved: how many elements the update is not zero for.
-      lost: how many of them it does not change the parameter of.
-      squares: how many mean squares are known.
-      under_epsilon: how many of their roots are below epsilon; idle ones don't count.
-      idle: how many have a mean that is nothing beside the root, or neither.
-      at_floor, at_ceiling: how many rest at the end of their format.
-      rates: the displacement per unit of mean gradient, of some elements; NaN where it has none.
+      mean: the norm of the bias-corrected mean of gradients; 0 if no moments are known.
+      root: the norm of the root of the bias-corrected mean square; 0 if no moments are known.
+      mean_share: the share of a gradient's variance that is left in the mean.
+      cosine: the cosine of gradient and mean.
+      moved: the number of elements with a nonzero update.
+      lost: the number of those whose parameter does not change.
+      squares: the number of known mean squares.
+      under_epsilon: how many of their roots are below epsilon, idle ones excluded.
+      idle: how many elements have a mean below `IDLE` times the root, or both zero.
+      at_floor, at_ceiling: how many are at the smallest or largest value of their format.
+      rates: |update| / |mean| of some elements; NaN where the mean is zero.
     """
 
     size: int
@@ -58,7 +58,7 @@ class Leaf(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What the optimizer remembers of a leaf, decoded and freed of bias."""
+    """What the optimizer stores for a leaf, decoded and bias-corrected."""
 
     mean: Any = None
     square: Any = None
@@ -71,13 +71,13 @@ class Known(NamedTuple):
 def leaves(
     opt: optax.GradientTransformation, grads: Any, updates: Any, params: Any, state: Any
 ) -> dict[str, Leaf]:
-    """Every leaf by its name.
+    """The statistics of every leaf, by the leaf's name.
 
     Args:
-      opt: the optimizer, without what watches it.
-      grads, updates: of this step.
-      params: the parameters before it.
-      state: the optimizer's state after it.
+      opt: the optimizer, without `observe` around it.
+      grads, updates: those of this step.
+      params: the parameters before the step.
+      state: the optimizer's state after the step.
     """
     known = remembered(opt, params, state)
     flat, treedef = jax.tree_util.tree_flatten_with_path(grads)
@@ -89,7 +89,7 @@ def leaves(
 
 
 def remembered(opt: optax.GradientTransformation, params: Any, state: Any) -> dict[str, Known]:
-    """What the first rule that knows a leaf remembers of it, by the leaf's name."""
+    """The moments of each leaf, by the leaf's name, from the first rule that has any."""
     marks, treedef = jax.tree.flatten(template(opt, params), is_leaf=is_moments)
     held = treedef.flatten_up_to(state)
     found: dict[str, Known] = {}
@@ -98,7 +98,7 @@ def remembered(opt: optax.GradientTransformation, params: Any, state: Any) -> di
         if not is_moments(mark) or rule is None:
             continue
         here = side(mark, rule)
-        count, rests = here.layout.rests(moments, moments, here.treedef)
+        count, rests = here.layout.stored(moments, moments, here.treedef)
         for name, storage, rest in zip(here.names, here.storages, rests, strict=True):
             if rest and name not in found:
                 found[name] = _known(rule, storage, rest, count)
@@ -140,7 +140,7 @@ def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
         roots = jnp.sqrt(known.square)
         root, squares = norms.leaf_norm(roots), _total(jnp.ones_like(roots))
         silent = roots == 0 if known.mean is None else jnp.abs(known.mean) <= IDLE * roots
-        padding = squares - math.prod(shards.whole(name, g.shape))  # which is silent too
+        padding = squares - math.prod(shards.whole(name, g.shape))  # padding is silent too
         squares, idle = squares - padding, _total(silent) - padding
         under = _total((roots < known.eps) & ~silent)
     with jax.numpy_dtype_promotion("standard"):
@@ -166,7 +166,7 @@ def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
 
 
 def _total(x: jax.Array) -> jax.Array:
-    """The sum of all elements, over shards too."""
+    """The sum of all elements, over all shards."""
     along = mapped_axes.axes(None)
     total = jnp.sum(x, dtype=jnp.float32)
     return mapped_axes.total(total / mapped_axes.copies(x, along), along) if along.names else total
@@ -177,7 +177,7 @@ def _safe(norm: jax.Array) -> jax.Array:
 
 
 def _sampled(update: jax.Array, mean: jax.Array) -> jax.Array:
-    """The quotients of some elements, evenly spaced along each dimension; NaN where mean is 0."""
+    """update / mean of some elements, evenly spaced along each dimension; NaN where mean is 0."""
     steps = [1] * update.ndim
     counts = list(update.shape)
     while math.prod(counts) > SAMPLES:
@@ -188,7 +188,7 @@ def _sampled(update: jax.Array, mean: jax.Array) -> jax.Array:
     update, mean = (x[window].astype(jnp.float32).reshape(-1) for x in (update, mean))
     rates = jnp.where(mean > 0, update / jnp.where(mean > 0, mean, 1), jnp.nan)
     axis = shards.axis_name()
-    if axis is None or not steps:  # a scalar is whole
+    if axis is None or not steps:  # a scalar is not sharded
         return rates
     tracked = axis in mapped_axes.varying(rates)
     return lax.all_gather(rates, axis, tiled=True, to="invarying" if tracked else "varying")

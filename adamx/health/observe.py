@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any optimizer, with figures of its health in its state."""
+"""Wraps any optimizer and keeps figures of its health in the state."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,17 +21,18 @@ def observe(
     groups: Sequence[str] = (),
     per_leaf: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """`opt`, which takes the same steps and keeps figures of them in its state.
+    """`opt` with the same steps, and figures about them in its state.
 
-    `health.read(state)` gives them as numbers. They are taken of the whole tree, of groups of
-    leaves and, if asked for, of every leaf. `figures` says what they are.
+    `health.read(state)` returns them as numbers. There are figures of the whole tree, of groups of
+    leaves and, on request, of each leaf. `adamx.health.figures` defines them.
 
     Args:
       opt: any Optax transformation, a whole optimizer with its clipping and learning rate.
-      every: at which steps figures are taken; the others cost next to nothing.
-      groups: path patterns, such as `"decoder/*|*/bias"`; figures of a group are called
+      every: the number of steps from one update of the figures to the next; the steps between
+        cost almost nothing.
+      groups: path patterns, such as `"decoder/*|*/bias"`; figures of a group are named
         `figure/pattern`.
-      per_leaf: whether to take figures of each leaf, called `figure/path`.
+      per_leaf: whether to compute figures of each leaf, named `figure/path`.
 
     Returns:
       A transformation whose `update` needs the parameters.
@@ -50,7 +51,7 @@ def observe(
     opt = optax.with_extra_args_support(opt)
 
     def groups_of(tree: Any) -> dict[str, list[str]]:
-        """The leaves of each group, by what stands behind a figure's name."""
+        """The leaves of each group, by the suffix of its figures' names."""
         names = paths.names(tree)
         found = {"": names}
         for pattern in groups:
@@ -100,9 +101,9 @@ def observe(
         def look_away() -> tuple[Any, ...]:
             return state.figures, state.trend, next_step()
 
-        # The step that is looked at is computed by itself, and before the one that is taken, which
-        # waits for the number that both branches count. So nothing old has to be kept beside the
-        # new, and a step that nobody looks at costs what it would without.
+        # The observed step is computed apart from the step that is taken, and before it: the latter
+        # depends on the count that both branches return. So the old state need not be kept beside
+        # the new one, and a step that is not observed costs no more than without `observe`.
         found, moved, then = lax.cond(state.step % every == 0, look_now, look_away)
         updates = jax.tree.map(
             lambda g: jnp.where(then != state.step, g, jnp.zeros_like(g)), updates

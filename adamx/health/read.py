@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is in a state for people to see, as plain numbers for any logger."""
+"""Reads the figures in a state as plain numbers, for any logger."""
 
 import json
 import math
@@ -26,10 +26,10 @@ from adamx.health.states import (
 
 
 def read(state: optax.OptState) -> dict[str, float]:
-    """The figures in a state, by name, wherever in it they are.
+    """All figures in a state, by name.
 
-    Takes states of `jit`, of meshes, and of `pmap` (whose rows are alike; the first counts). It
-    waits for the step that made the state.
+    The state may come from `jit`, a mesh or `pmap` (whose rows are equal; the first is read). The
+    call blocks until the step that made the state is done.
 
     Example:
       >>> import adamx, jax.numpy as jnp
@@ -59,7 +59,7 @@ _FIGURES: dict[type, Callable[[Any], dict[str, Any]]] = {
 
 
 class JsonLines:
-    """A file of one JSON object per line, as a history of figures.
+    """A log file of figures, with one JSON object per line.
 
     Example:
       >>> import tempfile, pathlib
@@ -82,7 +82,7 @@ class JsonLines:
         self._file.close()
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Appends a line; what is not finite becomes null, as JSON has no word for it."""
+        """Appends a line; values that are not finite become null, since JSON has no NaN."""
         plain = {k: _plain(float(x)) for k, x in figures.items()}
         line = {"step": int(step), "time": round(time.time(), 3), **plain}
         self._file.write(json.dumps(line) + "\n")
@@ -90,7 +90,7 @@ class JsonLines:
 
 
 def _plain(x: float) -> float | None:
-    """A float32 in as few digits as tell it from others."""
+    """A float32 with the fewest digits that identify it; None if it is not finite."""
     if not math.isfinite(x):
         return None
     short = np.float32(x) if abs(x) < 1e38 else x
@@ -98,7 +98,7 @@ def _plain(x: float) -> float | None:
 
 
 def history(path: Any) -> list[dict[str, Any]]:
-    """The lines of such a file. A last line that is cut short, as by a crash, is left out."""
+    """The rows of a `JsonLines` file, without a last line that a crash has cut short."""
     rows = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:

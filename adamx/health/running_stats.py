@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is usual for a number that comes once a step: its running mean and deviation."""
+"""The running mean and deviation of a number that is measured once per step."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 
 class Usual(NamedTuple):
-    """Of several numbers at once, arrays of one shape.
+    """Running statistics of several numbers at once, as arrays of one shape.
 
     Attributes:
-      looks: how many of each were seen.
+      looks: the number of values so far.
       mean: the running mean.
-      variance: the running mean square of what they differ from it.
+      variance: the running mean of squared differences from it.
     """
 
     looks: jax.Array
@@ -22,21 +22,21 @@ class Usual(NamedTuple):
 
 
 def usual(shape: tuple[int, ...] = ()) -> Usual:
-    """Before the first."""
+    """The statistics before the first value."""
     mean, variance = (jnp.zeros(shape, jnp.float32) for _ in range(2))
     return Usual(jnp.zeros(shape, jnp.int32), mean, variance)
 
 
 def deviation(known: Usual, x: jax.Array, least: float) -> jax.Array:
-    """By how many standard deviations, each taken to be `least` or more, `x` is above its mean."""
+    """How many standard deviations `x` is above its mean; a deviation is at least `least`."""
     return (x - known.mean) / jnp.maximum(jnp.sqrt(known.variance), least)
 
 
 def learned(known: Usual, x: jax.Array, most: jax.Array, decay: float) -> Usual:
-    """After one more of each, which counts as `most` where it is larger.
+    """The statistics after one more value, clipped to `most`.
 
-    Plain averages at first, over some 1 / (1 - decay) of the last ones later. What is not finite
-    is passed over.
+    They are plain averages at first, later over about the last 1 / (1 - decay) values. Values that
+    are not finite are ignored.
     """
     seen = jnp.isfinite(x)
     x = jnp.where(seen, jnp.minimum(x, most), known.mean)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What observers and guards keep in an optimizer's state, and where in it that is."""
+"""The states of observers and guards, and how to find them in an optimizer's state."""
 
 from typing import Any, NamedTuple
 
@@ -11,13 +11,13 @@ from adamx.health.trend import Trend
 
 
 class ObserveState(NamedTuple):
-    """The state of an optimizer that is observed.
+    """The state of `observe`.
 
     Attributes:
-      inner: the optimizer's own.
-      step: how many steps were taken.
-      figures: scalars by name, as of the last step at which they were taken; NaN before.
-      trend: how the gradient's norm has moved.
+      inner: the optimizer's own state.
+      step: the number of steps taken.
+      figures: scalars by name, from the last step that was observed; NaN before the first.
+      trend: the trend of the gradient's norm.
     """
 
     inner: Any
@@ -27,16 +27,16 @@ class ObserveState(NamedTuple):
 
 
 class SkipState(NamedTuple):
-    """The state of a guard.
+    """The state of `skip_nonfinite` and `skip_spikes`.
 
     Attributes:
-      inner: the optimizer's own.
-      total: how many steps were skipped.
-      in_a_row: how many of them were the last ones.
-      first_bad: the number of the leaf, in the order of `jax.tree.leaves`, for which the last
-        skipped step was skipped; -1 before, the number of leaves if it was for the state.
-      limit: how many may be skipped in a row; -1 for any number.
-      usual: of the logarithm of each leaf's norm; None for `skip_nonfinite`.
+      inner: the optimizer's own state.
+      total: the number of skipped steps.
+      in_a_row: how many of the latest steps were skipped in a row.
+      first_bad: the number of the leaf, in the order of `jax.tree.leaves`, that caused the last
+        skip; -1 before the first skip, the number of leaves if the state caused it.
+      limit: how many steps may be skipped in a row; -1 for any number.
+      usual: statistics of the logarithm of each leaf's norm; None for `skip_nonfinite`.
     """
 
     inner: Any
@@ -48,13 +48,13 @@ class SkipState(NamedTuple):
 
 
 class CountedState(NamedTuple):
-    """The state of a link whose interventions are counted.
+    """The state of `counted`.
 
     Attributes:
-      inner: the link's own.
-      steps: how many steps there were.
-      total: in how many of them it changed a gradient.
-      rate: in what share of the last hundred or so.
+      inner: the link's own state.
+      steps: the number of steps.
+      total: the number of steps at which the link changed a gradient.
+      rate: the share of such steps among the last hundred or so.
     """
 
     inner: Any
@@ -67,11 +67,11 @@ class LossScaleState(NamedTuple):
     """The state of `scale_loss`.
 
     Attributes:
-      inner: the optimizer's own.
-      scale: what the loss is to be multiplied by, a power of two.
-      good: how many steps there were since the scale has changed.
-      overflows: how many steps were skipped.
-      first_bad: the number of the first leaf that overflowed at the last of them; -1 before.
+      inner: the optimizer's own state.
+      scale: the factor by which to multiply the loss, a power of two.
+      good: the number of steps since the scale last changed.
+      overflows: the number of skipped steps.
+      first_bad: the number of the first leaf that overflowed at the last skip; -1 before any.
     """
 
     inner: Any
@@ -82,19 +82,19 @@ class LossScaleState(NamedTuple):
 
 
 class RewindState(NamedTuple):
-    """The state of an optimizer that can go back.
+    """The state of `rewind`.
 
     Attributes:
-      inner: the optimizer's own.
-      kept: the last good parameters, and the optimizer's state with them.
-      age: how many steps ago that was.
-      loss: what loss is usual.
-      bad: how many losses in a row were far above it.
-      skipped: how many steps in a row guards within have skipped.
+      inner: the optimizer's own state.
+      kept: the snapshot: the last good parameters, with the optimizer's state.
+      age: the age of the snapshot in steps.
+      loss: running statistics of the loss.
+      bad: how many losses in a row were bad.
+      skipped: how many steps in a row the guards inside skipped.
       total: how often the run went back.
-      tries: how often to this snapshot.
-      slow: for how many more steps steps are shorter.
-      stuck: whether it would have gone back once more than it may.
+      tries: how often it went back to this snapshot.
+      slow: how many more steps are shortened.
+      stuck: whether it would go back again but has reached its limit.
     """
 
     inner: Any
@@ -113,7 +113,7 @@ KINDS = (ObserveState, SkipState, CountedState, LossScaleState, RewindState)
 
 
 def nodes(state: Any) -> list[Any]:
-    """Those in a state, the outer before the inner; not those in what is only kept."""
+    """All guard and observer states, outermost first, snapshots excluded."""
     found = []
     for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, KINDS)):
         if isinstance(node, KINDS):
@@ -122,14 +122,14 @@ def nodes(state: Any) -> list[Any]:
 
 
 def check_inside(name: str, inner: Any, *refused: type) -> None:
-    """An error where a guard is wrapped that has to be outside."""
+    """Raises if `inner` contains a guard that has to be outside."""
     for node in nodes(inner):
         if isinstance(node, refused):
             other = "rewind" if isinstance(node, RewindState) else "scale_loss"
             why = (
-                "forgets what it has seen of a step that is skipped"
+                "forgets its record of a step that is skipped"
                 if isinstance(node, RewindState)
-                else "makes gradients as large as its scale"
+                else "multiplies gradients by its scale"
             )
             raise ValueError(
                 f"{name} around {other}: {other} {why}. Wrap it the other way round, "

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When to stop, as functions of a history of losses: pure, so that a resumed run decides alike."""
+"""When to stop, as pure functions of past losses, so that a resumed run decides the same."""
 
 import math
 from collections.abc import Sequence
 
 
 def plateau(losses: Sequence[float], patience: int, least: float = 0.0) -> bool:
-    """Whether none of the last `patience` losses is below the best before by more than `least`.
+    """Whether none of the last `patience` losses beats the best one before by more than `least`.
 
     Example:
       >>> plateau([3, 2, 1, 1.1, 1.2], patience=2), plateau([3, 2, 1, 1.1, 0.9], patience=2)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the gradient's norm moves: whether it drifts, and whether it remembers the step before."""
+"""The trend of the gradient's norm: its drift and its autocorrelation."""
 
 from typing import NamedTuple
 
@@ -10,14 +10,14 @@ FAST, SLOW = 0.9, 0.99
 
 
 class Trend(NamedTuple):
-    """Running averages of the logarithm x of the norm, over some 10 and 100 looks.
+    """Running averages of x, the logarithm of the norm, over some 10 and 100 observations.
 
     Attributes:
-      looks: how many there were.
-      last: x at the last look.
+      looks: the number of observations.
+      last: x at the last observation.
       fast, slow: averages of x.
       square: the slow average of (x - slow)^2.
-      product: that of (x - slow) times the same at the look before.
+      product: the slow average of (x - slow) (last - slow).
     """
 
     looks: jax.Array
@@ -29,15 +29,15 @@ class Trend(NamedTuple):
 
 
 def trend() -> Trend:
-    """Before the first look."""
+    """The averages before the first observation."""
     return Trend(jnp.zeros([], jnp.int32), *(jnp.zeros([], jnp.float32) for _ in range(5)))
 
 
 def followed(before: Trend, norm: jax.Array) -> Trend:
-    """After one more look; a norm that is zero or not finite is looked past."""
+    """The averages after one more norm, which is ignored if it is zero or not finite."""
     x = jnp.log(jnp.where((norm > 0) & jnp.isfinite(norm), norm, 1))
     first = before.looks == 0
-    # Early on plain averages: the first looks count as much as the later ones.
+    # Plain averages at first: the first observations count as much as later ones.
     looks = before.looks.astype(jnp.float32)
     fast_share, slow_share = (jnp.maximum(1 - d, 1 / (looks + 1)) for d in (FAST, SLOW))
     fast = before.fast + fast_share * (x - before.fast)
@@ -51,8 +51,8 @@ def followed(before: Trend, norm: jax.Array) -> Trend:
 
 
 def figures(now: Trend) -> dict[str, jax.Array]:
-    """`grad_drift`, how much larger the norm is of late than over the long run (0.1: by a tenth),
-    and `grad_autocorrelation` from one look to the next."""
+    """`grad_drift`, how much larger the recent norm is than the long-run norm (0.1: by a tenth),
+    and `grad_autocorrelation`, from one observation to the next."""
     known = now.looks > 1
     memory = now.product / jnp.where(now.square > 0, now.square, 1)
     return {

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many devices: training in parallel, ZeRO, and where an optimizer's state lies.
+"""Training on many devices: data parallelism, ZeRO, and shardings of an optimizer's state.
 
-`data_parallel` makes a whole training step by `jit`, `shard_map` or `pmap`. Who writes the step
-takes the parts: `state_shardings` and `init_sharded` for `jit`; `average_gradients` and `zero` for
-functions that are mapped over devices.
+`data_parallel` builds a whole training step with `jit`, `shard_map` or `pmap`. To write your own
+step, use the parts: `state_shardings` and `init_sharded` for `jit`; `average_gradients` and `zero`
+for functions that are mapped over devices.
 """
 
 from adamx.parallel.average_gradients import average_gradients

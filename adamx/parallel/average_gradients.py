@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links for chains that run inside `pmap` and `shard_map`."""
+"""A link that averages gradients, for chains that run inside `pmap` and `shard_map`."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ def average_gradients(
 
     Args:
       axis_name: the axis, or several.
-      dtype: in which dtype gradients travel, such as `"bfloat16"`; None for their own, which is
-        also the one that they have afterwards.
+      dtype: the dtype in which gradients are sent, such as `"bfloat16"`; None for their own. They
+        are returned in their own dtype.
 
     Returns:
       A transformation without state.
@@ -41,8 +41,8 @@ def average_gradients(
         del params, extra
         if shards.axis_name() in mapped_axes.axes(axis_name).names:
             raise ValueError(
-                f"average_gradients({shards.axis_name()!r}): with ZeRO gradients arrive as parts "
-                "of their mean already: leave this link out"
+                f"average_gradients({shards.axis_name()!r}): with ZeRO gradients are averaged "
+                "before the optimizer sees them: leave this link out"
             )
         for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
             _check(paths.name(path), leaf, axis_name)
@@ -52,13 +52,13 @@ def average_gradients(
 
 
 def _check(name: str, leaf: Any, axis_name: AxisName) -> None:
-    """Gradients that do not vary were summed by JAX itself: their mean would be that sum."""
+    """Raises if JAX has already summed the gradients: their mean would be that sum."""
     for axis in mapped_axes.axes(axis_name).names:
         tracked = axis in mapped_axes.varying(lax.axis_index(axis))
         if tracked and axis not in mapped_axes.varying(jnp.asarray(leaf)):
             raise ValueError(
-                f"{name}: the gradient is the same all over {axis!r}. With `check_vma=True` JAX "
-                "sums gradients of what devices share: differentiate with respect to "
+                f"{name}: the gradient does not vary over {axis!r}. With `check_vma=True` JAX sums "
+                "gradients with respect to replicated arrays: differentiate with respect to "
                 f"`jax.lax.pcast(params, {axis!r}, to='varying')`, or leave this link out if the "
                 "loss is already averaged by `pmean`"
             )

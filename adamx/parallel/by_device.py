@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training as each device sees it: one body, mapped by `shard_map` or by `pmap`.
+"""The training step of one device, mapped over all devices by `shard_map` or `pmap`.
 
-A device has whole parameters and its part of the batch; with ZeRO its part of the moments.
-Between steps `shard_map`'s arrays are whole, those that ZeRO cuts padded; `pmap`'s are stacks with
-a row for each device.
+A device has whole parameters and its part of the batch; with ZeRO it has its part of the moments.
+Between steps `shard_map` has whole arrays, padded where ZeRO splits them; `pmap` has stacks with a
+row for each device.
 """
 
 import functools
@@ -33,8 +33,8 @@ def shard_mapped(task: Task) -> DataParallel:
     for path, spec in jax.tree_util.tree_flatten_with_path(task.specs, is_leaf=is_spec)[0]:
         if has(spec, task.axis):
             raise ValueError(
-                f"{paths.name(path)}: `param_specs` splits it over {task.axis!r}, over which "
-                "how='shard_map' copies parameters: take how='jit'"
+                f"{paths.name(path)}: `param_specs` splits it over {task.axis!r}, but "
+                "how='shard_map' replicates parameters over that axis: use how='jit'"
             )
     parts = Parts.of(task)
     parts.check()
@@ -79,7 +79,7 @@ def pmapped(task: Task) -> DataParallel:
 
     def place(x: Any) -> Any:
         x = x if isinstance(x, jax.Array) else np.asarray(x)
-        if jax.process_count() > 1:  # each process hands in its own part
+        if jax.process_count() > 1:  # each process passes its own part
             count = jax.local_device_count()
             return x.reshape(count, x.shape[0] // count, *x.shape[1:])
         rest = (x.shape[0] // task.devices, *x.shape[1:])
@@ -106,7 +106,7 @@ def pmapped(task: Task) -> DataParallel:
 
 
 def _of_processes(train: DataParallel, mesh: Mesh, spec: P) -> DataParallel:
-    """`pmap` of several processes, each of which sees the rows of its own devices only."""
+    """`pmap` over several processes: each one holds only the rows of its own devices."""
     local = functools.partial(
         multihost_utils.global_array_to_host_local_array, global_mesh=mesh, pspecs=spec
     )
@@ -144,7 +144,7 @@ def _body(task: Task, plan: Zero | None) -> Callable[[Run, Any], tuple[Run, Outc
         return Run(params, state, model, key), outcome
 
     def each(tree: Any) -> Any:
-        """What all devices share as each one's own: else JAX sums gradients of it by itself."""
+        """Replicated arrays, marked as varying per device: else JAX sums their gradients itself."""
         tracked = mapped_axes.varying(lax.axis_index(task.axis))
         return jax.tree.map(lambda x: varied(x, tracked), tree)
 

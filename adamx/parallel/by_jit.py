@@ -15,9 +15,9 @@ from adamx.parallel.spec import DataParallel, Task, spread_batch, ways
 def meshed(task: Task) -> DataParallel:
     """Training by `jit`, with everything in whole arrays.
 
-    Where moments are split over more devices than parameters are (ZeRO-1), gradients and parameters
-    are split alike before the optimizer sees them: the compiler makes a reduce-scatter of it, and
-    an all-gather of what follows.
+    If moments are split over more devices than parameters are (ZeRO-1), gradients and parameters
+    are split like the moments before the optimizer sees them. The compiler then uses a
+    reduce-scatter for the gradients, and an all-gather for the new parameters.
     """
     zero_axis = task.axis if task.zero else None
     rests, report = _state(task, zero_axis, task.memory_kind)
@@ -45,7 +45,7 @@ def meshed(task: Task) -> DataParallel:
 
 
 def laid(tree: Any, shardings: Any) -> Any:
-    """Arrays under a trace, moved to these shardings, whichever kind of axes the mesh has."""
+    """Traced arrays, moved to these shardings; the mesh may have axes of any type."""
 
     def one(x: jax.Array, sharding: NamedSharding) -> jax.Array:
         if AxisType.Explicit in sharding.mesh.axis_types:

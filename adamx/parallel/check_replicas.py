@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether copies that should be equal are: one number per array and device, compared on the host.
+"""Checks that replicas are equal: one number per array and device, compared on the host.
 
-A replica that went its own way (a flipped bit, another seed, a forgotten average) trains on without
-an error. The number is a sum of hashed bits, which any single change changes.
+A replica that differs (a flipped bit, another seed, a forgotten average) trains on without an
+error. The number is a sum of hashed bits, which changes with any single element.
 """
 
 import functools
@@ -20,14 +20,14 @@ from adamx.core import paths, random_bits
 
 
 def check_replicas(tree: Any, *, stacked: bool = False) -> None:
-    """Raises where devices hold different copies of what should be the same, and names the leaf.
+    """Raises if devices hold different copies of an array, and names the leaf.
 
-    Each device reads its arrays once, and one small array is all that is exchanged. Of several
-    processes all have to call it.
+    Each device reads its arrays once, and only one small array is exchanged. With several
+    processes, all of them have to call it.
 
     Args:
       tree: arrays over a mesh; arrays on one device have no copies and pass.
-      stacked: whether the rows of each array are the copies, as between steps of `pmap`.
+      stacked: whether the rows of each array are the copies, as in `pmap` between steps.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,7 +59,7 @@ def check_replicas(tree: Any, *, stacked: bool = False) -> None:
 
 
 def _compare(names: Sequence[str], prints: np.ndarray, called: Any) -> None:
-    """An error where a row of prints, one of each copy, is not all the same."""
+    """Raises if the fingerprints in a row, one for each copy, are not all equal."""
     for name, row in zip(names, prints, strict=True):
         other = np.flatnonzero(row != row[0])
         if other.size:
@@ -69,7 +69,7 @@ def _compare(names: Sequence[str], prints: np.ndarray, called: Any) -> None:
 
 
 def _spread(x: jax.Array) -> NamedSharding | None:
-    """The sharding of an array over several devices of a mesh."""
+    """The sharding of an array over several devices of a mesh; None for other arrays."""
     sharding = x.sharding
     many = len(sharding.device_set) > 1
     return sharding if many and isinstance(sharding, NamedSharding) else None
@@ -78,7 +78,7 @@ def _spread(x: jax.Array) -> NamedSharding | None:
 def _copies(
     prints: np.ndarray, devices: np.ndarray, mesh: Any, spec: PartitionSpec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prints and devices, a row for each part of an array, with the copies of the part in it."""
+    """Fingerprints and devices: a row for each shard of an array, a column for each copy."""
     used = {n for part in spec for n in ((part,) if isinstance(part, str) else part or ())}
     cut = [i for i, name in enumerate(mesh.axis_names) if name in used]
     free = [i for i in range(prints.ndim) if i not in cut]
@@ -92,7 +92,7 @@ def _copies(
 
 @functools.lru_cache(maxsize=16)
 def _of_devices(mesh: Any, specs: tuple[PartitionSpec, ...]) -> Any:
-    """From arrays to a row of prints for each device of the mesh, which all processes get."""
+    """A function from arrays to a row of fingerprints for each device, on all processes."""
 
     def prints(arrays: list[jax.Array]) -> jax.Array:
         mine = jnp.stack([_print(x) for x in arrays])
@@ -111,7 +111,7 @@ def _of_rows(arrays: list[jax.Array]) -> jax.Array:
 
 
 def _print(x: jax.Array) -> jax.Array:
-    """A number that stands for all bits of an array, and for where they are."""
+    """The fingerprint of an array: a hash of all its bits and of their positions."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     if jnp.iscomplexobj(x):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How gradients travel between devices: real, as XLA:CPU dies of complex collectives."""
+"""Collectives for gradients, on real arrays only: complex collectives crash XLA:CPU."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ from adamx.parallel.loss import is_mean
 
 
 def check_dtype(name: str, dtype: DTypeLike | None) -> None:
-    """An error where gradients can't travel in a dtype."""
+    """Raises if gradients can't be sent in a dtype."""
     if dtype is not None and not jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
         raise TypeError(f"`{name}` must be floating point, got {jnp.dtype(dtype).name}")
 
 
 def sent(g: jax.Array, dtype: DTypeLike | None) -> jax.Array:
-    """A real gradient as it travels: in `dtype`, by default its own. But for float16, whose sum
-    would overflow where the mean does not."""
+    """A real gradient as it is sent: in `dtype`, by default its own. Float16 is sent as float32,
+    since its sum can overflow where the mean does not."""
     if g.dtype == jnp.float16 and dtype is None:
         return g.astype(jnp.float32)
     return g if dtype is None else g.astype(dtype)
 
 
 def average(tree: Any, axis_name: Any, dtype: DTypeLike | None = None) -> Any:
-    """The mean over a mapped axis, sent in `dtype`; leaves keep their own."""
+    """The mean over a mapped axis, sent in `dtype`; leaves keep their own dtype."""
 
     def mean(x: jax.Array) -> jax.Array:
         return lax.pmean(sent(x, dtype), axis_name)
@@ -36,8 +36,8 @@ def average(tree: Any, axis_name: Any, dtype: DTypeLike | None = None) -> Any:
 
 
 def reduced(tree: Any, axis_name: str, whole_numbers: Any) -> Any:
-    """The mean of numbers with a fraction; whether any is true; of whole numbers what
-    `whole_numbers` makes of them. Keys are alike."""
+    """Arrays reduced over a mapped axis: floats to their mean, booleans to whether any is true,
+    integers by `whole_numbers`. PRNG keys are equal on all devices."""
 
     def one(x: Any) -> jax.Array:
         x = jnp.asarray(x)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data-parallel training in one call, by each of the ways in which JAX spreads work over devices.
+"""Data-parallel training in one call, with any of JAX's ways to spread work over devices.
 
     way            what your loss sees                 who moves data between devices
     "jit"          the whole batch, sharded arrays     the compiler, from the shardings
-    "shard_map"    one device's part of the batch      this package: pmean, or ZeRO's pair
+    "shard_map"    one device's part of the batch      this package: pmean, or ZeRO's collectives
     "pmap"         the same                            the same
 
-All make the same steps. A run looks different between steps in each; `collect` gives it as it is
-on one device, for checkpoints and for changing the way, and `spread` takes it from there.
+All take the same steps. The layout of a run between steps differs: `collect` converts a run to the
+layout of one device, for checkpoints and for changing the way, and `spread` converts it back.
 """
 
 from collections.abc import Callable
@@ -50,26 +50,27 @@ def data_parallel(
     """Training that spreads batches over the devices of a mesh.
 
     Args:
-      loss_fn: the mean loss of a batch: `loss_fn(params, batch)`, with `model=` and `key=` where
-        `init` was given them. Returns the loss, or a tuple of the loss, then the new model state
-        where there is one, then `aux` with `has_aux`.
-      opt: any Optax transformation. With ZeRO under `shard_map` and `pmap` it sees shards: then
-        links that look across elements have to be ours (`adamx.clip_by_global_norm` …), which know.
+      loss_fn: the mean loss of a batch: `loss_fn(params, batch)`, with `model=` and `key=` if
+        `init` got them. Returns the loss, or a tuple of the loss, then the new model state if
+        there is one, then `aux` with `has_aux`.
+      opt: any Optax transformation. With ZeRO under `shard_map` and `pmap` it sees shards: links
+        that combine elements must then be adamx's own (`adamx.clip_by_global_norm` …).
       params: the parameters, or `jax.ShapeDtypeStruct`s of them.
-      mesh: the mesh, of Auto or Explicit axes; None for all devices in a row.
-      how: the way.
-      axis: the axis of the mesh that batches are spread over, along their first dimension.
-      zero: whether moments are split over that axis too, instead of copied (ZeRO-1).
-      param_specs: `PartitionSpec`s of the parameters, for FSDP and tensor parallelism; with
-        `"shard_map"` over other axes than `axis` only, with `"pmap"` none. None takes those that
-        the parameters have on the mesh.
+      mesh: the mesh, of Auto or Explicit axes; None for one axis over all devices.
+      how: one of the three ways.
+      axis: the axis of the mesh over which batches are split, along their first dimension.
+      zero: whether moments are split over that axis too, instead of replicated (ZeRO-1).
+      param_specs: `PartitionSpec`s of the parameters, for FSDP and tensor parallelism. With
+        `"shard_map"` they may only use other axes than `axis`; `"pmap"` allows none. None takes
+        the specs that the parameters have on the mesh.
       has_aux: whether `loss_fn` returns more than the loss.
-      micro_batches: by how many parts one step takes its batch, one after the other.
-      reduce_dtype: the dtype in which gradients travel, such as `"bfloat16"`; with `"jit"` the
+      micro_batches: the number of parts of a batch that a step processes one after the other.
+      reduce_dtype: the dtype in which gradients are sent, such as `"bfloat16"`; with `"jit"` the
         compiler decides.
-      memory_kind: where moments rest between steps, such as `"pinned_host"`; for `"jit"`.
-      multiple: what ZeRO pads to under `shard_map` and `pmap`, see `adamx.parallel.zero`.
-      donate: whether a step may reuse the memory of the run that it is given.
+      memory_kind: where moments are stored between steps, such as `"pinned_host"`; for `"jit"`.
+      multiple: the multiple to which ZeRO pads under `shard_map` and `pmap`, see
+        `adamx.parallel.zero`.
+      donate: whether a step may reuse the memory of its input run.
 
     Example:
       >>> import adamx, jax.numpy as jnp

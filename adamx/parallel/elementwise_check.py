@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether an optimizer may be given shards: what it computes must not be one shard's alone.
+"""Checks that an optimizer can run on shards: no result may depend on one shard alone.
 
-A global norm of a shard is too small by what the others have, and training goes on as if nothing
-were wrong. So the optimizer's jaxpr is followed from the shards that come in to the updates and the
-state that leave. An array is cut along a dimension; a sum along it is *partial*, until a collective
-makes it whole again; what a partial number meets becomes partial. What is not known to work element
-by element makes partial what it is given.
+A global norm of one shard is too small, since it misses the other shards, and training goes on
+without an error. So the optimizer's jaxpr is followed from its sharded inputs to the updates and
+the state that it returns. An array is sharded along a dimension; a sum along that dimension is
+*partial* until a collective completes it; a result with a partial operand is partial. An operation
+that is not known to be elementwise makes the results of sharded operands partial.
 """
 
 from typing import Any
 
 from jax.extend.core import Literal
 
-# How an array lies over the devices: all have it; it is cut along a dimension (a number); each
-# device has its own; it numbers the elements of a shard as if they were all (an iota, random bits);
-# it says which device this is; or it is made with that in mind, and fits wherever it is met.
+# The layout of an array over the devices: a dimension's number if sharded along it; WHOLE if equal
+# on all devices; PARTIAL if each device has its own; POSITION if it numbers a shard's elements as
+# if they were the whole array (an iota, random bits); PLACE if it is the index of the device;
+# PLACED if computed from that index and positions, which fits any sharding.
 WHOLE, PARTIAL, POSITION, PLACE, PLACED = None, -1, -2, -3, -4
 Lie = int | None
 
@@ -40,12 +41,12 @@ _NUMBERING = frozenset("iota random_bits threefry2x32 rng_uniform rng_bit_genera
 
 
 def partial_outputs(jaxpr: Any, lies: list[Lie], wanted: list[Lie]) -> dict[int, str]:
-    """The outputs that do not lie as they should, by number, with the operation that made them so.
+    """The outputs with a wrong layout, by number, with the operation that is the cause.
 
     Args:
-      jaxpr: a function of arrays of which some are shards.
-      lies: how its arguments lie.
-      wanted: how its outputs should. Where all devices have the same, it may stand for any part.
+      jaxpr: a function of arrays, some of them shards.
+      lies: the layouts of its arguments.
+      wanted: the layouts that its outputs should have. WHOLE outputs are accepted for any layout.
     """
     blamed: dict[str, str] = {}
     outs = _follow(jaxpr, lies, blamed)
@@ -76,18 +77,18 @@ def _follow(jaxpr: Any, lies: list[Lie], blamed: dict[str, str]) -> list[Lie]:
 
 
 def _settled(lie: Lie, v: Any) -> Lie:
-    """A single number has no position."""
+    """The layout of `v`: a single number has no POSITION."""
     return WHOLE if lie == POSITION and _numbering(v) is WHOLE else lie
 
 
 def _numbering(v: Any) -> Lie:
-    """An array that numbers elements, or one number, which does not."""
+    """POSITION for an array, WHOLE for a single number."""
     size = getattr(v.aval, "size", 1)
     return POSITION if size > 1 else WHOLE
 
 
 def _equation(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
-    """How the results of one operation lie."""
+    """The layouts of one operation's results."""
     name, params = eqn.primitive.name, eqn.params
     if name == "axis_index":
         return [PLACE]
@@ -108,14 +109,14 @@ def _equation(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
         return [WHOLE] * len(eqn.outvars)
     if name in _GATHERS:
         return [WHOLE] * len(eqn.outvars)
-    if name in _SUMS:  # of different elements where arrays are cut
+    if name in _SUMS:  # which mix different elements of a sharded array
         return [WHOLE if lie in (WHOLE, PARTIAL, PLACE) else PARTIAL for lie in ins]
     return [_moved(eqn, ins, v.aval.shape) for v in eqn.outvars]
 
 
 def _loop(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
-    """A scan, whose carry is followed until it stays; arrays that it walks over, which have a
-    dimension more outside, lose their first one within."""
+    """The layouts of a scan's results. The body is followed until the carry's layouts no longer
+    change. Arrays that are scanned over have one dimension less inside the body."""
     body = eqn.params["jaxpr"]
     inner = getattr(body, "jaxpr", body)
     walked = sum(_ranks_differ(*pair) for pair in zip(eqn.invars, inner.invars, strict=True))
@@ -140,13 +141,13 @@ def _shifted(lie: Lie, by: int) -> Lie:
 
 
 def _moved(eqn: Any, ins: list[Lie], shape: tuple[int, ...]) -> Lie:
-    """Where the cut is after an operation on arrays."""
+    """The layout of the result of an operation on arrays."""
     name, params = eqn.primitive.name, eqn.params
     if name in _ELEMENTWISE:
         same = all(_spreads(v.aval.shape, shape) for v in eqn.invars)
         return _joined(ins) if same else PARTIAL
     found = _joined(ins)
-    if found is None or found < 0:  # which stays what it is, wherever elements go
+    if found is None or found < 0:  # the same wherever elements move
         return found
     dim, source = ins[0], eqn.invars[0].aval.shape
     if len(ins) != 1 or dim is None:
@@ -164,13 +165,13 @@ def _moved(eqn: Any, ins: list[Lie], shape: tuple[int, ...]) -> Lie:
 
 
 def _spreads(source: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether an operation on elements may take an array of one shape to make one of another."""
+    """Whether an elementwise operation may broadcast an array from `source` to `shape`."""
     pairs = zip(source, shape, strict=False)
     return not source or (len(source) == len(shape) and all(a in (1, b) for a, b in pairs))
 
 
 def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Lie:
-    """The cut dimension after dimensions of one were put in or taken out; else it is lost."""
+    """The sharded dimension, if a reshape only adds or removes dimensions of one; else PARTIAL."""
     longer = [i for i, size in enumerate(shape) if size != 1]
     if [source[i] for i in range(len(source)) if source[i] != 1] != [shape[i] for i in longer]:
         return PARTIAL
@@ -179,13 +180,13 @@ def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Lie:
 
 
 def _joined(lies: Any) -> Lie:
-    """How what is made of arrays that lie so lies."""
+    """The layout of a result, from its operands' layouts."""
     found = {lie for lie in lies if lie is not WHOLE}
     if found <= {PLACE} or len(found) <= 1:
         return found.pop() if found else WHOLE
     if PARTIAL in found:
         return PARTIAL
-    if {PLACE, PLACED} & found:  # that knows where it is
+    if {PLACE, PLACED} & found:  # which contain the device's index
         found -= {PLACE, PLACED, POSITION}
         return found.pop() if len(found) == 1 else PLACED if not found else PARTIAL
     return PARTIAL

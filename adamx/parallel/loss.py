@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a training run carries from step to step, and its mean gradient over micro-batches."""
+"""The state of a training run, and its mean gradient over micro-batches."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ class Run(NamedTuple):
     Attributes:
       params: the parameters.
       state: the optimizer's state.
-      model: what else the model keeps, such as batch statistics; None if nothing.
-      key: a PRNG key, another at every step; None if the loss takes none.
+      model: other state of the model, such as batch statistics; None if there is none.
+      key: a PRNG key, a new one at every step; None if the loss takes none.
     """
 
     params: Any
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
     Attributes:
       loss: the mean loss.
-      aux: what else `loss_fn` returned: means of numbers with a fraction, sums of whole numbers.
+      aux: what else `loss_fn` returned: means of floats, sums of integers.
     """
 
     loss: jax.Array
@@ -50,13 +50,13 @@ class Gradient(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A loss and how to take its gradient.
+    """A loss and how to compute its gradient.
 
     Attributes:
       function: `(params, batch, *, model=..., key=...) -> loss`, or a tuple of the loss, then the
-        new model state where there is one, then `aux` with `has_aux`.
+        new model state if there is one, then `aux` with `has_aux`.
       has_aux: whether it returns more than the loss.
-      micro_batches: by how many parts it takes a batch.
+      micro_batches: the number of parts of a batch.
     """
 
     function: Callable[..., Any]
@@ -65,12 +65,12 @@ class Loss(NamedTuple):
 
 
 def gradient(loss: Loss, run: Run, batch: Any, key: Any) -> Gradient:
-    """The gradient of the mean loss over a batch, by its micro-batches one after the other.
+    """The gradient of the mean loss over a batch, one micro-batch after the other.
 
-    Where the optimizer is `health.scale_loss`, it is that of the loss times the scale.
+    With `health.scale_loss` it is the gradient of the loss times the scale.
 
-    Parts take every k-th example, so that a batch that lies over devices stays where it is. Sums
-    are taken in float32, or better. The model's state passes from part to part.
+    A micro-batch takes every k-th example, so that a sharded batch stays on its devices. Sums are
+    in float32 or wider. The model's state passes from one micro-batch to the next.
     """
     count = loss.micro_batches
     if count == 1:
@@ -94,7 +94,7 @@ def gradient(loss: Loss, run: Run, batch: Any, key: Any) -> Gradient:
 
 
 def varied(x: jax.Array, axes: Iterable[str]) -> jax.Array:
-    """`x` as JAX sees it where it varies along these mapped axes, if it keeps track of that."""
+    """`x` marked as varying over these mapped axes, if JAX keeps track of that."""
     more = tuple(set(axes) - mapped_axes.varying(x))
     return lax.pcast(x, more, to="varying") if more else x
 
@@ -122,7 +122,7 @@ def _one(loss: Loss, run: Run, model: Any, batch: Any, key: Any) -> Gradient:
 def _parts(x: Any, count: int) -> jax.Array:
     x = jnp.asarray(x)
     if x.shape[0] % count:
-        raise ValueError(f"{x.shape[0]} examples on a device don't make {count} micro-batches")
+        raise ValueError(f"{x.shape[0]} examples on a device can't make {count} micro-batches")
     return jnp.moveaxis(x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0)
 
 
@@ -135,7 +135,7 @@ def _over(x: jax.Array, count: int) -> jax.Array:
 
 
 def is_mean(x: Any) -> bool:
-    """Whether a value is averaged over parts of a batch. Whole numbers count: they are summed."""
+    """Whether a value is averaged over a batch. Integers are counts, and are summed."""
     return jnp.issubdtype(x.dtype, jnp.inexact)
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several processes as one run: joining, and noticing at once when one of them dies.
+"""Joins several processes into one run, and detects at once when one of them dies.
 
-JAX's own heartbeats notice too, after a minute or two, and end the process with a stack trace. Here
-every process keeps a connection to the first, which the operating system closes with the process.
+JAX's own heartbeats detect it after a minute or two, and end the process with a stack trace. Here
+every process keeps a connection to the first; the operating system closes it when a process dies.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 
 EXIT_CODE = 3
 _BYE = b"bye"
-_PATIENCE = 60.0  # seconds, for connections that all processes are about to make
+_PATIENCE = 60.0  # seconds to wait for the connections of all processes
 
 
 def join(
@@ -30,15 +30,15 @@ def join(
     *,
     timeout: int = 60,
 ) -> None:
-    """Makes this process one of several; before anything else that asks JAX for devices.
+    """Joins this process to the others; call it before anything else asks JAX for devices.
 
     Args:
       coordinator: `host:port` of the first process. None reads all three from the environment, as
         Slurm, Open MPI, Kubernetes and TPU pods set it.
-      processes: how many there are.
-      process: which one this is, from 0.
-      timeout: in seconds, how long to wait for the others, and after which silence of a machine
-        the run ends.
+      processes: the number of processes.
+      process: the number of this process, from 0.
+      timeout: how many seconds to wait for the others, and how many seconds a machine may be silent
+        before the run ends.
     """
     jax.distributed.initialize(
         coordinator,
@@ -51,12 +51,12 @@ def join(
 
 @contextlib.contextmanager
 def watched(tell: Callable[[], str] = str) -> Iterator[None]:
-    """Within it, the death of another process ends this one: a sentence and exit code 3.
+    """Ends this process with a message and exit code 3 if another process dies.
 
-    Without it the next collective would wait for the dead one.
+    Without it the next collective would wait for the dead process.
 
     Args:
-      tell: what to add to the sentence, such as where the last checkpoint is.
+      tell: returns text to add to the message, such as where the last checkpoint is.
     """
     if jax.process_count() == 1:
         yield
@@ -72,14 +72,14 @@ def watched(tell: Callable[[], str] = str) -> Iterator[None]:
         multihost_utils.sync_global_devices("all processes are done")
         said = _BYE
     except Exception:
-        time.sleep(1)  # if another process is the reason, who watches it ends this one now
+        time.sleep(1)  # if another process has died, `_watch` ends this one now
         raise
-    finally:  # who leaves by an error leaves without a word, and the others notice
+    finally:  # on error send no goodbye, so peers detect it
         leaving.set()
         for link in links.values():
             with contextlib.suppress(OSError):
                 link.sendall(said)
-                link.shutdown(socket.SHUT_RDWR)  # which a close would not say while one listens
+                link.shutdown(socket.SHUT_RDWR)  # close alone sends nothing while a thread reads
 
 
 def _watch(
@@ -91,7 +91,7 @@ def _watch(
     here, count = jax.process_index(), jax.process_count()
     advice = ""
     try:
-        with contextlib.suppress(Exception):  # a folder that can't be read, on the way out
+        with contextlib.suppress(Exception):  # `tell` may fail, such as on an unreadable folder
             advice = tell()
         lost = f"process {here} of {count} stops: lost process {process}. {advice}"
         sys.stdout.flush()
@@ -101,7 +101,7 @@ def _watch(
 
 
 def _read(link: socket.socket, count: int) -> bytes:
-    """So many bytes, fewer where the connection ends before."""
+    """`count` bytes, fewer if the connection ends before."""
     said = b""
     with contextlib.suppress(OSError):
         while len(said) < count and (more := link.recv(count - len(said))):
@@ -136,14 +136,14 @@ def _connect() -> dict[int, socket.socket]:
 
 
 def _share(address: str, port: int, token: int) -> list[int]:
-    """The first process' address, its port and a word, as all processes get them."""
+    """Sends the first process's address, port and token to all processes."""
     numbers = np.array([*map(int, address.split(".")), port, token], np.int32)
     return [int(x) for x in multihost_utils.broadcast_one_to_all(numbers)]
 
 
 def _address() -> str:
-    """Where other machines reach this one."""
+    """The address at which other machines reach this one."""
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # which sends nothing, and picks the way out
+        probe.connect(("192.0.2.1", 9))  # sends nothing, only selects the interface
         return probe.getsockname()[0]
     return "127.0.0.1"

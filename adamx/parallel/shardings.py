@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the leaves of an optimizer's state lie on a mesh: each with the parameter it belongs to.
+"""The shardings of an optimizer's state on a mesh: each leaf is placed like its parameter.
 
-A leaf belongs to the parameter whose path its own path ends in, whatever class holds it, so this
-fits every state of Optax's. Leaves of the parameter's shape take the parameter's `PartitionSpec`;
-what has another shape (a count, a factored square) is the same on all devices.
+`core.state_paths` tells which parameter a leaf belongs to. Leaves of the parameter's shape take the
+parameter's `PartitionSpec`; leaves of other shapes (a count, a factored square) are replicated.
 """
 
 import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import KeyPath
 
 from adamx.core import dtypes, paths
+from adamx.core.state_paths import owned
 from adamx.core.tables import as_text
 
 
@@ -24,8 +23,8 @@ class Whole(NamedTuple):
 
     Attributes:
       name: the leaf's path in the state.
-      shape: what one device holds of it.
-      nbytes: its bytes on every device that splitting would have saved.
+      shape: the shape that one device holds.
+      nbytes: the bytes on each device that splitting would have saved.
     """
 
     name: str
@@ -34,12 +33,12 @@ class Whole(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What ZeRO could not split; printed, a table.
+    """What ZeRO could not split; prints as a table.
 
     Attributes:
-      axis: the axis that was to split; None where none was.
-      split: bytes on one device of what is split over it.
-      whole: the leaves that are not.
+      axis: the axis over which to split; None if there is none.
+      split: the bytes on one device of the leaves that are split.
+      whole: the leaves that are not split.
     """
 
     axis: str | None
@@ -48,11 +47,11 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         if self.axis is None:
-            return "no axis was to split the state"
+            return "no axis to split the state over"
         lost = sum(leaf.nbytes for leaf in self.whole)
         head = f"split over {self.axis!r}: {self.split:,} bytes on each device; "
         if not self.whole:
-            return head + "nothing was left whole"
+            return head + "all leaves are split"
         rows = [[leaf.name, str(leaf.shape), f"{leaf.nbytes:,}"] for leaf in self.whole]
         rows.append(["all of these", "", f"{lost:,}"])
         return (
@@ -82,12 +81,12 @@ def state_shardings(
       params: the parameters, as arrays or as `jax.ShapeDtypeStruct`s.
       mesh: the mesh.
       param_specs: the parameters' `PartitionSpec`s: a tree, a prefix of one, or one for all. None
-        takes those that the parameters have on this mesh, else copies them to all devices.
-      zero_axis: an axis over which leaves are split too (ZeRO-1), on the first dimension that
-        divides. The report says which leaves have none, and what that costs.
-      memory_kind: the memory in which leaves that belong to a parameter rest, such as
-        `"pinned_host"`; None for the device's own. What `opt.init` itself keeps on the host, as
-        `health.rewind` can, stays there.
+        takes those that the parameters have on this mesh, else replicates them.
+      zero_axis: an axis over which leaves are split too (ZeRO-1), along the first dimension that it
+        divides. The report lists the leaves that have no such dimension, and the cost.
+      memory_kind: the memory in which leaves that belong to a parameter are stored, such as
+        `"pinned_host"`; None for the device's own. Leaves that `opt.init` itself puts on the host,
+        as `health.rewind` can, stay there.
 
     Returns:
       The shardings, a tree like the state, and the report.
@@ -109,23 +108,14 @@ def state_shardings(
     """
     if zero_axis is not None and zero_axis not in mesh.shape:
         raise ValueError(f"`zero_axis` must be one of {tuple(mesh.shape)}, got {zero_axis!r}")
-    owners = dict(jax.tree_util.tree_flatten_with_path(params)[0])
-    specs = dict(
-        zip(
-            owners,
-            jax.tree.leaves(specs_of(params, mesh, param_specs), is_leaf=is_spec),
-            strict=True,
-        )
-    )
+    owners = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    given = jax.tree.leaves(specs_of(params, mesh, param_specs), is_leaf=is_spec)
+    specs = dict(zip(owners, given, strict=True))
     state = jax.eval_shape(opt.init, params)
     split, whole, shardings = 0, [], []
-    flat, treedef = jax.tree_util.tree_flatten_with_path(state)
-    rests = [x.memory_space for x in jax.make_jaxpr(opt.init)(params).out_avals]
-    for (path, leaf), rest in zip(flat, rests, strict=True):
-        owner = paths.owner(path, leaf, owners)
-        spec = PartitionSpec()
-        if owner is not None and leaf.shape == jnp.shape(owners[owner]):
-            spec = specs[owner]
+    spaces = [x.memory_space for x in jax.make_jaxpr(opt.init)(params).out_avals]
+    for (path, leaf, owner, is_alike), space in zip(owned(state, params), spaces, strict=True):
+        spec = specs[owner] if is_alike else PartitionSpec()
         if zero_axis is not None and owner is not None:
             spec = _with(spec, zero_axis, leaf.shape, mesh) or spec
             if has(spec, zero_axis):
@@ -133,14 +123,17 @@ def state_shardings(
             elif mesh.shape[zero_axis] > 1:
                 whole.append(_whole(path, leaf, spec, mesh, zero_axis))
         kind = memory_kind if owner is not None else None
-        if rest == jax.memory.Space.Host:
+        if space == jax.memory.Space.Host:
             kind = "pinned_host"
         shardings.append(NamedSharding(mesh, spec, memory_kind=kind))
-    return StateShardings(treedef.unflatten(shardings), Report(zero_axis, split, tuple(whole)))
+    return StateShardings(
+        jax.tree.unflatten(jax.tree.structure(state), shardings),
+        Report(zero_axis, split, tuple(whole)),
+    )
 
 
 def init_sharded(opt: optax.GradientTransformation, params: Any, shardings: Any) -> optax.OptState:
-    """`opt.init(params)`, every leaf made where `shardings` (of `state_shardings`) has it.
+    """`opt.init(params)`, with every leaf created in its sharding (of `state_shardings`).
 
     Example:
       >>> import adamx, jax, jax.numpy as jnp
@@ -154,7 +147,7 @@ def init_sharded(opt: optax.GradientTransformation, params: Any, shardings: Any)
 
 
 def split(specs: Any, shapes: Any, mesh: Mesh, axis: str | None) -> Any:
-    """The `PartitionSpec`s of parameters that are split over `axis` too, wherever it divides."""
+    """The `PartitionSpec`s of parameters, split over `axis` too where it divides a dimension."""
 
     def one(spec: PartitionSpec, leaf: Any) -> PartitionSpec:
         return (axis and _with(spec, axis, leaf.shape, mesh)) or spec
@@ -163,7 +156,7 @@ def split(specs: Any, shapes: Any, mesh: Mesh, axis: str | None) -> Any:
 
 
 def specs_of(params: Any, mesh: Mesh, param_specs: Any = None) -> Any:
-    """A tree like `params` of the `PartitionSpec`s that they are given, or that they have."""
+    """A tree like `params` of their `PartitionSpec`s: those given, else those that they have."""
 
     if param_specs is None:
         return jax.tree.map(lambda p: _spec(p, mesh), params)
@@ -192,7 +185,7 @@ def _spec(p: Any, mesh: Mesh) -> PartitionSpec:
 def _with(
     spec: PartitionSpec, axis: str, shape: tuple[int, ...], mesh: Mesh
 ) -> PartitionSpec | None:
-    """`spec` with `axis` on the first dimension that it divides; None where there is none."""
+    """`spec` with `axis` on the first dimension that it divides; None if there is none."""
     if has(spec, axis):
         return spec
     parts = [*spec, *[None] * (len(shape) - len(spec))]

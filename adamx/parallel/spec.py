@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every way of training in parallel is told, and what it gives."""
+"""The input and the result of every way of training in parallel."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from adamx.parallel.shardings import Report, has, is_spec
 
 
 class Task(NamedTuple):
-    """The arguments of `data_parallel`, checked; `shapes` and `specs` are those of parameters."""
+    """The checked arguments of `data_parallel`; `shapes` and `specs` are the parameters'."""
 
     loss: Loss
     opt: Any
@@ -33,17 +33,17 @@ class Task(NamedTuple):
 
     @property
     def donated(self) -> tuple[int, ...]:
-        """The numbers of the arguments of a step whose memory it may reuse."""
+        """The numbers of a step's arguments whose memory it may reuse."""
         return (0,) if self.donate else ()
 
     @property
     def copied(self) -> NamedSharding:
-        """The sharding of what all devices have."""
+        """The sharding of replicated arrays."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def devices(self) -> int:
-        """How many devices a batch is spread over."""
+        """The number of devices over which a batch is split."""
         return self.mesh.shape[self.axis]
 
     def placed(self, specs: Any) -> Any:
@@ -52,17 +52,17 @@ class Task(NamedTuple):
 
 
 class DataParallel(NamedTuple):
-    """A way to train; all but `step` are for once in a while.
+    """One training setup. Call `step` in the loop, the rest for setup and checkpoints.
 
     Attributes:
-      init: `(params, model=None, key=None) -> run`, the run before the first step. What it is
-        given stays the caller's: no buffer is shared.
-      step: `(run, batch) -> (run, outcome)`. The run that is handed in is used up. Batches are
-        whole; of several processes each hands in its own part.
-      collect: from a run to the same as one device would have it, in whole arrays.
-      spread: the way back.
-      like: from `(params, model=None, key=None)` to the shapes and shardings of what `collect`
-        gives, to restore a checkpoint into.
+      init: `(params, model=None, key=None) -> run`, the run before the first step. It copies its
+        arguments: no buffer is shared.
+      step: `(run, batch) -> (run, outcome)`. The input run is donated. Batches are whole; with
+        several processes each passes its own part.
+      collect: converts a run to the layout of one device, in whole arrays.
+      spread: the inverse of `collect`.
+      like: from `(params, model=None, key=None)` to the shapes and shardings of a collected run,
+        to restore a checkpoint into.
       report: what ZeRO could not split.
     """
 
@@ -83,23 +83,23 @@ def ways(
     pack: Callable[[Run], Run] = lambda run: run,
     unpack: Callable[[Run], Run] = lambda run: run,
 ) -> DataParallel:
-    """What belongs to a step.
+    """The functions around a step.
 
     Args:
       task: the task.
       step: the step.
       rests: the shardings of a run between steps.
-      plain: those of a run as on one device.
+      plain: the shardings of a collected run.
       report: what ZeRO could not split.
-      pack: from a run as on one device to one between steps, for `jit`.
-      unpack: the way back.
+      pack: converts a collected run to a run between steps; it runs under `jit`.
+      unpack: the inverse of `pack`.
     """
 
     def first(params: Any, model: Any, key: Any) -> Run:
         return Run(params, task.opt.init(params), model, key)
 
     def copied(function: Callable[..., Run], shardings: Any) -> Callable[..., Run]:
-        """Results that a step may use up without taking them from whoever has the arguments."""
+        """Copies the results, so that a step may donate them and the arguments stay valid."""
 
         def fresh(*args: Any) -> Run:
             return jax.tree.map(jnp.copy, function(*args))
@@ -134,13 +134,13 @@ def ways(
 def _check_shape(path: Any, told: Any, p: Any) -> None:
     if told.shape != jnp.shape(p):
         raise ValueError(
-            f"{paths.name(path)}: `data_parallel` was told of shape {told.shape}, `init` is given "
+            f"{paths.name(path)}: `data_parallel` was given shape {told.shape}, `init` is given "
             f"{jnp.shape(p)}"
         )
 
 
 def checked(task: Task, batch: Any) -> Any:
-    """A batch whose leaves can be spread over the devices, else an error that names the leaf."""
+    """The batch; raises if a leaf can't be split over the devices, and names the leaf."""
     processes = jax.process_count()
     for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
         shape, is_global = jnp.shape(leaf), _is_global(leaf)
@@ -156,11 +156,11 @@ def checked(task: Task, batch: Any) -> Any:
 
 
 def spread_batch(task: Task, batch: Any) -> Any:
-    """A batch as arrays over the mesh; of several processes each hands in its own part."""
+    """A batch as arrays over the mesh; with several processes each passes its own part."""
     sharding = NamedSharding(task.mesh, PartitionSpec(task.axis))
 
     def one(x: Any) -> jax.Array:
-        if isinstance(x, Tracer):  # in a `jit` or `scan` of the caller's
+        if isinstance(x, Tracer):  # in the caller's `jit` or `scan`
             return jax.device_put(x, sharding)
         held = getattr(x, "sharding", None)
         if isinstance(held, NamedSharding) and held.mesh == task.mesh and has(held.spec, task.axis):
@@ -173,7 +173,7 @@ def spread_batch(task: Task, batch: Any) -> Any:
 
 
 def from_host(tree: Any) -> Any:
-    """Arrays of one process as NumPy's, which `jit` takes for the same on all processes."""
+    """Arrays of one process as NumPy arrays, which `jit` assumes equal on all processes."""
     if jax.process_count() == 1:
         return tree
 
@@ -186,7 +186,7 @@ def from_host(tree: Any) -> Any:
 
 
 def _is_global(x: Any) -> bool:
-    """Whether `x` is a whole batch, and not the part of one process."""
+    """Whether `x` is a whole batch, not the part of one process."""
     if jax.process_count() == 1 or isinstance(x, Tracer):
         return True
     return isinstance(x, jax.Array) and len(x.sharding.device_set) > jax.local_device_count()

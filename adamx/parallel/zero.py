@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ZeRO-1 for functions mapped over devices, `pmap` and `shard_map`: who updates which part.
+"""ZeRO-1 for functions mapped over devices by `pmap` or `shard_map`.
 
-Each array is cut along one dimension in as many equal parts as there are devices. A device gets the
-mean gradient of its part (`scatter`, a reduce-scatter), steps its part of the parameters (`take`)
-with its part of the moments, and all get all of the parameters back (`gather`, an all-gather).
-Scalars stay whole.
+Each array is split along one dimension into as many equal parts as there are devices. A device gets
+the mean gradient of its part (`scatter`, a reduce-scatter) and updates its part of the parameters
+(`take`) with its part of the moments. Then all devices get the whole parameters (`gather`, an
+all-gather). Scalars stay whole.
 
-What does not divide is padded with zeros to a fixed multiple, so that shapes do not depend on the
-number of devices as long as that divides the multiple; else to a multiple of that number.
+Dimensions are padded with zeros to a fixed multiple, so that shapes do not depend on the number of
+devices as long as that divides the multiple; else they are padded to a multiple of that number.
 """
 
 import contextlib
@@ -30,12 +30,12 @@ MULTIPLE = 64
 
 
 class Zero(NamedTuple):
-    """How the leaves of a tree of parameters are cut over one mapped axis.
+    """How the leaves of a tree of parameters are split over one mapped axis.
 
     Attributes:
       axis_name: the mapped axis.
-      devices: how many there are along it.
-      multiple: to what padded dimensions are padded.
+      devices: the number of devices along it.
+      multiple: the multiple to which dimensions are padded.
       leaves: the cut of every leaf, in the order of `jax.tree.leaves`, with the leaf's name.
     """
 
@@ -45,7 +45,7 @@ class Zero(NamedTuple):
     leaves: tuple[tuple[str, Cut], ...]
 
     def within(self) -> contextlib.AbstractContextManager[None]:
-        """Where an optimizer has to run that is to see shards as parts of whole arrays."""
+        """A context in which an optimizer treats shards as parts of whole arrays."""
         return shards.cutting(Cuts(self.axis_name, self.leaves))
 
     def scatter(self, grads: Any, dtype: DTypeLike | None = None) -> Any:
@@ -57,11 +57,11 @@ class Zero(NamedTuple):
         return self._map(scattered, grads)
 
     def take(self, tree: Any) -> Any:
-        """This device's part of arrays that it has in whole."""
+        """This device's part of whole arrays."""
         return self._map(self._taken, tree)
 
     def gather(self, tree: Any) -> Any:
-        """The whole arrays of which each device has its part, an all-gather."""
+        """From each device's part to the whole arrays, an all-gather."""
 
         def gathered(x: jax.Array, cut: Cut) -> jax.Array:
             return dtypes.by_part(lambda part: self._gathered(part, cut), x)
@@ -69,7 +69,7 @@ class Zero(NamedTuple):
         return self._map(gathered, tree)
 
     def pad(self, x: Any, cut: Cut, blank: Any = 0) -> Any:
-        """A whole array, padded with `blank` to what the devices' parts make together."""
+        """A whole array, padded with `blank` to the total size of the devices' parts."""
         if cut.dim is None:
             return x
         missing = self.padded(cut)[cut.dim] - cut.shape[cut.dim]
@@ -98,7 +98,7 @@ class Zero(NamedTuple):
         return tuple(shape)
 
     def spec(self, cut: Cut) -> PartitionSpec:
-        """How a padded array lies over the devices of a mesh."""
+        """The `PartitionSpec` of a padded array."""
         if cut.dim is None:
             return PartitionSpec()
         return PartitionSpec(*[None] * cut.dim, self.axis_name)
@@ -133,16 +133,16 @@ class Zero(NamedTuple):
 def zero(
     params: Any, axis_name: str, devices: int, multiple: int = MULTIPLE, specs: Any = None
 ) -> Zero:
-    """The plan of ZeRO-1 for these parameters.
+    """The plan by which ZeRO-1 splits these parameters.
 
     Args:
       params: the parameters, as arrays or as `jax.ShapeDtypeStruct`s.
       axis_name: the mapped axis.
-      devices: how many devices there are along it.
-      multiple: which multiple a dimension that is cut has, by padding if need be. Shapes are the
-        same for all numbers of devices that divide it.
-      specs: `PartitionSpec`s of the parameters over other axes, whose dimensions are not cut where
-        others can be.
+      devices: the number of devices along it.
+      multiple: the multiple to which split dimensions are padded. Shapes are the same for all
+        numbers of devices that divide it.
+      specs: `PartitionSpec`s of the parameters over other axes; dimensions that these split are
+        avoided if another one divides.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -153,7 +153,7 @@ def zero(
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     twice = [name for name, n in Counter(paths.names(params)).items() if n > 1]
     if twice:
-        raise ValueError(f"{twice[0]}: two parameters have this path, and would be taken for one")
+        raise ValueError(f"{twice[0]}: two parameters have this path; paths must be unique")
     everywhere = [PartitionSpec()] * len(leaves)
     over = everywhere if specs is None else jax.tree.leaves(specs, is_leaf=is_spec)
     found = []
@@ -165,7 +165,7 @@ def zero(
 
 
 def _dim(shape: Shape, free: list[int], multiple: int) -> int | None:
-    """The first dimension that divides, free ones before others, else that of least padding."""
+    """The first dimension that `multiple` divides, free ones first; else that of least padding."""
     if not shape or not math.prod(shape):
         return None
     fits = [i for i in (*free, *range(len(shape))) if shape[i] % multiple == 0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A state in the parts that devices keep under ZeRO-1, and as the whole arrays that these make."""
+"""Converts a state between whole arrays and the parts that devices hold under ZeRO-1."""
 
 import math
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from adamx.core import dtypes, paths
 from adamx.core.shards import Cut
+from adamx.core.state_paths import owned
 from adamx.core.step import step as take_step
 from adamx.parallel.elementwise_check import partial_outputs
 from adamx.parallel.shardings import Report, Whole, is_spec
@@ -20,16 +21,16 @@ from adamx.parallel.zero import Zero, zero
 
 
 class Parts(NamedTuple):
-    """How the leaves of a state lie.
+    """How the leaves of a state are split.
 
     Attributes:
       task: the task.
-      plan: how ZeRO cuts parameters; None without it.
-      shapes: the state's leaves as on one device.
-      cuts: how each is cut; None for those that all devices have.
-      given: how the parameter of each lies over other axes of the mesh.
-      names: their names.
-      blanks: with what each is padded: what the optimizer begins with for a parameter of zero.
+      plan: how ZeRO splits parameters; None without ZeRO.
+      shapes: the shapes and dtypes of the state's whole leaves.
+      cuts: how each leaf is split; None for replicated leaves.
+      given: the `PartitionSpec` of each leaf's parameter over other axes of the mesh.
+      names: the names of the leaves.
+      blanks: the padding value of each leaf: its initial value for a parameter of zero.
       treedef: the state's structure.
     """
 
@@ -44,33 +45,26 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, task: Task) -> "Parts":
-        """The parts of a task's state: leaves of a parameter's shape are cut as it is."""
-        flat, treedef = jax.tree_util.tree_flatten_with_path(
-            jax.eval_shape(task.opt.init, task.shapes)
-        )
-        owners = dict(jax.tree_util.tree_flatten_with_path(task.shapes)[0])
+        """The parts of a task's state: leaves of a parameter's shape are split like it."""
+        state = jax.eval_shape(task.opt.init, task.shapes)
+        leaves, treedef = owned(state, task.shapes), jax.tree.structure(state)
+        owners = [path for path, _ in jax.tree_util.tree_flatten_with_path(task.shapes)[0]]
         specs = dict(zip(owners, jax.tree.leaves(task.specs, is_leaf=is_spec), strict=True))
         plan, of_owner = None, {}
         if task.zero:
             plan = zero(task.shapes, task.axis, task.devices, task.multiple, task.specs)
             of_owner = dict(zip(owners, (cut for _, cut in plan.leaves), strict=True))
         cuts, given = [], []
-        for path, leaf in flat:
-            owner = paths.owner(path, leaf, owners)
-            if owner is None or owners[owner].shape != leaf.shape:
-                cuts.append(None)
-                given.append(PartitionSpec())
-                continue
-            cut = of_owner.get(owner)
+        for x in leaves:
+            cut = of_owner.get(x.owner) if x.is_alike else None
             cuts.append(None if cut is None or cut.dim is None else cut)
-            given.append(specs[owner])
-        names = [paths.name(path) for path, _ in flat]
-        shapes = [leaf for _, leaf in flat]
+            given.append(specs[x.owner] if x.is_alike else PartitionSpec())
+        names, shapes = [paths.name(x.path) for x in leaves], [x.leaf for x in leaves]
         return cls(task, plan, shapes, cuts, given, names, _blanks(task, plan, treedef), treedef)
 
     @property
     def specs(self) -> Any:
-        """How padded leaves are cut, as `shard_map` takes it."""
+        """The specs of padded leaves, for `shard_map`."""
         return self.treedef.unflatten([self._spec(cut) for cut in self.cuts])
 
     @property
@@ -80,15 +74,15 @@ class Parts(NamedTuple):
 
     @property
     def plain(self) -> Any:
-        """The shardings of whole leaves: the same, but whole where padding had to be."""
+        """The shardings of whole leaves: the same, but not split where padding is needed."""
         return self._placed([cut and self._padded(cut) == cut.shape for cut in self.cuts])
 
     def pad(self, state: Any) -> Any:
-        """Whole leaves, padded to what the devices' parts make together."""
+        """Whole leaves, padded to the total size of the devices' parts."""
         return self._map(self._padding, lambda x: x, state)
 
     def unpad(self, state: Any) -> Any:
-        """The way back."""
+        """The inverse of `pad`."""
         return self._map(self._unpadded, lambda x: x, state)
 
     def stack(self, state: Any) -> Any:
@@ -96,15 +90,15 @@ class Parts(NamedTuple):
         return self._map(self._rows, self.copies, state)
 
     def unstack(self, state: Any) -> Any:
-        """The way back."""
+        """The inverse of `stack`."""
         return self._map(self._joined, lambda x: x[0], state)
 
     def copies(self, x: Any) -> jax.Array:
-        """An array that all devices have, as a stack."""
+        """A replicated array, as a stack."""
         return jnp.broadcast_to(x, (self.task.devices, *jnp.shape(x)))
 
     def check(self) -> None:
-        """An error where the optimizer looks across the elements of a shard."""
+        """Raises if a result of the optimizer depends on one shard alone."""
         if self.plan is None:
             return
         struct, cuts = jax.ShapeDtypeStruct, [cut for _, cut in self.plan.leaves]
@@ -133,12 +127,12 @@ class Parts(NamedTuple):
                 found[at] = f"change of shape from {before.shape} to {now.shape}"
         for at, why in found.items():
             raise ValueError(
-                f"{names[at]}: with ZeRO the optimizer sees shards, and what it makes of this one "
-                f"({why}) is not its part of the whole; {_INSTEAD}"
+                f"{names[at]}: with ZeRO the optimizer sees shards, and its result for this one "
+                f"({why}) is not a shard of the whole result; {_INSTEAD}"
             )
 
     def report(self) -> Report:
-        """What padding and scalars cost on each device."""
+        """What padding costs on each device."""
         if self.plan is None:
             return Report(None, 0, ())
         split, more = 0, []
@@ -189,7 +183,7 @@ class Parts(NamedTuple):
 
     def _unpadded(self, x: Any, cut: Cut, blank: Any) -> Any:
         if x.shape != cut.shape and AxisType.Explicit in self.task.mesh.axis_types:
-            x = jax.sharding.reshard(x, self.task.copied)  # or no part could be taken out of it
+            x = jax.sharding.reshard(x, self.task.copied)  # a sharded one can't be sliced
         return self._plan.unpad(x, cut)
 
     def _rows(self, x: Any, cut: Cut, blank: Any) -> jax.Array:
@@ -203,7 +197,7 @@ class Parts(NamedTuple):
 
 
 def _blanks(task: Task, plan: Zero | None, treedef: Any) -> list[Any]:
-    """The first number of each leaf of a state of one-element parameters that are zero."""
+    """The padding value of each leaf: the initial state of one-element parameters of zero."""
     if plan is None:
         return [0] * treedef.num_leaves
     with plan.within():

@@ -287,7 +287,7 @@ def test_mistakes_of_scaling_are_named():
             guard(health.rewind(adamx.adam(1e-3))).init({"k": jnp.ones(2)})
     with pytest.raises(ValueError, match=r"scale_loss around rewind: rewind forgets"):
         health.scale_loss(health.rewind(adamx.adam(1e-3))).init({"k": jnp.ones(2)})
-    with pytest.raises(ValueError, match=r"observe around scale_loss: scale_loss makes gradients"):
+    with pytest.raises(ValueError, match=r"observe around scale_loss: scale_loss multiplies grad"):
         health.observe(inside).init({"k": jnp.ones(2)})
     opt, params = health.scale_loss(adamx.adam(1e-3), 2.0**-23), {"k": jnp.ones(2)}
     state = opt.init(params)

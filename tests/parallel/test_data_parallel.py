@@ -631,5 +631,5 @@ def test_what_would_be_confused_is_refused():
         parallel.zero(twice, "data", 8)
     train = parallel.data_parallel(loss_fn, adamx.adam(1e-3), model())
     other = {**model(), "odd": jnp.ones((5, 3))}
-    with pytest.raises(ValueError, match=r"odd: `data_parallel` was told of shape \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"odd: `data_parallel` was given shape \(3, 5\)"):
         train.init(other)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When what guards hold back is too much: an error, with the leaf's name."""
+"""Raises an error that names the leaf when a guard has reached its limit."""
 
 from typing import Any
 
@@ -12,24 +12,24 @@ from adamx.health.states import LossScaleState, RewindState, SkipState, nodes
 
 
 class TooManySkippedError(RuntimeError):
-    """A guard has skipped more steps in a row, or has gone back more often, than it may."""
+    """A guard has skipped more steps in a row, or gone back more often, than its limit allows."""
 
 
 def check(state: optax.OptState, params: optax.Params | None = None) -> None:
-    """Raises where a guard in the state has come to its limit.
+    """Raises if a guard in the state has reached its limit.
 
-    Call it now and then on the host; it waits for the step that made the state.
+    Call it now and then on the host; it blocks until the step that made the state is done.
 
     Args:
       state: an optimizer's state.
-      params: the parameters, for the name of the leaf that was bad.
+      params: the parameters, to name the bad leaf.
 
     Raises:
       TooManySkippedError: a `RuntimeError`.
     """
     complaints = {SkipState: _skipped, LossScaleState: _overflowed, RewindState: _stuck}
     for guard in nodes(state):
-        complain = complaints.get(type(guard))  # those that only watch have none
+        complain = complaints.get(type(guard))  # None for observers and counters
         if complain and (said := complain(guard, params)):
             raise TooManySkippedError(said)
 
@@ -50,7 +50,7 @@ def _overflowed(guard: LossScaleState, params: Any) -> str | None:
         return None
     return (
         f"{leaf_name(int(first(guard.first_bad)), params)} is not finite, though the loss is "
-        f"scaled by {LEAST:.0e} only: it is not the scale that is too large"
+        f"scaled by only {LEAST:.0e}: the scale is not the cause"
     )
 
 
@@ -58,8 +58,8 @@ def _stuck(guard: RewindState, params: Any) -> str | None:
     if not first(guard.stuck):
         return None
     return (
-        f"{int(first(guard.bad))} losses in a row are far above what is usual "
+        f"{int(first(guard.bad))} losses in a row are far above the usual loss "
         f"({float(first(guard.loss.mean)):.3g}) and {int(first(guard.skipped))} steps were "
         f"skipped, after going back to the same parameters {int(first(guard.tries))} times with "
-        "shorter and shorter steps: look at the data"
+        "ever shorter steps: look at the data"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a clip has acted."""
+"""Counts how often a clip acts."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ DECAY = 0.99
 def counted(link: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
     """`link`, any clip, with a count of the steps at which it changed a gradient.
 
-    `health.read(state)` gives it as `clipped`, and their share of late as `clip_rate`.
+    `health.read(state)` returns it as `clipped`, and the recent share of such steps as `clip_rate`.
 
     Args:
-      link: a transformation that leaves most gradients as they are.
+      link: a transformation that leaves most gradients unchanged.
 
     Example:
       >>> import adamx, jax.numpy as jnp, optax

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Float16 gradients without underflow: a loss times a scale that follows what overflows."""
+"""Float16 gradients without underflow: the loss is multiplied by a scale that adapts."""
 
 import math
 from typing import Any
@@ -18,18 +18,18 @@ LEAST, MOST = 2.0**-24, 2.0**40
 def scale_loss(
     opt: optax.GradientTransformation, initial: float = 2.0**15, growth_interval: int = 2000
 ) -> optax.GradientTransformationExtraArgs:
-    """`opt` for gradients of a loss that is multiplied by `scaled(loss, state)`.
+    """`opt` for gradients of `scaled(loss, state)`, the loss times the scale.
 
-    Gradients are divided by the scale in float32 before the optimizer sees them. Where one is not
-    finite, nothing is stepped, and the scale is halved; after `growth_interval` good steps it is
-    doubled. `adamx.parallel.data_parallel` multiplies the loss by itself.
+    Gradients are divided by the scale in float32 before the optimizer sees them. If one is not
+    finite, the step is skipped and the scale is halved; after `growth_interval` good steps it is
+    doubled. `adamx.parallel.data_parallel` calls `scaled` itself.
 
-    Clipping and other guards belong into `opt`, where gradients have their own size; `rewind`
-    goes around.
+    Clipping and other guards belong inside `opt`, where gradients are unscaled; `rewind` goes
+    around `scale_loss`.
 
     Args:
       opt: any Optax transformation, a whole optimizer with its clipping.
-      initial: the scale at first, a power of two.
+      initial: the initial scale, a power of two.
       growth_interval: after how many good steps the scale doubles.
 
     Example:
@@ -64,7 +64,7 @@ def scale_loss(
     ) -> tuple[optax.Updates, LossScaleState]:
         grads = jax.tree.map(lambda g: _divided(g, state.scale), updates)
         steps, inner = opt.update(grads, state.inner, params, **extra)
-        # What else goes wrong, in steps or the state, is for other guards: no scale mends it.
+        # Only gradients are checked: a smaller scale does not repair bad steps or states.
         skip, leaf = finite(jax.tree.leaves(grads), grads, (), ())
         steps, inner = unless(skip, steps, inner, state.inner)
         grows = ~skip & (state.good + 1 >= growth_interval)
@@ -81,8 +81,8 @@ def scale_loss(
 
 
 def scaled(loss: jax.Array, state: optax.OptState) -> jax.Array:
-    """The loss times the scale in the state, in float32 at least; just the loss where there is
-    none."""
+    """The loss times the scale in the state, in float32 or wider; the loss itself if the state has
+    no scale."""
     for node in nodes(state):
         if isinstance(node, LossScaleState):
             loss = dtypes.widen(loss)

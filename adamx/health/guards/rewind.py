@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Going back to the last good parameters when a run has left the road."""
+"""Goes back to the last good parameters when the loss has diverged."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ from adamx.health.running_stats import Usual, learned, usual
 from adamx.health.states import LossScaleState, RewindState, SkipState, nodes
 from adamx.landing import LandingState
 
-DECAY = 0.98  # of what a usual loss is: some 50 steps
-WARMUP = 20  # losses at first only to learn what is usual
+DECAY = 0.98  # of the loss statistics: some 50 steps
+WARMUP = 20  # the number of first losses that only update the statistics
 HOST = "pinned_host"
 
 
@@ -30,30 +30,31 @@ def rewind(
     max_tries: int | None = 5,
     memory: str = "device",
 ) -> optax.GradientTransformationExtraArgs:
-    """`opt`, which goes back to its last good snapshot where the loss leaves what is usual.
+    """`opt` that goes back to its last good snapshot when the loss has diverged.
 
-    A snapshot is taken every so many steps, of parameters whose loss is usual. After `patience`
-    losses in a row that are not finite, or `z_max` deviations above the mean of late, or after
-    `max_skipped` steps in a row that guards in `opt` have skipped, parameters and state become
-    those of the snapshot, and steps are `step_scale` times as long for a while; shorter by as much
-    again each time it is the same snapshot.
+    A snapshot is taken every `every` steps, when the loss is normal. A loss is bad if it is not
+    finite, or more than `z_max` deviations above the recent mean. After `patience` bad losses in a
+    row, or `max_skipped` steps in a row that guards in `opt` have skipped, parameters and state
+    become those of the snapshot. The next `slow_steps` steps are `step_scale` times as long,
+    multiplied by `step_scale` again each time the run goes back to the same snapshot.
 
-    What guards in `opt` have counted since the snapshot is forgotten with the rest of the state.
+    Counts of guards in `opt` since the snapshot are lost with the rest of the state.
 
-    `adamx.step` and `data_parallel` put parameters back bit for bit, whatever became of them;
-    `optax.apply_updates` does within rounding, where they are finite.
+    `adamx.step` and `data_parallel` restore parameters bit for bit, even from NaN;
+    `optax.apply_updates` restores them within rounding, if they are finite.
 
     Args:
       opt: any Optax transformation, a whole optimizer.
-      every: after how many steps a snapshot is renewed.
-      patience: how many bad losses in a row it takes.
-      z_max: from how many deviations on a loss is bad.
-      max_skipped: how many skipped steps in a row it takes. Loss scaling finds its scale in fewer.
-      step_scale: how much shorter steps are after going back.
-      slow_steps: for how many steps.
-      max_tries: how often it goes back to one snapshot before it trains on, and `health.check`
-        raises; None for any number.
-      memory: where the snapshot is kept, `"device"` or `"pinned_host"`.
+      every: the number of steps between snapshots.
+      patience: how many bad losses in a row make the run go back.
+      z_max: how many deviations above the mean a loss may be.
+      max_skipped: how many skipped steps in a row make the run go back. Loss scaling needs fewer
+        to find its scale.
+      step_scale: the factor for steps after going back.
+      slow_steps: how many steps are shortened.
+      max_tries: how often it may go back to one snapshot. After that it trains on, and
+        `health.check` raises; None for any number.
+      memory: where the snapshot is stored, `"device"` or `"pinned_host"`.
 
     Returns:
       A transformation whose `update` needs the parameters and `value=loss`.
@@ -132,7 +133,7 @@ def rewind(
 
         steps, inner = lax.cond(back, gone_back, lambda: (steps, inner))
         tries = jnp.where(renew, 0, state.tries) + back.astype(jnp.int32)
-        # A bad loss counts as half of what would pass, so that what lasts is usual in time.
+        # A bad loss is clipped to half the allowed deviation: a lasting change becomes normal.
         most = state.loss.mean + z_max / 2 * _spread(state.loss)
         return steps, RewindState(
             inner,
@@ -157,7 +158,7 @@ def _check(**counts: int) -> None:
 
 
 def _skips(state: Any) -> Any:
-    """How many steps guards in a state have skipped, all together."""
+    """The number of steps that all guards in a state have skipped together."""
     counts = [
         node.total if isinstance(node, SkipState) else node.overflows
         for node in nodes(state)
@@ -167,7 +168,7 @@ def _skips(state: Any) -> Any:
 
 
 def _spread(loss: Usual) -> jax.Array:
-    """The deviation of losses: at least 2% of their mean, as those of full batches have none."""
+    """The deviation of losses, at least 2% of their mean: full-batch losses have almost none."""
     return jnp.maximum(jnp.sqrt(loss.variance), jnp.maximum(0.02 * jnp.abs(loss.mean), 1e-30))
 
 
@@ -178,8 +179,8 @@ def _on_host(x: Any) -> jax.Array:
 def _shortened(
     opt: Any, updates: Any, state: Any, params: Any, scale: jax.Array, extra: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """The steps of `opt`, `scale` times as long; where they land by more than rounding to nearest,
-    before they do."""
+    """The steps of `opt` times `scale`; a landing other than nearest applies the factor itself,
+    before it rounds."""
     if _lands(state):
         return opt.update(updates, state, params, **extra, step_scale=scale)
     steps, state = opt.update(updates, state, params, **extra)

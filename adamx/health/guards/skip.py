@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Steps better not taken: they neither move parameters nor are remembered."""
+"""Skips bad steps: they change neither the parameters nor the optimizer's state."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,11 +19,11 @@ from adamx.health.states import LossScaleState, RewindState, SkipState, check_in
 def skip_nonfinite(
     opt: optax.GradientTransformation, max_consecutive: int | None = 100
 ) -> optax.GradientTransformationExtraArgs:
-    """`opt`, whose steps are not taken where a gradient, the update or the new state is not finite.
+    """`opt` that skips a step if a gradient, the update or the new state is not finite.
 
-    Parameters and state stay as they were, the step is counted, and `health.check` names the first
-    bad leaf. A run that only skips is not a run: after `max_consecutive` in a row `health.check`
-    raises. The NaN is never applied, however many there are.
+    A skipped step leaves parameters and state unchanged and is counted. After more than
+    `max_consecutive` skips in a row `health.check` raises and names the first bad leaf. A NaN is
+    never applied, however many there are.
 
     Args:
       opt: any Optax transformation.
@@ -49,7 +49,7 @@ def skip_nonfinite(
 
 
 DECAY = 0.97  # as in ZClip: some 30 steps
-LEAST = 0.2  # deviations of a log norm below this are taken for it: e^(6 x 0.2) is a factor of 3
+LEAST = 0.2  # the least deviation assumed for a log norm: e^(6 x 0.2) is a factor of 3
 
 
 def skip_spikes(
@@ -58,20 +58,20 @@ def skip_spikes(
     warmup: int = 25,
     max_consecutive: int | None = 100,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""`opt`, whose steps are not taken where the gradient of a leaf is suddenly far too large.
+    r"""`opt` that skips a step if the gradient of a leaf is suddenly far too large.
 
     .. math:: \log \|g_i\| > \mu_i + z \max(\sigma_i, 0.2)
 
-    with the running mean and deviation of each leaf's own :math:`\log \|g_i\|`. One spike in one
-    leaf stops that leaf for some 1 / (1 - b2) steps, long after a clip by the global norm has let
-    it pass. Gradients that stay larger are let pass after a while, as what is usual follows them.
+    with the running mean and deviation of each leaf's own :math:`\log \|g_i\|`. A spike in one
+    leaf, which a clip by the global norm may let pass, stalls that leaf for some 1 / (1 - b2)
+    steps. Gradients that stay larger are accepted after a while, as the statistics follow them.
 
-    `clip_by_zscore` and `clip_by_percentile` of `adamx` shorten such gradients instead.
+    `adamx.clip_by_zscore` and `adamx.clip_by_percentile` shrink such gradients instead.
 
     Args:
       opt: any Optax transformation.
-      z_max: from how many deviations on a step is skipped.
-      warmup: over how many steps at first only to learn what is usual.
+      z_max: how many deviations above its mean a log norm may be.
+      warmup: the number of first steps that only update the statistics.
       max_consecutive: as for `skip_nonfinite`.
 
     Example:
@@ -96,7 +96,7 @@ def skip_spikes(
         sizes = jnp.log(jnp.stack([size.astype(jnp.float32) for size in sizes]))
         off = jnp.where(known.looks >= warmup, deviation(known, sizes, LEAST), -jnp.inf)
         skip = jnp.any(off > z_max)
-        # A spike counts as half of what is let pass, so that what lasts is let pass in time.
+        # A spike is clipped to half the allowed deviation: a lasting change becomes normal.
         enough = known.mean + z_max / 2 * jnp.maximum(jnp.sqrt(known.variance), LEAST)
         most = jnp.where(known.looks >= warmup, enough, jnp.inf)
         return Verdict(skip, jnp.argmax(off)), learned(known, sizes, most, DECAY)
@@ -111,7 +111,7 @@ def _guard(
     begin: Callable[[int], Any],
     judge: Callable[..., tuple[Verdict, Any]],
 ) -> optax.GradientTransformationExtraArgs:
-    """The guard that skips what `judge` says; `begin(number of leaves)` is its memory at first."""
+    """A guard that skips as `judge` decides; `begin(number of leaves)` makes its statistics."""
     if max_consecutive is not None and max_consecutive < 0:
         raise ValueError(f"`max_consecutive` must be at least 0, got {max_consecutive}")
     opt = optax.with_extra_args_support(opt)
@@ -146,13 +146,13 @@ def _guard(
 
 
 def first_bad(state: Any, params: optax.Params) -> str | None:
-    """The name of the leaf for which a guard last skipped a step; None before."""
+    """The name of the leaf that caused a guard's last skip; None before the first."""
     number = int(first(state.first_bad))
     return None if number < 0 else leaf_name(number, params)
 
 
 def leaf_name(number: int, params: optax.Params | None) -> str:
-    """The name of a leaf by its number; the number after the last is the state's."""
+    """The name of a leaf by its number; the number after the last leaf's stands for the state."""
     if params is None:
         return f"leaf {number}"
     return [*paths.names(params), "the optimizer's state"][number]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a step is taken, and how it is not."""
+"""Decides whether to skip a step, and skips it."""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +11,11 @@ from adamx.health.states import ObserveState
 
 
 class Verdict(NamedTuple):
-    """What a guard says of a step.
+    """A guard's decision about a step.
 
     Attributes:
-      skip: whether it is better not taken.
-      leaf: the number of the leaf that says so.
+      skip: whether to skip it.
+      leaf: the number of the leaf that is the reason.
     """
 
     skip: jax.Array
@@ -23,9 +23,9 @@ class Verdict(NamedTuple):
 
 
 def finite(grads: list, steps: Any, inner: Any, before: Any) -> Verdict:
-    """Of the first leaf whose gradient or step is not finite; the state comes last.
+    """Skips if a gradient, a step or the state is not finite; `leaf` is the first, the state last.
 
-    Of a state counts what was finite before: some begin with infinity, such as a best loss.
+    State values that were not finite before are ignored: a best loss, say, starts at infinity.
     """
     pairs = zip(grads, jax.tree.leaves(steps), strict=True)
     bad = [_is_bad(g) | _is_bad(u) for g, u in pairs]
@@ -36,19 +36,19 @@ def finite(grads: list, steps: Any, inner: Any, before: Any) -> Verdict:
 
 
 def unless(skip: jax.Array, steps: Any, inner: Any, before: Any) -> tuple[Any, Any]:
-    """The steps and the new state; no steps, and the state from before, where skipped."""
+    """The steps and the new state; if skipped, zero steps and the old state."""
     steps = jax.tree.map(lambda u: jnp.where(skip, jnp.zeros_like(u), u), steps)
     return steps, jax.tree.map(lambda new, old: jnp.where(skip, old, new), inner, before)
 
 
 def anywhere(bad: jax.Array) -> jax.Array:
-    """What is so in any shard is so."""
+    """True everywhere if true on any device."""
     along = mapped_axes.axes(None)
     return mapped_axes.total(bad.astype(jnp.int32), along) > 0 if along.names else bad
 
 
 def _held(state: Any) -> list[Any]:
-    """The arrays of a state, but for figures of observers, which may be anything."""
+    """The arrays of a state without the figures of observers, which need not be finite."""
     found = []
     for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, ObserveState)):
         found += _held(node.inner) if isinstance(node, ObserveState) else [node]
@@ -56,8 +56,8 @@ def _held(state: Any) -> list[Any]:
 
 
 def _is_bad(x: Any, before: Any = 0.0) -> jax.Array:
-    """Whether a number of an array is not finite that was; integers carry NaN in codes of their
-    own, which whoever reads them sees in the next update."""
+    """Whether any value is not finite that was finite before. Integer formats store NaN as a code,
+    which becomes NaN again in the next update."""
     x = jnp.asarray(x)
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return jnp.zeros([], bool)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a finished or running run looks like: log, findings, plot and page."""
+"""Reports on a finished or running run: findings, plot and page."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the figures of a run mean, in plain words, and what to try. A rule is a row in `RULES`."""
+"""Finds problems in the figures of a run, and says what to try. Each rule is a row in `RULES`."""
 
 import math
 import statistics
@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 from adamx.health.read import read
 
-LATELY = 20  # rows of a history
+LATELY = 20  # the number of rows of a history that are recent
 
-# Figures of one group of leaves, by name without the group; what is not known is not there.
+# Figures of one group of leaves, by name without the group; unknown ones are missing.
 Figures = Mapping[str, float]
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong.
+    """One problem.
 
     Attributes:
       where: the pattern or the path of the leaves; empty for the whole tree.
-      what: what is seen.
+      what: the symptom.
       advice: what to try.
     """
 
@@ -32,13 +32,14 @@ class Finding(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """When something is wrong, how to say it, what to try.
+    """One kind of problem.
 
     Attributes:
-      holds, what: of the figures of a group.
+      holds: whether the figures of a group show the problem.
+      what: the symptom in words, from the same figures.
       advice: what to try.
-      of_tree: whether it only means something of the whole tree. A bias that begins at zero
-        changes by more than itself, and that is well.
+      of_tree: whether the rule applies to the whole tree only. A bias that starts at zero changes
+        by more than its own size, which is normal.
     """
 
     holds: Callable[[Figures], bool]
@@ -48,11 +49,11 @@ class Rule(NamedTuple):
 
 
 def doctor(health: Any) -> list[Finding]:
-    """What is wrong with a run, the whole tree first, then groups.
+    """The problems of a run, those of the whole tree first, then those of groups.
 
     Args:
-      health: an optimizer's state, the figures of one (`health.read`), or a history of them
-        (`health.history`), of which the medians of the last 20 rows count.
+      health: an optimizer's state, its figures (`health.read`), or a history of them
+        (`health.history`); for a history, the medians of the last 20 rows are used.
 
     Example:
       >>> for finding in doctor({"lost": 0.02, "lost/decoder/*/bias": 0.42}):
@@ -66,7 +67,7 @@ def doctor(health: Any) -> list[Finding]:
     found = []
     for where, figures in sorted(groups.items()):
         rules = [r for r in RULES if r.holds(figures) and not (where and r.of_tree)]
-        if rules[:1] == [NO_GRADIENT]:  # of which all else follows
+        if rules[:1] == [NO_GRADIENT]:  # it explains all the others
             rules = [NO_GRADIENT]
         found += [Finding(where, rule.what(figures), rule.advice) for rule in rules]
     return found
@@ -107,7 +108,7 @@ RULES = (
     Rule(
         lambda f: f.get("param_norm", 1.0) == 0 and f.get("grad_norm", 0.0) > 0,
         lambda f: "all parameters are zero",
-        "well at the first step of a bias, later lost: go back to a checkpoint or a snapshot",
+        "normal for a new bias; later the layer was overwritten: restore a checkpoint",
     ),
     Rule(
         _above("lost", 0.3),
@@ -118,19 +119,19 @@ RULES = (
         _above("under_epsilon", 0.1),
         lambda f: (
             f"epsilon dominates in {f['under_epsilon']:.0%} of elements"
-            + (f", gradients are of {f['grad_rms']:.0e}" if "grad_rms" in f else "")
+            + (f", the gradient RMS is {f['grad_rms']:.0e}" if "grad_rms" in f else "")
         ),
-        'take a smaller `eps`, eps_mode="atan2", or scale the loss up',
+        'use a smaller `eps` or eps_mode="atan2", or scale the loss up',
     ),
     Rule(
         _above("at_ceiling", 0.01),
-        _share("at_ceiling", "second moments are at the largest number of their format"),
-        'scale the loss down, clip, or give these leaves storage="bfloat16"',
+        _share("at_ceiling", "second moments are at the largest value of their format"),
+        'scale the loss down, clip, or use storage="bfloat16" for these leaves',
     ),
     Rule(
         _above("at_floor", 0.1),
-        _share("at_floor", "second moments are at the least number of their format"),
-        'scale the loss up, or give these leaves storage="bfloat16"',
+        _share("at_floor", "second moments are at the smallest value of their format"),
+        'scale the loss up, or use storage="bfloat16" for these leaves',
     ),
     Rule(
         _above("update_ratio", 0.03),
@@ -140,13 +141,13 @@ RULES = (
     ),
     Rule(
         lambda f: 0 < f.get("update_ratio", 1.0) < 1e-6,
-        lambda f: f"a step changes the parameters by {f['update_ratio']:.0e} only",
+        lambda f: f"a step changes the parameters by only {f['update_ratio']:.0e}",
         "raise the learning rate, unless this is the end of its schedule",
     ),
     Rule(
         _above("grad_drift", 1.0),
-        lambda f: f"gradients are {1 + f['grad_drift']:.1f} times what they were",
-        "lower the learning rate, clip by global norm, or look at the data of late",
+        lambda f: f"gradients are {1 + f['grad_drift']:.1f} times as large as before",
+        "lower the learning rate, clip by global norm, or look at the recent data",
     ),
     Rule(
         lambda f: f.get("noise_scale", 0.0) == math.inf or f.get("noise_scale", 0.0) > 1e4,
@@ -162,17 +163,17 @@ RULES = (
     Rule(
         _above("clip_rate", 0.5),
         _share("clip_rate", "steps are clipped"),
-        "raise the bound: a clip that always acts is a smaller learning rate",
+        "raise the bound: a clip at every step just lowers the learning rate",
     ),
     Rule(
         _above("spikes_in_a_row", 3),
         lambda f: f"the last {f['spikes_in_a_row']:.0f} steps were skipped as spikes",
-        "`health.first_bad(state, params)` names the leaf; look at the data of late, or go back",
+        "`health.first_bad(state, params)` names the leaf; look at the recent data, or go back",
     ),
     Rule(
         lambda f: f.get("loss_scale", 1.0) < 1,
         lambda f: f"gradients overflow unless the loss is scaled by {f['loss_scale']:.0e}",
-        "train in bfloat16, or look for what is so large",
+        "train in bfloat16, or find the layer with the largest gradients",
     ),
     Rule(
         _above("skipped_in_a_row", 0),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A history of figures as one HTML file that needs nothing beside it."""
+"""A history of figures as one self-contained HTML file."""
 
 import html
 import io
@@ -29,11 +29,11 @@ SHARES = ("under_epsilon", "idle", "lost", "at_floor", "at_ceiling")
 
 
 def page(history: History, title: str = "A run of Adam") -> str:
-    """The report as HTML: what is wrong, what was reached, the pictures, the last figures.
+    """The report as HTML: findings, losses and event counts, plots, the last figures.
 
     Args:
       history: rows of figures with their step, as `health.history` reads them.
-      title: of the page.
+      title: the title of the page.
 
     Example:
       >>> rows = [{"step": i, "loss": 1 / i, "lost/*/bias": 0.42} for i in range(1, 50)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A history of figures as one page of pictures, by matplotlib."""
+"""A history of figures as one page of plots, by matplotlib."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ History = Sequence[Mapping[str, Any]]
 BLUE, ORANGE, GREEN, RED, VIOLET, GREY = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#777777"),
 )
-# Counters whose growth is marked, with colours.
+# The counters whose growth is marked, with their colours.
 EVENTS = {
     "skipped": RED,
     "spikes": ORANGE,
@@ -36,11 +36,11 @@ def plot(history: History, title: str = "") -> Any:
     """One page: the loss, norms, update ratio, shares, and every leaf over time.
 
     Marks show where steps were skipped, where the run went back, and where gradients were clipped.
-    What the history lacks is left out.
+    Panels without data are left out.
 
     Args:
       history: rows of figures with their step, as `health.history` reads them.
-      title: of the page.
+      title: the title of the page.
 
     Returns:
       A matplotlib `Figure`.
@@ -76,7 +76,7 @@ def plot(history: History, title: str = "") -> Any:
 
 
 def marks(history: History) -> dict[str, list[float]]:
-    """For each event that is counted the steps at whose row the count had grown.
+    """For each kind of event, the steps of the rows in which its count has grown.
 
     Example:
       >>> marks([{"step": 10, "skipped": 0}, {"step": 20, "skipped": 2}])
@@ -188,7 +188,7 @@ _PANELS: tuple[tuple[Callable[[Any, History], None], tuple[str, ...]], ...] = (
 
 
 def _leaves(history: History) -> list[str]:
-    """The leaves and groups whose gradients were watched."""
+    """The leaves and groups with recorded gradients, at most `LEAVES`."""
     names = dict.fromkeys(name for row in history for name in row)
     found = [name.partition("/")[2] for name in names if name.startswith("grad_rms/")]
     return found[:LEAVES]
@@ -209,7 +209,7 @@ def _heat(axes: Any, history: History, leaves: list[str]) -> None:
     colours = axes.pcolormesh(
         edges, np.arange(len(leaves) + 1), decades, cmap="RdBu_r", vmin=-2, vmax=2, rasterized=True
     )
-    axes.set_facecolor("#444444")  # what is not finite
+    axes.set_facecolor("#444444")  # values that are not finite
     axes.set_yticks(np.arange(len(leaves)) + 0.5, leaves, fontsize=7)
     axes.invert_yaxis()
     bar = axes.figure.colorbar(colours, ax=axes, pad=0.01, aspect=30)
