@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints by Orbax that know what they hold.
+"""Orbax checkpoints with a description of their contents.
 
-Orbax writes and reads the arrays, on however many devices and processes. Beside them lies a
-description, as one array: how the moments rest and what every leaf is. For Orbax casts what it
-reads to the dtypes that are asked for, and 8-bit codes cast to float32 would train on, as noise.
+Orbax writes and reads the arrays, on any number of devices and processes. The description is saved
+beside them as one array: how the moments are stored, and the shape and dtype of every leaf. It is
+needed because Orbax casts what it reads to the requested dtypes, and 8-bit codes cast to float32
+would be noise, without an error.
 """
 
 import json
@@ -18,11 +19,12 @@ import numpy as np
 import optax
 
 from adamx.core import paths
+from adamx.core.state_paths import owned
 from adamx.moments.convert import convert
 from adamx.moments.described import Described, describing
 from adamx.parallel.loss import Run
 
-# The version of the layout of states, raised when the meaning of some array in one changes.
+# The version of the state layout, raised when the meaning of an array in a state changes.
 VERSION = 1
 
 
@@ -30,9 +32,9 @@ class Checkpoints:
     """A folder of checkpoints of one run. Needs `orbax-checkpoint`.
 
     Args:
-      folder: where they are; it is made if need be.
+      folder: the folder; it is created if needed.
       opt: the optimizer of the run.
-      keep: how many of the latest are kept.
+      keep: how many of the latest checkpoints are kept.
 
     Example:
       >>> import adamx, jax.numpy as jnp, tempfile
@@ -62,22 +64,22 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits until all is written."""
+        """Waits until all checkpoints are written."""
         self._manager.wait_until_finished()
         self._manager.close()
 
     @property
     def latest(self) -> int | None:
-        """The step of the latest checkpoint that is all written; None where there is none."""
-        # Orbax' own list has those that are still being written, under another name on the disk.
+        """The step of the latest complete checkpoint; None if there is none."""
+        # Orbax's own list includes unfinished ones, which have another name on the disk.
         names = [path.name for path in self._manager.directory.iterdir()]
         return max((int(name) for name in names if name.isdecimal()), default=None)
 
     def save(self, step: int, run: Run) -> None:
-        """Writes a run as `DataParallel.collect` gives it, in the background.
+        """Writes a run, as `DataParallel.collect` returns it, in the background.
 
-        Until the last byte is written the folder has the checkpoint before; so it has if the
-        process dies.
+        The previous checkpoint remains the latest until the last byte is written, also if the
+        process dies before that.
         """
         about = np.frombuffer(json.dumps(_about(self._opt, run)).encode(), np.uint8)
         save = self._orbax.args.StandardSave
@@ -88,7 +90,7 @@ class Checkpoints:
         if not saved:
             raise ValueError(
                 f"step {step} is not after {self._manager.latest_step()}, the latest checkpoint in "
-                f"{self._manager.directory}: take another folder, or remove the later ones"
+                f"{self._manager.directory}: use another folder, or remove the later checkpoints"
             )
 
     def restore(
@@ -97,16 +99,17 @@ class Checkpoints:
         step: int | None = None,
         saved_by: optax.GradientTransformation | None = None,
     ) -> Run:
-        """The run as it was at a step, by default at the latest.
+        """The run of a checkpoint, by default of the latest.
 
         Args:
-          like: a run as it will be, of arrays or of shapes with shardings (`DataParallel.like`).
+          like: a run of the same layout, of arrays or of shapes with shardings
+            (`DataParallel.like`).
           step: the step.
-          saved_by: the optimizer that the run was saved with, if its moments rested otherwise: they
-            are converted.
+          saved_by: the optimizer that the run was saved with, if it has another storage: the
+            moments are converted.
 
         Raises:
-          ValueError: where the checkpoint does not fit the optimizer or `like`.
+          ValueError: if the checkpoint does not fit the optimizer or `like`.
         """
         self._manager.wait_until_finished()
         step = self.latest if step is None else step
@@ -133,7 +136,7 @@ class Checkpoints:
         return run._replace(state=_moved(state, shapes.state))
 
     def _check(self, step: int, shapes: Run, opt: optax.GradientTransformation) -> None:
-        """An error where the checkpoint is of another layout, recipe, storage or model."""
+        """Raises if the checkpoint is of another layout, recipe, storage or model."""
         args = self._orbax.args.Composite(about=self._orbax.args.StandardRestore())
         json_bytes = self._manager.restore(step, args=args)["about"]["json"]
         theirs, ours = json.loads(np.asarray(json_bytes).tobytes()), _about(opt, shapes)
@@ -143,7 +146,7 @@ class Checkpoints:
 
 
 def _about(opt: optax.GradientTransformation, run: Run) -> dict[str, Any]:
-    """What a run is, in words that JSON takes."""
+    """The description of a run, as JSON values."""
     with describing():
         marked = jax.eval_shape(opt.init, jax.tree.map(_shape, run.params))
     found = jax.tree.leaves(marked, is_leaf=lambda x: isinstance(x, Described))
@@ -157,14 +160,9 @@ def _about(opt: optax.GradientTransformation, run: Run) -> dict[str, Any]:
 
 
 def _storages(mark: Described, params: Any) -> Any:
-    """The name of the storage, or a table where leaves differ."""
-    owners = dict(jax.tree_util.tree_flatten_with_path(params)[0])
-    found = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(mark.state)[0]:
-        owner = paths.owner(path, leaf, owners)
-        if owner is not None:
-            name = paths.name(owner)
-            found[name] = mark.choice.of(name, tuple(leaf.shape)).name
+    """The name of the storage, or a table if leaves differ."""
+    leaves = [x for x in owned(mark.state, params) if x.owner is not None]
+    found = {x.name: mark.choice.of(x.name, tuple(x.leaf.shape)).name for x in leaves}
     kinds = set(found.values())
     return kinds.pop() if len(kinds) == 1 else found
 
@@ -179,13 +177,13 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
     if theirs["version"] > ours["version"]:
         yield (
             f"it has layout {theirs['version']}, this adamx reads up to {ours['version']}: "
-            "take a newer one"
+            "install a newer one"
         )
     for (rule, storage), (our_rule, our_storage) in zip(
         theirs["moments"], ours["moments"], strict=False
     ):
         if rule != our_rule:
-            yield f"it is of {rule}, the optimizer is {our_rule}"
+            yield f"it was saved with {rule}, the optimizer is {our_rule}"
         if storage != our_storage:
             yield (
                 f"its moments rest as {_named(storage)}, the optimizer's as {_named(our_storage)}: "
@@ -197,8 +195,7 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
             yield f"{name} is {there or 'not in it'}, the run has {here or 'no such leaf'}"
     if theirs["classes"] != ours["classes"]:
         yield (
-            f"its state is of other classes, {theirs['classes']}, than the optimizer's, "
-            f"{ours['classes']}"
+            f"its state has the classes {theirs['classes']}, the optimizer's has {ours['classes']}"
         )
 
 
@@ -210,7 +207,7 @@ def _named(storage: Any) -> str:
 
 
 def _plain(run: Run) -> dict[str, Any]:
-    """A run as a dictionary without holes."""
+    """A run as a dictionary, without its fields that are None."""
     return {k: v for k, v in run._asdict().items() if v is not None}
 
 
@@ -220,24 +217,21 @@ def _shape(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _placed_like(state: Any, like: Run) -> Any:
-    """The shapes of a state of another storage, each where `like` has its parameter's moments."""
-    owners = dict(jax.tree_util.tree_flatten_with_path(like.params)[0])
+    """The shapes of a state of another storage, with the shardings of the moments in `like`."""
     places: dict[Any, Any] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(like.state)[0]:
-        owner = paths.owner(path, leaf, owners)
-        places.setdefault((owner, leaf.shape), leaf.sharding)
-    flat, treedef = jax.tree_util.tree_flatten_with_path(state)
-    keys = [(paths.owner(path, leaf, owners), leaf.shape) for path, leaf in flat]
-    return treedef.unflatten(
-        [
-            jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=places.get(key))
-            for key, (_, leaf) in zip(keys, flat, strict=True)
-        ]
-    )
+    for x in owned(like.state, like.params):
+        places.setdefault((x.owner, x.leaf.shape), x.leaf.sharding)
+    shapes = [
+        jax.ShapeDtypeStruct(
+            x.leaf.shape, x.leaf.dtype, sharding=places.get((x.owner, x.leaf.shape))
+        )
+        for x in owned(state, like.params)
+    ]
+    return jax.tree.structure(state).unflatten(shapes)
 
 
 def _moved(state: Any, like: Any) -> Any:
-    """A state where `like` has it."""
+    """A state, moved to the shardings of `like`."""
 
     def one(x: Any, at: Any) -> Any:
         return x if at.sharding is None else jax.device_put(x, at.sharding)

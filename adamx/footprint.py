@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many bytes a training run keeps: parameters, gradients and all that an optimizer remembers.
+"""The bytes of a training run: parameters, gradients and the optimizer's state.
 
-Counted from shapes alone, so that it costs no memory to ask about a model that fits on no machine
-at hand. Activations and temporary arrays are not part of it.
+They are counted from shapes alone: nothing is allocated, and the model may be larger than any
+machine at hand. Activations and temporary arrays are not counted.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,12 +15,12 @@ import optax
 from jax.tree_util import KeyPath
 
 from adamx.core import dtypes, paths
+from adamx.core.state_paths import owned
 from adamx.landing import LandingState
 
 Part = Literal["parameters", "gradients", "moments", "landing"]
 
-# The shape that one device holds of an array, from the part that it belongs to, the path of its
-# parameter, and its whole shape.
+# From an array's part, its parameter's path and its whole shape to the shape on one device.
 Shard = Callable[[Part, str, tuple[int, ...]], tuple[int, ...]]
 
 
@@ -28,12 +28,12 @@ class Footprint(NamedTuple):
     """Bytes, by what they are for.
 
     Attributes:
-      size: how many parameters there are, not in bytes and whatever their sharding.
+      size: the number of parameters, not in bytes and whatever their sharding.
       parameters: the parameters themselves.
       gradients: one for each parameter, in its dtype.
-      moments: whatever else the optimizer keeps for each parameter.
-      landing: what the landing keeps of each parameter beyond its dtype.
-      other: what is kept once, such as the count of steps.
+      moments: everything that the optimizer stores for each parameter, but for the landing.
+      landing: what the landing stores for each parameter, beyond the parameter itself.
+      other: what is stored once, such as the step count.
     """
 
     size: float
@@ -45,7 +45,7 @@ class Footprint(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """All bytes together."""
         return sum(self[1:])
 
     @property
@@ -69,8 +69,8 @@ def nbytes(
     Args:
       opt: any Optax transformation.
       params: the parameters, as arrays or as `jax.ShapeDtypeStruct`s.
-      shard: what one device holds, a function of an array's part (a field of `Footprint`), its
-        parameter's path and its shape, to the shape of the shard. None counts whole arrays.
+      shard: from an array's part (a field of `Footprint`), its parameter's path and its shape to
+        the shape that one device holds. None counts whole arrays.
 
     Example:
       >>> import adamx, jax, jax.numpy as jnp
@@ -85,34 +85,33 @@ def nbytes(
       total       8,589,934,596          8.000
     """
     held = shard or (lambda part, path, shape: shape)
-    owners = dict(jax.tree_util.tree_flatten_with_path(params)[0])
     found = dict.fromkeys(Footprint._fields, 0)
 
     def count(part: Part, path: KeyPath, leaf: Any) -> None:
         shape = held(part, paths.name(path), jnp.shape(leaf))
         found[part] += math.prod(shape) * dtypes.of(leaf).itemsize
 
-    for path, leaf in owners.items():
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         found["size"] += math.prod(jnp.shape(leaf))
         count("parameters", path, leaf)
         count("gradients", path, leaf)
     state = jax.eval_shape(opt.init, params)
-    for part, path, leaf in _parts(state):
-        owner = paths.owner(path, leaf, owners)
-        if owner is None:
-            found["other"] += leaf.size * leaf.dtype.itemsize
+    for part, found_leaf in zip(_parts(state), owned(state, params), strict=True):
+        if found_leaf.owner is None:
+            found["other"] += found_leaf.leaf.size * found_leaf.leaf.dtype.itemsize
         else:
-            count(part, owner, leaf)
+            count(part, found_leaf.owner, found_leaf.leaf)
     return Footprint(**found)
 
 
-def _parts(state: optax.OptState) -> Iterator[tuple[Part, KeyPath, Any]]:
-    """Every array of the state with its path, a landing's told from the others."""
+def _parts(state: optax.OptState) -> list[Part]:
+    """For each leaf of the state, whether it is a landing's."""
 
     def is_landing(node: Any) -> bool:
         return isinstance(node, LandingState)
 
-    for path, node in jax.tree_util.tree_flatten_with_path(state, is_leaf=is_landing)[0]:
-        part = "landing" if is_landing(node) else "moments"
-        for inner, leaf in jax.tree_util.tree_flatten_with_path(node)[0]:
-            yield part, path + inner, leaf
+    found: list[Part] = []
+    for node in jax.tree.leaves(state, is_leaf=is_landing):
+        part: Part = "landing" if is_landing(node) else "moments"
+        found.extend(part for _ in jax.tree.leaves(node))
+    return found

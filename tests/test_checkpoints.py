@@ -20,7 +20,15 @@ import adamx
 from adamx import checkpoints, parallel
 from adamx.checkpoints import Checkpoints
 from tests import cases
-from tests.parallel.test_data_parallel import batch, close, loss_fn, model, on_one_device, same, ways
+from tests.parallel.test_data_parallel import (
+    batch,
+    close,
+    loss_fn,
+    model,
+    on_one_device,
+    same,
+    ways,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -76,8 +84,8 @@ OTHERS = {
     "its moments rest as 'int8', the optimizer's as a table": adamx.adamw(
         1e-2, storage={"*/bias": "float32", "*": "int8"}
     ),
-    "it is of adamw, the optimizer is lion": adamx.lion(1e-2, storage="int8"),
-    "it is of adamw, the optimizer is nadam": adamx.nadam(1e-2, storage="int8"),
+    "it was saved with adamw, the optimizer is lion": adamx.lion(1e-2, storage="int8"),
+    "it was saved with adamw, the optimizer is nadam": adamx.nadam(1e-2, storage="int8"),
     "the run has": adamx.adamw(optax.constant_schedule(1e-2), storage="int8"),
     "state/3/draws is not in it": adamx.adamw(1e-2, storage="int8", landing="compensated8"),
 }
@@ -167,7 +175,7 @@ def test_a_state_of_another_class_is_refused(theirs, ours, tmp_path):
     with Checkpoints(tmp_path, getattr(optax, theirs)(1e-2)) as kept:
         kept.save(1, run)
     other = getattr(adamx, ours)(1e-2)
-    with Checkpoints(tmp_path, other) as kept, pytest.raises(ValueError, match="of other classes"):
+    with Checkpoints(tmp_path, other) as kept, pytest.raises(ValueError, match="has the classes"):
         kept.restore(blank(run_of(other, model())))
 
 

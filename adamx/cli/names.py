@@ -11,23 +11,9 @@ import optax.contrib
 
 import adamx
 from adamx.cli.flags import UsageError
+from adamx.optimizers.recipe import TABLE
 
-RECIPES = (
-    "adam",
-    "adamw",
-    "nadam",
-    "nadamw",
-    "amsgrad",
-    "adamax",
-    "adamaxw",
-    "radam",
-    "adabelief",
-    "yogi",
-    "lion",
-    "lamb",
-    "adan",
-    "adopt",
-)
+RECIPES = tuple(TABLE)
 STORAGES = tuple(adamx.storage.NAMED)
 
 

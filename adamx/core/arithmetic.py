@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The few operations that rules are written in, each safe where the plain one is not.
 
-All work on real and complex arrays alike; scalars arrive in the real dtype of the arrays.
+All work on real and complex arrays; scalars have the real dtype of the arrays.
 """
 
 from typing import Any
@@ -18,8 +18,8 @@ from adamx.core.hyperparameters import Split
 def complement(b: ArrayLike | Split, t: jax.Array) -> Any:
     """`1 - b` in the dtype of `t`, subtracted in double precision where `b` is a Python number.
 
-    A rate that has become 1 by being cast to half precision (0.999 in bfloat16) is taken for the
-    last number before 1: a plain average of all gradients, instead of 0 / 0.
+    A rate that was rounded to 1 by a cast to half precision (0.999 in bfloat16) is replaced by the
+    last number before 1. This gives a plain average of all gradients instead of 0 / 0.
     """
     if isinstance(b, int | float):
         return t.dtype.type(1.0 - b)
@@ -29,16 +29,16 @@ def complement(b: ArrayLike | Split, t: jax.Array) -> Any:
 
 
 def correction(c: jax.Array, t: jax.Array) -> jax.Array:
-    """`1 - (1 - c)^t`, the weight that t steps of an average with rate `1 - c` have gathered.
+    """`1 - (1 - c)^t`, the total weight of t steps in an average with rate `1 - c`.
 
-    Written as `-expm1(t log(1 - c))`, it keeps its digits where `1 - b**t` loses them: at
-    `b = 1 - 1e-7` the plain form is off by 9% in float32.
+    `-expm1(t log(1 - c))` keeps digits that `1 - b**t` loses: at `b = 1 - 1e-7` the plain form is
+    off by 9% in float32.
     """
     return -jnp.expm1(t * log_rate(c))
 
 
 def log_rate(c: jax.Array) -> jax.Array:
-    """`log(1 - c)`, finite (and of finite derivative) at `c = 1` too."""
+    """`log(1 - c)`, with a finite value and derivative at `c = 1` too."""
     return jnp.log1p(-jnp.minimum(c, 1 - _last_gap(c)))
 
 
@@ -48,7 +48,7 @@ def _last_gap(x: jax.Array) -> float:
 
 
 def lerp(average: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
-    """`(1 - c) average + c x`, from the exact `c` alone, so that no rounded `b` enters."""
+    """`(1 - c) average + c x`, computed from the exact `c` alone, not from a rounded `b`."""
     return average + times(c, x - average)
 
 
@@ -81,7 +81,7 @@ def _root_jvp(primals, tangents):
 
 
 def ratio(top: jax.Array, bottom: jax.Array, eps: Any = 0.0) -> jax.Array:
-    """`top / (bottom + eps)`; where that is 0 the top is nothing but underflow, and stays."""
+    """`top / (bottom + eps)`; `top` itself, which is only underflow, where the divisor is 0."""
     bottom = bottom + eps
     if not (isinstance(eps, np.generic) and float(eps) > 0):  # else it is known not to be 0
         bottom = jnp.where(bottom == 0, 1, bottom)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which dtype a leaf is computed in, rests in and leaves in.
+"""The dtypes in which a leaf is computed, stored and returned.
 
 Arithmetic is float32 for everything up to float32 and float64 for float64; complex numbers
-follow the same rule part by part. Answers never depend on `jax_numpy_dtype_promotion`.
+follow the same rule part by part. Results never depend on `jax_numpy_dtype_promotion`.
 """
 
 import functools
@@ -51,8 +51,8 @@ def widen(x: ArrayLike) -> jax.Array:
 
 
 def cast(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`x` in `dtype`, to nearest: without its imaginary part where `dtype` is real, and held at
-    float16's largest number where it is finite but larger."""
+    """`x` rounded to nearest in `dtype`. A real `dtype` drops the imaginary part; float16 clips
+    finite numbers to its largest."""
     if jnp.iscomplexobj(x) and not is_complex(dtype):
         x = x.real
     if dtype == jnp.float16 and x.dtype != dtype:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaves by name: `params/dense/kernel`, patterns over such names, and errors that use them."""
+"""Names of leaves like `params/dense/kernel`, patterns over them, and errors that use them."""
 
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath, keystr
 
@@ -21,23 +20,11 @@ def names(tree: Any) -> list[str]:
     return [name(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def owner(path: KeyPath, leaf: Any, params: Mapping[KeyPath, Any]) -> KeyPath | None:
-    """The path of the parameter that a leaf of a state belongs to: the longest that it ends in,
-    of those of its shape if there are any.
-
-    Where the parameters are one bare array every path ends in its empty one, and shapes decide.
-    """
-    tails = [path[start:] for start in range(len(path) + 1)]
-    found = [tail for tail in tails if tail in params]
-    alike = [tail for tail in found if leaf.shape == jnp.shape(params[tail])]
-    return next(iter([*alike, *filter(None, found)]), None)
-
-
 def matches(pattern: str, path: str) -> bool:
-    """Whether `path` matches one of the `|`-separated globs; a leading `!` asks for none of them.
+    """Whether `path` matches one of the `|`-separated globs; a leading `!` negates the result.
 
-    `*` stands for any run of characters, slashes included; the first `*/` also matches nothing,
-    so that `*/bias` finds a top-level `bias`.
+    `*` stands for any run of characters, slashes included; a leading `*/` also matches the empty
+    prefix, so that `*/bias` finds a top-level `bias`.
 
     Example:
       >>> matches("*/bias|*/scale", "decoder/0/bias"), matches("*/bias", "bias")
@@ -58,8 +45,8 @@ def _rooted(glob: str) -> str:
 def mask(pattern: str) -> Callable[[Any], Any]:
     """A function from a tree to a tree of booleans: which leaves' paths match `pattern`.
 
-    A pattern that selects nothing is taken for a slip of the pen, except in a tree of which
-    another mask already hides a part.
+    A pattern that matches no leaf is an error, except in a tree that another mask already hides
+    in part.
     """
 
     def select(tree: Any) -> Any:
@@ -84,14 +71,14 @@ def _listing(tree: Any, most: int = 8) -> str:
 
 
 def difference(expected: Any, got: Any, expected_name: str, got_name: str) -> str:
-    """One sentence on the first leaf at which the structures of two trees part."""
+    """One sentence about the first leaf at which the structures of two trees differ."""
     here, there = names(expected), names(got)
     for path in here:
         if path not in there:
-            return f"{path}: {expected_name} has this leaf, {got_name} not"
+            return f"{path}: {expected_name} has this leaf, {got_name} does not"
     for path in there:
         if path not in here:
-            return f"{path}: {got_name} has this leaf, {expected_name} not"
+            return f"{path}: {got_name} has this leaf, {expected_name} does not"
     return (
         f"{expected_name} and {got_name} have the same leaves in different containers: "
         f"{jax.tree.structure(expected)} and {jax.tree.structure(got)}"

@@ -10,21 +10,21 @@ import numpy as np
 
 
 def leafwise(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function(arrays, scalars)` as one inner call that leaves of the same shape share.
+    """`function(arrays, scalars, *static)` as one inner call that leaves of the same shape share.
 
     Scalars that are known when the step is traced (NumPy's or Python's) become constants inside
-    the call; the others are arguments. Handing constants over would cost each leaf one operation
-    per constant when the step is lowered.
+    the call; the others are arguments. Passing constants as arguments would cost each leaf one
+    operation per constant when the step is lowered.
     """
 
-    @functools.partial(jax.jit, static_argnums=2)
-    def call(arrays: Any, traced: Mapping[str, Any], known: tuple[tuple[str, Any], ...]) -> Any:
-        return function(arrays, {**traced, **dict(known)})
+    @functools.partial(jax.jit, static_argnums=(2, 3))
+    def call(arrays: Any, traced: Mapping[str, Any], known: tuple, static: tuple) -> Any:
+        return function(arrays, {**traced, **dict(known)}, *static)
 
-    def split(arrays: Any, scalars: Mapping[str, Any]) -> Any:
+    def split(arrays: Any, scalars: Mapping[str, Any], *static: Any) -> Any:
         known = tuple((k, v) for k, v in scalars.items() if isinstance(v, _KNOWN))
         traced = {k: v for k, v in scalars.items() if not isinstance(v, _KNOWN)}
-        return call(arrays, traced, known)
+        return call(arrays, traced, known, static)
 
     return split
 

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a rule is: one paper's formula on one array, and the names of what it remembers.
+"""What a rule is: one paper's formula on one array, and the names of its moments.
 
-A rule is split in two, so that what depends on the step alone is computed once for a whole tree:
+A rule has two functions, so that everything that depends on the step alone is computed once for a
+whole tree:
 
-    scalars            = rule.at(t, **hyper)                         # bias corrections and such
-    direction, moments = rule.formula(g, **moments, **scalars)       # elementwise, per leaf
+    scalars            = rule.at(t, **hyper)                      # bias corrections and the like
+    direction, moments = rule.formula(g, **moments, **scalars)    # elementwise, per leaf
 
-`t` counts from 1. A rule never sees a pytree, a dtype at rest or a device.
+`t` counts from 1. A rule never sees a pytree, a dtype in memory or a device.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 from jax.typing import ArrayLike
 
 from adamx.core.hyperparameters import Hyper
+from adamx.core.values import value
 
 # A mean of gradients, one of gradients already divided by their root, a mean of squares, a maximum
-# of |g|: a storage picks its code by kind.
+# of |g|: a storage chooses its code by kind.
 Kind = Literal["signed", "normalised", "squared", "magnitude"]
 
 
@@ -27,18 +30,22 @@ def is_signed(kind: Kind) -> bool:
     return kind in ("signed", "normalised")
 
 
-class Rule(NamedTuple):
+@value
+class Rule:
     """One optimizer's arithmetic.
 
+    `at` and `formula` are functions of a module, or `bind` of one, not closures: rules made alike
+    are then equal, and share what JAX has compiled for them.
+
     Attributes:
-      name: what errors call it.
+      name: the name in error messages.
       state: the state's class, with a field for `count` and one for each moment.
       moments: the kind of each moment, by name.
       hyper: the hyperparameters by name: numbers, arrays or schedules.
       at: `(t, **hyper) -> scalars`, everything that depends on the step alone.
       formula: `(g, **moments, **scalars) -> (direction, moments)`.
       count: the name of the step counter in the state.
-      start: what a moment begins with, where that is not zero.
+      start: the initial value of a moment, where that is not zero.
     """
 
     name: str
@@ -48,4 +55,8 @@ class Rule(NamedTuple):
     at: Callable[..., dict[str, jax.Array]]
     formula: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
     count: str = "count"
-    start: Mapping[str, ArrayLike] = {}
+    start: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
+
+    def without_hyper(self) -> "Rule":
+        """The rule without its hyperparameters, which `formula` never sees."""
+        return dataclasses.replace(self, hyper={})

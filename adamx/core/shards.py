@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Of which whole arrays a device sees shards, where a function is mapped over devices.
+"""The whole arrays behind the shards that a function mapped over devices sees.
 
-Inside `pmap` and `shard_map` a shard looks like an array of its own. Three things depend on the
-whole: which storage a leaf has, which bits round it, and what its norm is. They ask here. Whoever
-cuts, `adamx.parallel`, says so for as long as it traces; compiled functions are kept apart by it.
+Inside `pmap` and `shard_map` a shard looks like a whole array. Three things depend on the whole: a
+leaf's storage, its rounding bits and its norm. They look it up here. `adamx.parallel`, which cuts
+the arrays, sets the cuts while it traces; JAX compiles a function anew for different cuts.
 """
 
 import contextlib
+import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,47 +24,72 @@ class Cut(NamedTuple):
     """How one array is cut.
 
     Attributes:
-      shape: its shape as a whole.
-      dim: the dimension that is cut in equal parts, the last ones padded; None if it stays whole.
+      shape: the shape of the whole array.
+      dim: the dimension cut into equal parts, the last ones padded; None if it is not cut.
     """
 
     shape: Shape
     dim: int | None
 
 
-class Cuts(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Cuts:
     """How the leaves of a tree are cut along a mapped axis."""
 
     axis_name: str
     leaves: tuple[tuple[str, Cut], ...]
 
+    @functools.cached_property
+    def by_name(self) -> dict[str, Cut]:
+        """The cut of each leaf."""
+        return dict(self.leaves)
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.axis_name, self.leaves))
+
+    def __hash__(self) -> int:  # used once per leaf, in trees of a thousand leaves
+        return self._hash
+
+
+class Part(NamedTuple):
+    """Which part of a whole array a leaf is.
+
+    Attributes:
+      whole: the shape of the whole array; None if the leaf is whole.
+      first: the row-major position of the leaf's first element in the whole array.
+    """
+
+    whole: Shape | None = None
+    first: jax.Array | int = 0
+
 
 @contextlib.contextmanager
 def cutting(cuts: Cuts) -> Iterator[None]:
-    """Within it, leaves of these names are shards of what `cuts` says."""
+    """A context in which leaves are shards as described by `cuts`."""
     with _CUTS(cuts):
         yield
 
 
 def axis_name() -> str | None:
-    """The axis along which leaves are cut; None outside of `cutting`."""
+    """The mapped axis along which leaves are cut; None outside of `cutting`."""
     return _CUTS.value.axis_name if _CUTS.value else None
 
 
 def whole(name: str, shape: Shape) -> Shape:
-    """The shape of the array of which the leaf `name` of this shape is a shard."""
+    """The shape of the whole array behind the leaf `name` of this shape."""
     found = _find(name)
     return found.shape if found else shape
 
 
 def dim(name: str) -> int | None:
-    """The dimension along which the leaf `name` is cut; None where it is not."""
+    """The dimension along which the leaf `name` is cut; None if it is not."""
     found = _find(name)
     return found.dim if found else None
 
 
 def masked(name: str, x: jax.Array) -> jax.Array:
-    """A shard with zeros where it is padding, whatever stands there."""
+    """The shard `x` with its padding set to zero."""
     found = _find(name)
     if found is None or found.dim is None:
         return x
@@ -74,25 +101,26 @@ def masked(name: str, x: jax.Array) -> jax.Array:
     return jnp.where(position < whole_size, x, jnp.zeros_like(x))
 
 
-def first(name: str, shape: Shape) -> jax.Array | int:
-    """The position, in row-major order of the whole array, of the first element of this shard."""
+def part(name: str, shape: Shape) -> Part:
+    """Which part of a whole array the leaf `name` of this shape is."""
     found = _find(name)
-    if found is None or found.dim is None:
-        return 0
+    if found is None or found.dim is None or found.shape == shape:
+        return Part()
     step = shape[found.dim] * math.prod(found.shape[found.dim + 1 :])
-    return lax.axis_index(_CUTS.value.axis_name).astype(jnp.uint32) * jnp.uint32(step % 2**32)
+    first = lax.axis_index(_CUTS.value.axis_name).astype(jnp.uint32) * jnp.uint32(step % 2**32)
+    return Part(found.shape, first)
 
 
 def _find(name: str) -> Cut | None:
     cuts = _CUTS.value
     if cuts is None:
         return None
-    found = dict(cuts.leaves).get(name)
+    found = cuts.by_name.get(name)
     if found is None:
         known = ", ".join(known for known, _ in cuts.leaves[:8])
         raise ValueError(
-            f"{name}: parameters are in shards over {cuts.axis_name!r}, and this leaf is none of "
-            f"them ({known} …): links that change the tree need whole arrays, as in how='jit'"
+            f"{name}: parameters are shards over {cuts.axis_name!r}, and this leaf is not one of "
+            f"them ({known} …): links that change the tree need whole arrays, use how='jit'"
         )
     return found
 

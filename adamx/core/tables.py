@@ -12,7 +12,7 @@ def as_text(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same columns between bars, the numbers aligned to the right."""
+    """A Markdown table, with all columns but the first aligned to the right."""
     padded = _pad([header, *rows])
     rule = ["-" * len(padded[0][0]), *("-" * (len(cell) - 1) + ":" for cell in padded[0][1:])]
     return "\n".join("| " + " | ".join(row) + " |" for row in [padded[0], rule, *padded[1:]])

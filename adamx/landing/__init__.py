@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a float32 step lands in a parameter. Each landing is one file and one row in `NAMED`.
+"""How a float32 step is written into a parameter. Each landing is a file and a row in `NAMED`.
 
 `nearest` leaves rounding to `optax.apply_updates`, where steps below half a unit in a parameter's
-last place are lost. The others are links that may end any chain of Optax's:
-`optax.chain(optax.adamw(1e-3), adamx.landing.exact())`. To bfloat16 and float16 parameters they
-hand float32 updates, whose sum with the parameter is just the one that it should become.
+last place are lost. The others are links that can end any Optax chain:
+`optax.chain(optax.adamw(1e-3), adamx.landing.exact())`. For bfloat16 and float16 parameters they
+emit float32 updates, whose sum with the parameter is exactly the intended new parameter.
 """
 
-from adamx.landing.chain import Landing, ending
+from adamx.landing.chain import Ended, Landing, ending
 from adamx.landing.compensated8 import compensated8
 from adamx.landing.exact import exact
 from adamx.landing.kahan import kahan
 from adamx.landing.master import master_params
-from adamx.landing.nearest import nearest
+from adamx.landing.nearest import Nearest, nearest
 from adamx.landing.stochastic import stochastic
 from adamx.landing.transform import LandingState
 
@@ -28,7 +28,7 @@ NAMED: dict[str, Landing] = {
 
 
 def choose(landing: LandingLike) -> Landing:
-    """The landing of that name, or the landing itself.
+    """The landing with this name; any other landing is returned as it is.
 
     Example:
       >>> choose("softly")
@@ -48,9 +48,11 @@ def choose(landing: LandingLike) -> Landing:
 
 __all__ = [
     "NAMED",
+    "Ended",
     "Landing",
     "LandingLike",
     "LandingState",
+    "Nearest",
     "choose",
     "compensated8",
     "ending",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A chain with a landing at its end, whose other links see the weights that parameters stand for.
+"""A chain that ends with a landing and whose other links see the float32 weights.
 
-In `optax.chain` they would see the parameters, rounded as they are: a decay would pull at those.
+In `optax.chain` they would see the rounded parameters, and weight decay would act on those.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,31 +9,73 @@ from typing import Any
 
 import optax
 
+from adamx.core.compiled import transformation
+from adamx.core.values import value
 from adamx.landing.master import master_params
 
-# A landing is a link that ends a chain, or a function of a whole chain.
+# A landing is a transformation that ends a chain, or a function of a whole chain.
 Landing = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
 
 
 def ending(
     links: Sequence[optax.GradientTransformation], landing: Landing
 ) -> optax.GradientTransformationExtraArgs:
-    """The chain of `links` that `landing` ends; its state has a part for each link, in order."""
-    chain: Any = optax.chain(*links)
-    if callable(landing):
-        return optax.with_extra_args_support(landing(chain))
-    last = optax.with_extra_args_support(landing)
+    """The chain of `links` and `landing`; its state has a part for each link, in order."""
+    return transformation(Ended(tuple(map(optax.with_extra_args_support, links)), landing))
 
-    def init(params: optax.Params) -> Any:
-        return (*chain.init(params), last.init(params))
+
+@value
+class Ended:
+    """Links, followed by a landing."""
+
+    links: tuple[Any, ...]
+    landing: Any
+
+    @property
+    def parts(self) -> int:
+        """The number of parts of the state."""
+        return len(self.links) + (not callable(self.landing))
+
+    def init(self, params: optax.Params) -> Any:
+        chain = Links(self.links)
+        if callable(self.landing):
+            whole: Any = self.landing(transformation(chain))
+            return whole.init(params)
+        return (*chain.init(params), self._last.init(params))
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        chain = Links(self.links)
+        if callable(self.landing):
+            whole: Any = self.landing(transformation(chain))
+            return optax.with_extra_args_support(whole).update(updates, state, params, **extra)
         *held, owed = state
         weights = None if params is None else master_params(owed, params)
         updates, left = chain.update(updates, tuple(held), weights, **extra)
-        updates, owed = last.update(updates, owed, params, **extra)
+        updates, owed = self._last.update(updates, owed, params, **extra)
         return updates, (*left, owed)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    @property
+    def _last(self) -> optax.GradientTransformationExtraArgs:
+        """The landing, where it is a transformation."""
+        return optax.with_extra_args_support(self.landing)
+
+
+@value
+class Links:
+    """Links one after the other, as in `optax.chain`."""
+
+    links: tuple[Any, ...]
+
+    def init(self, params: optax.Params) -> Any:
+        return tuple(link.init(params) for link in self.links)
+
+    def update(
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        after = []
+        for link, before in zip(self.links, state, strict=True):
+            updates, now = link.update(updates, before, params, **extra)
+            after.append(now)
+        return updates, tuple(after)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landing with one byte of remainder: eight more bits for a half-precision parameter."""
+"""Landing with a one-byte remainder: eight more bits for a half-precision parameter."""
 
 import jax.numpy as jnp
 
@@ -8,17 +8,17 @@ from adamx.landing.transform import Link, link
 
 
 def compensated8(seed: int = 0) -> Link:
-    """Keeps what a half-precision parameter lacks in an int8, in 1/256 of its last place.
+    """Keeps a half-precision parameter's remainder in an int8, in 1/256 of its last place.
 
-    The remainder is rounded stochastically: steps far below it are taken on average, where to
-    nearest they would be lost. A parameter that is changed from outside keeps its remainder, which
-    is at most half a unit in its last place.
+    The remainder is rounded stochastically: steps far below its resolution are taken on average,
+    where rounding to nearest would lose them. A parameter that is changed from outside keeps its
+    remainder, which is at most half a unit in its last place.
 
     Args:
-      seed: names the noise.
+      seed: the seed of the rounding noise.
 
     Returns:
-      A link to stand at the end of a chain, whose updates are float32.
+      The last link of a chain; its updates are float32.
 
     Example:
       >>> import adamx, jax.numpy as jnp

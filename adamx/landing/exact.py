@@ -10,17 +10,17 @@ from adamx.landing.transform import Link, link
 def exact() -> Link:
     """Keeps float32 weights in a half-precision parameter and an int16, 4 bytes in all.
 
-    Fed the same gradients and compiled alike (update and `apply_updates` in one `jit`, as in
-    `adamx.step`), a bfloat16 run of a recipe takes the trajectory of a float32 run bit for bit: the
-    parameter is the weight's upper half to nearest, the remainder its lower. A float16 run does so
-    where weights are of 2^-17 or more; smaller ones are kept to 2^-41. In `optax.chain` what comes
-    before, such as a decay, sees the parameter in place of the weight.
+    With the same gradients and compiled alike (update and `apply_updates` in one `jit`, as in
+    `adamx.step`), a bfloat16 run of a recipe follows a float32 run bit for bit: the parameter is
+    the weight's upper half to nearest, the remainder its lower half. A float16 run does so for
+    weights of at least 2^-17; smaller ones are kept to 2^-41. In `optax.chain` the links before
+    it, such as weight decay, see the parameter instead of the weight.
 
     A parameter that is changed from outside keeps its remainder, which is at most half a unit in
     its last place.
 
     Returns:
-      A link to stand at the end of a chain, whose updates are float32.
+      The last link of a chain; its updates are float32.
 
     Example:
       >>> import adamx, optax, jax.numpy as jnp

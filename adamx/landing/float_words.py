@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers as 32-bit words whose upper half is a bfloat16 or float16 and whose lower half is what
-that one lacks.
+"""Numbers as 32-bit words: the upper half is a bfloat16 or float16, the lower the bits below it.
 
-A word is an integer with the sign of its number, and words are ordered as their numbers are: to
-round, to carry and to cross zero is integer arithmetic, the same for both dtypes. It is also what
-no compiler rounds away: XLA may leave a float32 that was cast to bfloat16 and back as it was.
+A word is an integer with the sign of its number, and words are ordered like their numbers. So
+rounding, carrying and crossing zero are integer arithmetic, the same for both dtypes. No compiler
+removes this rounding, while XLA may skip a cast of a float32 to bfloat16 and back.
 
 A bfloat16 is the upper half of a float32, so its words are float32's own bits. A float16 has three
-bits of exponent less: between 2^-14 and 65504 a word is float32's bits moved up by three, and below
-a multiple of 2^-40. Every float32 of 2^-17 or more has a word, smaller ones are rounded to one.
+exponent bits fewer: between 2^-14 and 65504 a word is float32's bits shifted up by three, below
+that a multiple of 2^-40. Every float32 of at least 2^-17 has a word; smaller ones are rounded.
 """
 
 import jax
@@ -17,16 +16,16 @@ from jax import lax
 
 HALVES = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 
-# The least word that stands for no finite number.
+# The smallest word that stands for no finite number.
 _INFINITE = {jnp.dtype(jnp.bfloat16): 0x7F800000, jnp.dtype(jnp.float16): 0x7C000000}
 
-# In float32's bits: 2^-14, from which on float16 is normal, 2^16, where it ends, and how far the
-# exponents of the two are apart.
+# In float32's bits: 2^-14, the smallest normal float16; 2^16, the end of its range; and the
+# difference of the two exponent biases.
 _NORMAL, _END, _APART = 113 << 23, 143 << 23, 112 << 23
 
 
 def of(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The word of a float32; at least the infinite word where it is beyond `dtype` or NaN."""
+    """The word of a float32; the infinite word or a larger one for NaN and overflow of `dtype`."""
     bits = lax.bitcast_convert_type(x, jnp.int32)
     size = bits & 0x7FFFFFFF
     if dtype == jnp.float16:
@@ -61,21 +60,21 @@ def half(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def is_finite(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Whether a word stands for a number within reach of `dtype`."""
+    """Whether a word stands for a number in the range of `dtype`."""
     return jnp.abs(word) < _INFINITE[dtype]
 
 
 def randomly(word: jax.Array, bits: jax.Array, kept: int) -> jax.Array:
-    """`word` with only the upper `kept` of its lower 16 bits, up or down by chance, such that its
-    expectation is `word`: adding random bits to the rest carries with just the right odds."""
+    """`word` rounded stochastically to the upper `kept` of its lower 16 bits, with expectation
+    `word`: adding random bits to the dropped ones carries with the right probability."""
     rest = (1 << (16 - kept)) - 1
     return (word + lax.shift_right_logical(bits, jnp.uint32(16 + kept)).astype(jnp.int32)) & ~rest
 
 
 def nearest(word: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """The nearest word whose lower half is zero, and what is missing from it, in 16 bits.
+    """The nearest word whose lower half is zero, and the remainder, in 16 bits.
 
-    Ties go up. What is finite stays so: the largest number of `dtype` holds what rounds beyond.
+    Ties go up. Finite words stay finite: they are clipped to the largest number of `dtype`.
     """
     largest = _INFINITE[dtype] - (1 << 16)
     word = lax.clamp(jnp.int32(-largest - 0x8000), word, jnp.int32(largest + 0x7FFF))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landing by compensated summation: what rounding took is given back with the next step."""
+"""Landing by compensated summation: a rounding error is added to the next step."""
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +15,17 @@ def kahan(seed: int = 0) -> Link:
         r \leftarrow y - \Delta p
 
     The remainder is rounded stochastically, so that steps far below its last place are taken on
-    average. float16 holds it 2^11-fold, or it would be subnormal for parameters below 1/8.
+    average. In float16 it is stored times 2^11; otherwise it would be subnormal for parameters
+    below 1/8.
 
-    A parameter that is changed from outside takes at most half a unit of remainder along.
+    If a parameter is changed from outside, its remainder is clipped to half a unit in the new
+    value's last place.
 
     Args:
-      seed: names the noise.
+      seed: the seed of the rounding noise.
 
     Returns:
-      A link to stand at the end of a chain, whose updates are float32.
+      The last link of a chain; its updates are float32.
 
     Example:
       >>> import adamx, jax.numpy as jnp
@@ -50,7 +52,7 @@ def _land(
     left = float_words.of((y - update) * _SCALE[p.dtype], p.dtype)
     left = float_words.nearest(float_words.randomly(left, bits, kept=0), p.dtype)[0]
     rest = float_words.half(jnp.where(inside, left, 0), p.dtype)
-    return jnp.where(inside, update, target * jnp.inf), rest  # beyond reach is to be seen
+    return jnp.where(inside, update, target * jnp.inf), rest  # overflow becomes a visible inf
 
 
 def weight(p: jax.Array, rest: jax.Array) -> jax.Array:
@@ -60,7 +62,7 @@ def weight(p: jax.Array, rest: jax.Array) -> jax.Array:
 
 
 def _missing(p: jax.Array, rest: jax.Array) -> jax.Array:
-    """The remainder, held at half a unit in the last place of `p`."""
+    """The remainder, clipped to half a unit in the last place of `p`."""
     most = jnp.maximum(jnp.abs(p) * _HALF_UNIT[rest.dtype], _LEAST[rest.dtype])
     found = float_words.value(float_words.of_half(rest), rest.dtype) * (1 / _SCALE[rest.dtype])
     return jnp.clip(found, -most, most)
@@ -68,5 +70,5 @@ def _missing(p: jax.Array, rest: jax.Array) -> jax.Array:
 
 _BFLOAT16, _FLOAT16 = float_words.HALVES
 _SCALE = {_BFLOAT16: 1.0, _FLOAT16: 2.0**11}
-_HALF_UNIT = {_BFLOAT16: 2.0**-8, _FLOAT16: 2.0**-11}  # relative, at the least number of a binade
-_LEAST = {_BFLOAT16: 0.0, _FLOAT16: 2.0**-25}  # absolute, among subnormal numbers
+_HALF_UNIT = {_BFLOAT16: 2.0**-8, _FLOAT16: 2.0**-11}  # relative, at the start of a binade
+_LEAST = {_BFLOAT16: 0.0, _FLOAT16: 2.0**-25}  # absolute, for subnormal numbers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The float32 weights that half-precision parameters and a landing's remainder stand for."""
+"""The float32 weights: half-precision parameters plus their landing's remainder."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ from adamx.landing.transform import LandingState, straight
 
 
 def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
-    """The best-known float32 weights: parameters plus what their landing still owes them.
+    """The most precise float32 weights known: parameters plus their landing's remainder.
 
     Args:
-      state: an optimizer's state, in which a landing's may be anywhere.
+      state: an optimizer's state, with a landing's state anywhere in it.
       params: the parameters of that step.
 
     Returns:
@@ -49,7 +49,7 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
 
 
 def _remainders(state: optax.OptState) -> dict[str, jax.Array]:
-    """Every remainder in `state` by its leaf's name."""
+    """All remainders in `state`, by leaf name."""
     found: dict[str, jax.Array] = {}
     for landing in jax.tree.leaves(state, is_leaf=_is_landing):
         if not _is_landing(landing):

@@ -8,25 +8,37 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes
+from adamx.core.compiled import transformation
+from adamx.core.values import value
 
 
 def nearest(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """Casts what `inner` emits to the wider of the gradient's and the parameter's dtype.
+    """Casts the updates of `inner` to the wider of the gradient's and the parameter's dtype.
 
-    One dtype in, the same out; bfloat16 gradients of float32 parameters are stepped in float32.
+    If both are the same, so is the update's; bfloat16 gradients of float32 parameters give float32.
 
     Args:
-      inner: a link, or a chain of links, that emits at least float32.
+      inner: a link, or a chain of links, whose updates are at least float32.
 
     Returns:
       A transformation with the state of `inner`.
     """
-    inner = optax.with_extra_args_support(inner)
+    return transformation(Nearest(optax.with_extra_args_support(inner)))
+
+
+@value
+class Nearest:
+    """The transformation that `nearest` builds."""
+
+    inner: Any
+
+    def init(self, params: optax.Params) -> Any:
+        return self.inner.init(params)
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        steps, state = inner.update(updates, state, params, **extra)
+        steps, state = self.inner.update(updates, state, params, **extra)
         gradients, treedef = jax.tree.flatten(updates)
         parameters = _leaves_like(treedef, params) or gradients
         landed = [
@@ -35,11 +47,9 @@ def nearest(inner: optax.GradientTransformation) -> optax.GradientTransformation
         ]
         return treedef.unflatten(landed), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
-
 
 def _leaves_like(treedef: Any, params: optax.Params | None) -> list[Any] | None:
-    """The parameters beside the gradients; None where they were not given or differ in form."""
+    """The parameter of each gradient; None if not given or of a different structure."""
     try:
         leaves = treedef.flatten_up_to(params)
     except (ValueError, TypeError):

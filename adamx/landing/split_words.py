@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `exact`, `compensated8` and `stochastic` share: a weight is one word, of which the parameter
-is the upper half and the remainder 16, 8 or none of the lower bits."""
+"""Shared by `exact`, `compensated8` and `stochastic`: a weight is one word. Its upper half is the
+parameter; 16, 8 or none of its lower bits are the remainder."""
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,11 @@ from adamx.landing import float_words
 def land(
     p: jax.Array, step: jax.Array, rest: jax.Array | None, bits: jax.Array | None
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The update that lands `p` on the upper half of the weight after `step`, and the remainder.
+    """The update from `p` to the upper half of the weight after `step`, and the remainder.
 
-    Both are multiples of the last digit of the smaller, so the difference of two parameters is a
-    float32, except where a step undoes all but 2^-15 of a parameter. What that may cost is as much
-    as the rounding of such a step.
+    Old and new parameter are multiples of the smaller one's last digit, so their difference is an
+    exact float32, except where a step cancels all but 2^-15 of a parameter. The error is then as
+    large as the rounding error of such a step.
     """
     kept, old = _kept(rest), float_words.of_half(p)
     target = weight(p, rest) + step
@@ -25,14 +25,14 @@ def land(
         word = float_words.randomly(word, bits, kept)
     upper, lower = float_words.nearest(word, p.dtype)
     update = float_words.value(upper, p.dtype) - float_words.value(old, p.dtype)
-    update = jnp.where(inside, update, target * jnp.inf)  # beyond reach is to be seen
+    update = jnp.where(inside, update, target * jnp.inf)  # overflow becomes a visible inf
     if rest is None:
         return update, None
     return update, jnp.where(inside, lower >> (16 - kept), 0).astype(rest.dtype)
 
 
 def weight(p: jax.Array, rest: jax.Array | None) -> jax.Array:
-    """The float32 of which `p` and `rest` are the parts."""
+    """The float32 that `p` and `rest` make up."""
     word = float_words.of_half(p)
     if rest is not None:
         word = word + (rest.astype(jnp.int32) << (16 - _kept(rest)))

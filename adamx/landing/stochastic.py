@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Landing by chance: up or down with the odds that keep the parameter's mean exact."""
+"""Landing by stochastic rounding, which keeps the parameter's expectation exact."""
 
 from adamx.landing import split_words
 from adamx.landing.transform import Link, link
@@ -11,10 +11,10 @@ def stochastic(seed: int = 0) -> Link:
     No step is lost on average; each adds noise of up to one unit in the parameter's last place.
 
     Args:
-      seed: names the noise.
+      seed: the seed of the rounding noise.
 
     Returns:
-      A link to stand at the end of a chain, whose updates are float32.
+      The last link of a chain; its updates are float32.
 
     Example:
       >>> import adamx, optax, jax.numpy as jnp

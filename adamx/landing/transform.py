@@ -1,23 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a landing on one array to the last link of any chain.
+"""Turns a landing on one array into the last link of a chain.
 
-Walks the tree, hands out noise and keeps the state. Where a step lands is the business of the
-landing's own file.
+Walks the tree, hands out noise and keeps the state. The arithmetic is in each landing's own file.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax import lax
 
 from adamx.core import dtypes, paths, random_bits, shards
+from adamx.core.compiled import compiled
 from adamx.core.per_leaf import leafwise
-from adamx.core.step import compiled
+from adamx.core.values import value
 from adamx.landing.float_words import HALVES
 
 Link = optax.GradientTransformationExtraArgs
@@ -27,12 +24,12 @@ Land = Callable[[jax.Array, jax.Array, Any, Any], tuple[jax.Array, Any]]
 
 
 class LandingState(NamedTuple):
-    """What a landing keeps between steps.
+    """The state of a landing.
 
     Attributes:
-      draws: how often random bits were drawn; None where none are.
-      remainder: what each parameter lacks of its weight, in the parameter's shape;
-        `optax.MaskedNode()` for parameters that lack nothing. None where nothing is kept.
+      draws: the number of steps that drew random bits; None if the landing draws none.
+      remainder: the low-order bits that each half-precision parameter cannot hold, in its shape;
+        `optax.MaskedNode()` for other parameters. None if the landing keeps no remainder.
     """
 
     draws: jax.Array | None
@@ -45,31 +42,39 @@ def link(
     remainder: Callable[[jnp.dtype], Any] | None = None,
     seed: int | None = None,
 ) -> Link:
-    """The transformation that lands steps in bfloat16 and float16 parameters by `land`.
+    """The transformation that applies `land` to the steps of bfloat16 and float16 parameters.
 
-    Other parameters take their step as it is, and keep nothing. `update(..., step_scale=x)` makes
-    the steps of one call longer or shorter, before they land.
+    Other parameters take their step as it is and keep no remainder. `update(..., step_scale=x)`
+    multiplies the steps of one call by `x` before they land.
 
     Args:
-      name: what errors call the landing.
-      land: the landing of one array.
-      remainder: the remainder's dtype for a parameter's dtype; None keeps no remainder.
-      seed: names the noise; None where the landing draws none.
+      name: the landing's name in error messages.
+      land: the landing on one array.
+      remainder: maps a parameter's dtype to its remainder's; None keeps no remainder.
+      seed: the seed of the noise; None if the landing draws none.
     """
 
-    def init(params: optax.Params) -> Any:
-        draws = None if seed is None else jnp.zeros([], jnp.int32)
-        rest = None if remainder is None else jax.tree.map(nothing, params)
+    return compiled(LandingLink(name, land, remainder, seed), ("step_scale",))
+
+
+@value
+class LandingLink:
+    """The transformation that `link` builds."""
+
+    name: str
+    land: Land
+    remainder: Callable[[jnp.dtype], Any] | None
+    seed: int | None
+
+    def init(self, params: optax.Params) -> Any:
+        draws = None if self.seed is None else jnp.zeros([], jnp.int32)
+        rest = None if self.remainder is None else jax.tree.map(self._nothing, params)
         return LandingState(draws, rest)
 
-    def nothing(p: Any) -> Any:
-        if remainder is None or not _is_half(p):
-            return optax.MaskedNode()
-        return jnp.full_like(p, 0, dtype=remainder(p.dtype))
-
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        name = self.name
         _check_state(name, state)
         if params is None and jax.tree.leaves(updates):
             raise ValueError(
@@ -78,33 +83,32 @@ def link(
         steps, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=_is_none)
         parameters = _columns(name, treedef, updates, params, "the parameters")
         rests: list[Any] = [None] * len(steps)
-        if remainder is not None:
+        if self.remainder is not None:
             rests = _columns(name, treedef, updates, state.remainder, "the state's remainder")
         names = [paths.name(path) for path, _ in steps]
         if extra.get("step_scale") is not None:
             steps = [(path, _scaled(step, extra["step_scale"])) for path, step in steps]
-        keys = None if seed is None else _keys(seed, state.draws, names)
+        seeds = [self.seed] * len(steps)
+        noise = random_bits.Streams.of(seeds, state.draws, [f"{n}: landing" for n in names])
         landed = []
         for i, ((_, step), p) in enumerate(zip(steps, parameters, strict=True)):
             if step is not None and _is_half(p):
-                want = None if remainder is None else jnp.dtype(remainder(p.dtype))
+                want = None if self.remainder is None else jnp.dtype(self.remainder(p.dtype))
                 _check(name, names[i], step, p, rests[i], want)
-                row, shape = None if keys is None else (keys, np.uint32(i)), jnp.shape(step)
-                start = shards.first(names[i], shape)
-                land_leaf = leaf(shards.whole(names[i], shape))
-                step, rests[i] = land_leaf((p, step, rests[i], row, start), {})
+                part = shards.part(names[i], jnp.shape(step))
+                arrays = (p, step, rests[i], noise.row(i), part.first)
+                step, rests[i] = _land_leaf(arrays, {}, self.land, part.whole)
             elif step is not None:
                 step = _as_it_is(step, p)
             landed.append(step)
-        draws = None if seed is None else optax.safe_increment(state.draws)
-        rest = None if remainder is None else treedef.unflatten(rests)
+        draws = None if self.seed is None else optax.safe_increment(state.draws)
+        rest = None if self.remainder is None else treedef.unflatten(rests)
         return treedef.unflatten(landed), LandingState(draws, rest)  # pyright: ignore[reportArgumentType]
 
-    @functools.cache
-    def leaf(whole: tuple[int, ...]) -> Any:
-        return leafwise(functools.partial(_land_leaf, land, whole))
-
-    return compiled(optax.GradientTransformationExtraArgs(init, update), ("step_scale",))
+    def _nothing(self, p: Any) -> Any:
+        if self.remainder is None or not _is_half(p):
+            return optax.MaskedNode()
+        return jnp.full_like(p, 0, dtype=self.remainder(p.dtype))
 
 
 def _scaled(step: Any, scale: Any) -> Any:
@@ -114,14 +118,14 @@ def _scaled(step: Any, scale: Any) -> Any:
     return step * jnp.asarray(scale).astype(step.dtype)
 
 
+@leafwise
 def _land_leaf(
-    land: Land, whole: tuple[int, ...], arrays: tuple, scalars: Any
+    arrays: tuple, scalars: Any, land: Land, whole: tuple[int, ...]
 ) -> tuple[jax.Array, Any]:
-    p, step, rest, row, start = arrays
+    p, step, rest, row, first = arrays
     bits = None
     if row is not None:
-        key = random_bits.Key(lax.dynamic_index_in_dim(*row, keepdims=False), whole, start)
-        bits = random_bits.bits(key, jnp.shape(p))
+        bits = random_bits.bits(random_bits.key(row, whole, first), jnp.shape(p))
     step = dtypes.cast(jnp.asarray(step), _FLOAT32)
     update, rest = land(jnp.asarray(p), step, rest, bits)
     return straight(update, step), rest
@@ -129,7 +133,7 @@ def _land_leaf(
 
 @jax.custom_jvp
 def straight(rounded: jax.Array, plain: jax.Array) -> jax.Array:
-    """`rounded`, whose derivative is taken to be that of `plain`: rounding itself has none."""
+    """`rounded` with the derivative of `plain` (straight-through), as rounding itself has none."""
     return rounded
 
 
@@ -147,12 +151,6 @@ def _is_none(x: Any) -> bool:
 
 def _is_half(p: Any) -> bool:
     return getattr(p, "dtype", None) in HALVES
-
-
-def _keys(seed: int, draws: jax.Array, names: list[str]) -> jax.Array:
-    """The streams of all leaves at this step, others than those in which moments are rounded."""
-    salts = np.asarray([random_bits.salt(f"{name}: landing") for name in names], np.uint32)
-    return random_bits.keys(np.uint32(seed), draws, salts)
 
 
 def _as_it_is(step: Any, p: Any) -> jax.Array:

@@ -74,9 +74,9 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             f"{here.layout.rule.name} and {there.layout.rule.name} remember different things: "
             f"{', '.join(kinds)} and {', '.join(there.layout.rule.moments)}"
         )
-    count, rests = here.layout.rests(state, state, here.treedef)
+    count, rests = here.layout.stored(state, state, here.treedef)
     blank = getattr(target, "state", target)
-    _, wanted = there.layout.rests(blank, blank, there.treedef)
+    _, wanted = there.layout.stored(blank, blank, there.treedef)
     new = []
     for i, (rest, goal) in enumerate(zip(rests, wanted, strict=True)):
         if not goal:
@@ -87,9 +87,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
         if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest.values())):
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
         storage = there.storages[i]
-        key = random_bits.keys(
-            np.uint32(storage.seed or 0), count, np.uint32(random_bits.salt(here.names[i]))
-        )
+        salt = np.uint32(random_bits.salt(here.names[i]))
+        key = random_bits.Key(random_bits.keys(np.uint32(storage.seed or 0), count, salt))
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
         moments = here.storages[i].decode(rest, kinds)
         new.append(storage.encode(moments, kinds, old, key))

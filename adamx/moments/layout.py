@@ -51,15 +51,17 @@ class Layout(NamedTuple):
         formats = " / ".join(dict.fromkeys(repr(storage.name) for storage in storages))
         return cls(rule, every, is_plain, formats)
 
-    def state(self, count: ArrayLike, rests: list[dict], treedef: Any) -> Any:
-        """The state whose leaves hold `rests`."""
+    def state(self, count: ArrayLike, stored: list[dict], treedef: Any) -> Any:
+        """The state whose leaves hold `stored`."""
         hole = optax.MaskedNode()
-        trees = {k: treedef.unflatten([rest.get(k, hole) for rest in rests]) for k in self.fields}
+        trees = {
+            k: treedef.unflatten([arrays.get(k, hole) for arrays in stored]) for k in self.fields
+        }
         if self.is_plain:
             return self.rule.state(**{self.rule.count: count}, **trees)
         return PackedState(jnp.asarray(count), trees)
 
-    def rests(self, state: Any, like: Any, treedef: Any) -> tuple[jax.Array, list[dict]]:
+    def stored(self, state: Any, like: Any, treedef: Any) -> tuple[jax.Array, list[dict]]:
         """The count and the arrays leaf by leaf, or an error that says what differs."""
         wanted = self.rule.state if self.is_plain else PackedState
         if type(state) is not wanted:
@@ -82,7 +84,7 @@ class Layout(NamedTuple):
     def _difference(self, state: Any, wanted: Any) -> str:
         if {type(state), wanted} == {self.rule.state, PackedState}:
             return (
-                f"the state rests as {_format(state, self.rule)}, the recipe's storage is "
+                f"the state is stored as {_format(state, self.rule)}, the recipe's storage is "
                 f"{self.formats}: `adamx.convert(state, opt_from, opt_to)` makes one of the other"
             )
         return (

@@ -1,23 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a rule on one array to a gradient transformation on a tree.
 
-The only place where a leaf's moments are decoded, moved by the rule and encoded again. Formulas
-belong to `rules/`, bit layouts to `storage/`, the dtype in which a step leaves to `landing/`.
+The only place where a leaf's moments are decoded, updated by the rule and encoded again. Formulas
+belong to `optimizers/`, bit layouts to `storage/`, the dtype of an update to `landing/`.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 from jax.typing import ArrayLike
 
 from adamx.core import dtypes, hyperparameters, paths, random_bits, shards
+from adamx.core.compiled import compiled
 from adamx.core.per_leaf import leafwise
 from adamx.core.rule import Rule, is_signed
+from adamx.core.values import value
+from adamx.landing import Nearest
 from adamx.moments.described import described
 from adamx.moments.layout import Layout
 from adamx.storage import Choice, Storage, StorageLike, choose, recognised
@@ -28,102 +29,102 @@ def scale_by(
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that replaces gradients by the directions of `rule`.
 
-    Directions leave in at least float32, whatever the gradients' dtype: links that follow lose
-    nothing, and `landing` casts once at the end.
+    Directions point uphill and have no learning rate. They are computed in float32 and cast once,
+    to the wider of the gradient's and the parameter's dtype.
 
     Args:
-      rule: one of `adamx.rules`.
-      storage: how moments rest: a name, a `Storage`, a table of path patterns, or a function of
-        leaf path and shape.
+      rule: one of `adamx.rules`, or a `Rule` of your own.
+      storage: how moments are stored: a name, a `Storage`, a table of path patterns, or a function
+        of leaf path and shape.
 
     Returns:
       A transformation whose state is `rule.state`, Optax's own class, or a `PackedState` where
       moments share bytes.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> link = adamx.scale_by(adamx.rules.adam(b1=0.95), storage="int8")
+      >>> link.init(jnp.ones(3)).nu.dtype
+      dtype('uint8')
     """
-    choice = choose(storage)
+    link = Nearest(ScaleBy(rule, choose(storage)))
+    return compiled(link, rule.hyper, rule.hyper.values())
 
-    @functools.cache
-    def step_leaf(storage: Storage, whole: tuple[int, ...] | None) -> Any:
-        return leafwise(functools.partial(_step_leaf, rule, storage, whole))
 
-    def init(params: optax.Params) -> Any:
+@value
+class ScaleBy:
+    """As `scale_by`, for the inside of a recipe: emits at least float32."""
+
+    rule: Rule
+    choice: Choice
+
+    def init(self, params: optax.Params) -> Any:
+        rule, choice = self.rule, self.choice
         leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
-        rests, storages = [], []
+        stored, storages = [], []
         for path, leaf in leaves:
             name = paths.name(path)
             _check_dtype(rule, name, "parameter", leaf)
             storages.append(choice.of(name, shards.whole(name, jnp.shape(leaf))))
-            rests.append(_first(storages[-1], rule, name, leaf))
+            stored.append(_first(storages[-1], rule, name, leaf))
         layout = Layout.of(rule, choice.among or storages)
-        state = layout.state(jnp.zeros([], jnp.int32), rests, treedef)
+        state = layout.state(jnp.zeros([], jnp.int32), stored, treedef)
         return described(state, rule, choice)
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        rule, choice = self.rule, self.choice
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
         names = [paths.name(path) for path, _ in leaves]
-        shapes = [jnp.shape(leaf) for _, leaf in leaves]
-        wholes = [shards.whole(*leaf) for leaf in zip(names, shapes, strict=True)]
-        storages = [choice.of(*leaf) for leaf in zip(names, wholes, strict=True)]
+        parts = [shards.part(n, jnp.shape(x)) for n, (_, x) in zip(names, leaves, strict=True)]
+        shapes = [p.whole or jnp.shape(x) for p, (_, x) in zip(parts, leaves, strict=True)]
+        storages = [choice.of(*leaf) for leaf in zip(names, shapes, strict=True)]
         layout = Layout.of(rule, choice.among or storages)
-        count, rests = layout.rests(state, updates, treedef)
+        count, stored = layout.stored(state, updates, treedef)
         scalars = _Scalars(rule, count, extra)
-        for name, (_, leaf), rest, storage in zip(names, leaves, rests, storages, strict=True):
+        for name, (_, leaf), arrays, storage in zip(names, leaves, stored, storages, strict=True):
             _check_dtype(rule, name, "gradient", leaf)
-            _check_leaf(rule, name, leaf, rest, storage)
-        keys = _keys(storages, count, names)
-        directions = []
-        for i, ((_, g), storage) in enumerate(zip(leaves, storages, strict=True)):
-            row = None if storage.seed is None else (keys, np.uint32(i))
-            start = shards.first(names[i], shapes[i])
-            now = scalars[dtypes.real(_working(g, rests[i]))]
-            whole = None if wholes[i] == shapes[i] else wholes[i]
-            direction, rests[i] = step_leaf(storage, whole)((g, rests[i], row, start), now)
+            _check_leaf(rule, name, leaf, arrays, storage)
+        noise = random_bits.Streams.of([storage.seed for storage in storages], count, names)
+        formula, directions = rule.without_hyper(), []
+        for i, ((_, g), storage, part) in enumerate(zip(leaves, storages, parts, strict=True)):
+            now = scalars[dtypes.real(_working(g, stored[i]))]
+            arrays = (g, stored[i], noise.row(i), part.first)
+            direction, stored[i] = _step_leaf(arrays, now, formula, storage, part.whole)
             directions.append(direction)
         count = optax.safe_increment(count)
-        return treedef.unflatten(directions), layout.state(count, rests, treedef)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+        return treedef.unflatten(directions), layout.state(count, stored, treedef)
 
 
+@leafwise
 def _step_leaf(
+    arrays: tuple,
+    scalars: dict[str, Any],
     rule: Rule,
     storage: Storage,
     whole: tuple[int, ...] | None,
-    arrays: tuple,
-    scalars: dict[str, Any],
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decode, one formula, encode."""
-    g, rest, row, start = arrays
-    dtype = _working(g, rest)
+    g, stored, row, first = arrays
+    dtype = _working(g, stored)
     moments = {
         k: m.astype(dtype if is_signed(rule.moments[k]) else dtypes.real(dtype))
-        for k, m in storage.decode(rest, rule.moments).items()
+        for k, m in storage.decode(stored, rule.moments).items()
     }
     g = _saturated(jnp.asarray(g).astype(dtype))
     direction, moments = rule.formula(g, **moments, **scalars)
-    key: Any = None if row is None else lax.dynamic_index_in_dim(*row, keepdims=False)
-    key = key if whole is None or key is None else random_bits.Key(key, whole, start)
-    return direction, storage.encode(moments, rule.moments, rest, key)
+    key: Any = None if row is None else random_bits.key(row, whole, first)
+    return direction, storage.encode(moments, rule.moments, stored, key)
 
 
-def _working(g: ArrayLike, rest: dict[str, jax.Array]) -> jnp.dtype:
+def _working(g: ArrayLike, stored: dict[str, jax.Array]) -> jnp.dtype:
     """The dtype to compute in: the gradient's, widened by complex or double-precision moments."""
-    wide = (m.dtype for m in rest.values() if m.dtype in _WIDE)
+    wide = (m.dtype for m in stored.values() if m.dtype in _WIDE)
     return dtypes.working(dtypes.of(g), *wide)
 
 
 _WIDE = (jnp.float64, jnp.complex64, jnp.complex128)
-
-
-def _keys(storages: list[Storage], count: jax.Array, names: list[str]) -> jax.Array | None:
-    """The streams of all leaves at this step, found at once; None where nothing is random."""
-    if all(storage.seed is None for storage in storages):
-        return None
-    seeds = np.asarray([storage.seed or 0 for storage in storages], np.uint32)
-    salts = np.asarray([random_bits.salt(name) for name in names], np.uint32)
-    return random_bits.keys(seeds, count, salts)
 
 
 def _saturated(g: jax.Array) -> jax.Array:
@@ -136,7 +137,7 @@ def _saturated(g: jax.Array) -> jax.Array:
     if jnp.iscomplexobj(g):
         return lax.complex(_saturated(g.real), _saturated(g.imag))
     most = jnp.asarray(2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2), g.dtype)
-    return lax.clamp(-most, g, most) + 0 * g  # of which inf makes a NaN
+    return lax.clamp(-most, g, most) + 0 * g  # inf * 0 is NaN: an infinite gradient stays visible
 
 
 class _Scalars(dict):
@@ -175,15 +176,15 @@ def _check_dtype(rule: Rule, name: str, what: str, leaf: Any) -> None:
 
 
 def _check_leaf(
-    rule: Rule, name: str, g: ArrayLike, rest: dict[str, jax.Array], storage: Storage
+    rule: Rule, name: str, g: ArrayLike, stored: dict[str, jax.Array], storage: Storage
 ) -> None:
-    for array in rest.values():
+    for array in stored.values():
         if jnp.shape(array) != jnp.shape(g):
             raise ValueError(
                 f"{name}: gradient has shape {jnp.shape(g)}, state has {jnp.shape(array)}"
             )
-    complaint = storage.complaint(rest, rule.moments, dtypes.of(g))
+    complaint = storage.complaint(stored, rule.moments, dtypes.of(g))
     if complaint:
-        found = recognised(rest, rule.moments, dtypes.of(g))
-        hint = f"; it rests as {found!r}: `adamx.convert` makes a {storage.name!r} of it"
+        found = recognised(stored, rule.moments, dtypes.of(g))
+        hint = f"; it is stored as {found!r}: `adamx.convert` makes a {storage.name!r} of it"
         raise TypeError(f"{name}: {complaint} ({rule.name}){hint if found else ''}")

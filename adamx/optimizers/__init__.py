@@ -1,2 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One algorithm a file, from its paper."""
+"""One algorithm a file, from its paper: the formula on one array, `scale_by_*`, the recipes.
+
+Each row below is one file. From these rows follow the names in `adamx`, the choices of the command
+line, and the tables of the tests (`recipe.TABLE`).
+"""
+
+from adamx.optimizers import nesterov, recipe
+from adamx.optimizers.adabelief import *
+from adamx.optimizers.adam import *
+from adamx.optimizers.adamax import *
+from adamx.optimizers.adan import *
+from adamx.optimizers.adopt import *
+from adamx.optimizers.amsgrad import *
+from adamx.optimizers.lamb import *
+from adamx.optimizers.lion import *
+from adamx.optimizers.nadam import *
+from adamx.optimizers.radam import *
+from adamx.optimizers.yogi import *
+
+del nesterov, recipe  # modules, which `from adamx.optimizers import *` would take too

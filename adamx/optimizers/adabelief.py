@@ -2,15 +2,37 @@
 """AdaBelief: Zhuang et al., 2020, arXiv 2010.07468. Large steps where the mean predicts well."""
 
 import optax
+from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
 from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
 from adamx.core.hyperparameters import Hyper
-from adamx.core.rule import Kind, Rule
-from adamx.rules import nadam
+from adamx.core.rule import Rule
+from adamx.core.values import bind
+from adamx.landing import LandingLike
+from adamx.optimizers.nesterov import mean_weights
+from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
+from adamx.storage import StorageLike
+from adamx.transforms.weight_decay import Decay, Mask
+
+__all__ = ["adabelief", "scale_by_belief"]
 
 
-def belief(
+def formula(g, mu, nu, *, c1, c2, am, av, eps, eps_root, ag=None):
+    surprise = times(1 - c1, g - mu)  # the gradient less the new mean, without cancellation
+    mu = lerp(mu, g, c1)
+    nu = lerp(nu, abs_sq(surprise), c2) + eps_root
+    top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
+    return ratio(top, root(av * nu), eps), {"mu": mu, "nu": nu}
+
+
+def scalars(t, b1, b2, eps, eps_root, *, nesterov):
+    c1, c2 = complement(b1, t), complement(b2, t)
+    scalars = {"c1": c1, "c2": c2, "av": 1 / correction(c2, t), "eps": eps, "eps_root": eps_root}
+    return scalars | mean_weights(t, c1, nesterov)
+
+
+def rule(
     b1: Hyper = 0.9,
     b2: Hyper = 0.999,
     eps: Hyper = 1e-16,
@@ -20,20 +42,67 @@ def belief(
 ) -> Rule:
     """The mean over the root of the mean squared error of predicting the gradient by the mean."""
     hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+    return Rule(
+        name="adabelief",
+        state=optax.ScaleByBeliefState,
+        moments={"mu": "signed", "nu": "squared"},
+        hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
+        at=bind(scalars, nesterov=nesterov),
+        formula=formula,
+    )
 
-    def at(t, b1, b2, eps, eps_root):
-        c1, c2 = complement(b1, t), complement(b2, t)
-        weights = nadam.weights(t, c1, None) if nesterov else {"am": 1 / correction(c1, t)}
-        scalars = {"c1": c1, "c2": c2, "av": 1 / correction(c2, t), "eps": eps}
-        return scalars | {"eps_root": eps_root} | weights
 
-    def formula(g, mu, nu, *, c1, c2, am, av, eps, eps_root, ag=None):
-        surprise = times(1 - c1, g - mu)  # the gradient less the new mean, without cancellation
-        mu = lerp(mu, g, c1)
-        nu = lerp(nu, abs_sq(surprise), c2) + eps_root
-        top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
-        return ratio(top, root(av * nu), eps), {"mu": mu, "nu": nu}
+def scale_by_belief(
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-16,
+    eps_root: Hyper = 1e-16,
+    *,
+    nesterov: bool = False,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+) -> Optimizer:
+    """The direction of `adamx.adabelief`."""
+    return alone(rule(b1, b2, eps, eps_root, nesterov=nesterov), storage, mu_dtype, nu_dtype)
 
-    values = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    moments: dict[str, Kind] = {"mu": "signed", "nu": "squared"}
-    return Rule("adabelief", optax.ScaleByBeliefState, moments, values, at, formula)
+
+@recipe(scale_by_belief)
+def adabelief(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-16,
+    eps_root: Hyper = 1e-16,
+    *,
+    nesterov: bool = False,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+    weight_decay: Hyper | Decay | None = None,
+    mask: Mask | None = None,
+    landing: LandingLike = "nearest",
+) -> Optimizer:
+    r"""AdaBelief: the mean gradient over the root of its mean squared prediction error.
+
+    .. math:: s_t = \beta_2 s_{t-1} + (1 - \beta_2) (g_t - m_t)^2 + \bar\varepsilon, \quad
+        p \leftarrow p - \alpha \, \hat m_t / (\sqrt{\hat s_t} + \varepsilon)
+
+    Example:
+      >>> import adamx
+      >>> opt = adamx.adabelief(1e-3)
+
+    References:
+      Zhuang et al., `AdaBelief <https://arxiv.org/abs/2010.07468>`_, 2020.
+    """
+    return chained(
+        "adabelief",
+        rule(b1, b2, eps, eps_root, nesterov=nesterov),
+        learning_rate,
+        storage=storage,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        weight_decay=weight_decay,
+        mask=mask,
+        landing=landing,
+    )

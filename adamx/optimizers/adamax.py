@@ -3,26 +3,124 @@
 
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
 from adamx.core.arithmetic import complement, correction, lerp, magnitude, ratio, times
 from adamx.core.hyperparameters import Hyper
-from adamx.core.rule import Kind, Rule
+from adamx.core.rule import Rule
+from adamx.landing import LandingLike
+from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
+from adamx.storage import StorageLike
+from adamx.transforms.weight_decay import Decay, Mask
+
+__all__ = ["adamax", "adamaxw", "scale_by_adamax"]
 
 
-def adamax(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:
+def formula(g, mu, nu, *, c1, c2, am, eps):
+    mu = lerp(mu, g, c1)
+    nu = jnp.maximum(magnitude(g) + eps, nu - c2 * nu)
+    return ratio(times(am, mu), nu), {"mu": mu, "nu": nu}
+
+
+def scalars(t, b1, b2, eps):
+    c1, c2 = complement(b1, t), complement(b2, t)
+    return {"c1": c1, "c2": c2, "am": 1 / correction(c1, t), "eps": eps}
+
+
+def rule(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:
     """The corrected mean over a decaying maximum of |g|."""
     hyperparameters.check(b1=b1, b2=b2, eps=eps)
+    return Rule(
+        name="adamax",
+        state=optax.ScaleByAdamState,
+        moments={"mu": "signed", "nu": "magnitude"},
+        hyper={"b1": b1, "b2": b2, "eps": eps},
+        at=scalars,
+        formula=formula,
+    )
 
-    def at(t, b1, b2, eps):
-        c1, c2 = complement(b1, t), complement(b2, t)
-        return {"c1": c1, "c2": c2, "am": 1 / correction(c1, t), "eps": eps}
 
-    def formula(g, mu, nu, *, c1, c2, am, eps):
-        mu = lerp(mu, g, c1)
-        nu = jnp.maximum(magnitude(g) + eps, nu - c2 * nu)
-        return ratio(times(am, mu), nu), {"mu": mu, "nu": nu}
+def scale_by_adamax(
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+) -> Optimizer:
+    """The direction of `adamx.adamax`."""
+    return alone(rule(b1, b2, eps), storage, mu_dtype, nu_dtype)
 
-    moments: dict[str, Kind] = {"mu": "signed", "nu": "magnitude"}
-    values = {"b1": b1, "b2": b2, "eps": eps}
-    return Rule("adamax", optax.ScaleByAdamState, moments, values, at, formula)
+
+@recipe(scale_by_adamax)
+def adamax(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+    weight_decay: Hyper | Decay | None = None,
+    mask: Mask | None = None,
+    landing: LandingLike = "nearest",
+) -> Optimizer:
+    r"""Adamax: the mean gradient over a decaying maximum of its size.
+
+    .. math:: v_t = \max(\beta_2 v_{t-1}, |g_t| + \varepsilon), \quad
+        p \leftarrow p - \alpha \, \hat m_t / v_t
+
+    Example:
+      >>> import adamx
+      >>> opt = adamx.adamax(2e-3)
+
+    References:
+      Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1.
+    """
+    return chained(
+        "adamax",
+        rule(b1, b2, eps),
+        learning_rate,
+        storage=storage,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        weight_decay=weight_decay,
+        mask=mask,
+        landing=landing,
+    )
+
+
+@recipe(scale_by_adamax)
+def adamaxw(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    weight_decay: Hyper | Decay | None = 1e-4,
+    mask: Mask | None = None,
+    *,
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
+) -> Optimizer:
+    """AdamaxW: Adamax with decoupled decay. See `adamax` and `adamw`.
+
+    Example:
+      >>> import adamx
+      >>> opt = adamx.adamaxw(2e-3, weight_decay=0.01)
+    """
+    return chained(
+        "adamaxw",
+        rule(b1, b2, eps),
+        learning_rate,
+        storage=storage,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        weight_decay=weight_decay,
+        mask=mask,
+        landing=landing,
+    )

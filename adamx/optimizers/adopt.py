@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ADOPT: Taniguchi et al., 2024, arXiv 2411.02853. Converges with any b2.
+"""ADOPT: Taniguchi et al., 2024, arXiv 2411.02853. Adam that converges with any b2.
 
-The gradient is divided by the mean square of the steps *before* it, then averaged. The first step
-only fills the mean square and moves nothing.
+The gradient is divided by the root of the mean square of the steps *before* it, then averaged. The
+first step only fills the mean square and moves nothing.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,45 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
 from adamx.core.arithmetic import abs_sq, complement, lerp, magnitude, ratio, root, times
 from adamx.core.hyperparameters import Hyper
-from adamx.core.rule import Kind, Rule
+from adamx.core.rule import Rule
+from adamx.core.values import bind
+from adamx.landing import LandingLike
+from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
+from adamx.storage import StorageLike
+from adamx.transforms.weight_decay import Decay, Mask
+
+__all__ = ["adopt", "scale_by_adopt"]
+
+
+def formula(g, mu, nu, *, c1, c2, eps, bound=None, nesterov):
+    x = ratio(g, jnp.maximum(root(nu), eps))
+    if bound is not None:
+        x = _bounded(x, bound)
+    mu = lerp(mu, x, c1)
+    u = lerp(mu, x, c1) if nesterov else mu
+    return u, {"mu": mu, "nu": lerp(nu, abs_sq(g), c2)}
+
+
+def scalars(t, b1, b2, eps, *, bound_at):
+    first = t == 1
+    scalars = {
+        "c1": jnp.where(first, 0, complement(b1, t)),
+        "c2": jnp.where(first, 1, complement(b2, t)),
+        "eps": eps,
+    }
+    return scalars if bound_at is None else scalars | {"bound": bound_at(t - 1)}
+
+
+def _bounded(x: jax.Array, bound: jax.Array) -> jax.Array:
+    if not jnp.iscomplexobj(x):
+        return jnp.where(jnp.isinf(x), x, lax.clamp(-bound, x, bound))
+    size = magnitude(x)
+    return times(jnp.where(size > bound, bound / jnp.where(size == 0, 1, size), 1), x)
 
 
 def fourth_root(count: jax.Array) -> jax.Array:
@@ -23,7 +57,7 @@ def fourth_root(count: jax.Array) -> jax.Array:
     return count**0.25
 
 
-def adopt(
+def rule(
     b1: Hyper = 0.9,
     b2: Hyper = 0.9999,
     eps: Hyper = 1e-6,
@@ -35,31 +69,80 @@ def adopt(
     """A mean of gradients, each normalised by its past and bounded by `clip_value_fn(t - 1)`."""
     hyperparameters.check(b1=b1, b2=b2, eps=eps)
     bound_at = clip_value_fn or fourth_root
-
-    def at(t, b1, b2, eps):
-        first = t == 1
-        scalars = {
-            "c1": jnp.where(first, 0, complement(b1, t)),
-            "c2": jnp.where(first, 1, complement(b2, t)),
-            "eps": eps,
-        }
-        return scalars | ({"bound": bound_at(t - 1)} if use_clipping else {})
-
-    def formula(g, mu, nu, *, c1, c2, eps, bound=None):
-        x = ratio(g, jnp.maximum(root(nu), eps))
-        if bound is not None:
-            x = _bounded(x, bound)
-        mu = lerp(mu, x, c1)
-        u = lerp(mu, x, c1) if nesterov else mu
-        return u, {"mu": mu, "nu": lerp(nu, abs_sq(g), c2)}
-
-    values = {"b1": b1, "b2": b2, "eps": eps}
-    moments: dict[str, Kind] = {"mu": "normalised", "nu": "squared"}
-    return Rule("adopt", optax.ScaleByAdamState, moments, values, at, formula)
+    return Rule(
+        name="adopt",
+        state=optax.ScaleByAdamState,
+        moments={"mu": "normalised", "nu": "squared"},
+        hyper={"b1": b1, "b2": b2, "eps": eps},
+        at=bind(scalars, bound_at=bound_at if use_clipping else None),
+        formula=bind(formula, nesterov=nesterov),
+    )
 
 
-def _bounded(x: jax.Array, bound: jax.Array) -> jax.Array:
-    if not jnp.iscomplexobj(x):
-        return jnp.where(jnp.isinf(x), x, lax.clamp(-bound, x, bound))
-    size = magnitude(x)
-    return times(jnp.where(size > bound, bound / jnp.where(size == 0, 1, size), 1), x)
+def scale_by_adopt(
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.9999,
+    eps: Hyper = 1e-6,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+) -> Optimizer:
+    """The direction of `adamx.adopt`."""
+    adopt = rule(
+        b1, b2, eps, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn
+    )
+    return alone(adopt, storage, mu_dtype, nu_dtype)
+
+
+@recipe(scale_by_adopt)
+def adopt(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.9999,
+    eps: Hyper = 1e-6,
+    mu_dtype: DTypeLike | None = None,
+    *,
+    nesterov: bool = False,
+    use_clipping: bool = True,
+    clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+    weight_decay: Hyper | Decay | None = None,
+    mask: Mask | None = None,
+    landing: LandingLike = "nearest",
+) -> Optimizer:
+    r"""ADOPT: Adam in another order, which converges with any b2.
+
+    .. math:: m_t = \beta_1 m_{t-1} + (1 - \beta_1) \,
+        \mathrm{clip}\left( g_t / \max(\sqrt{v_{t-1}}, \varepsilon), (t-1)^{1/4} \right)
+
+    The first step moves nothing.
+
+    Args:
+      use_clipping: False to leave the clip out.
+      clip_value_fn: the bound as a function of the step, from 0; None for its fourth root.
+
+    Example:
+      >>> import adamx
+      >>> opt = adamx.adopt(1e-3)
+
+    References:
+      Taniguchi et al., `ADOPT <https://arxiv.org/abs/2411.02853>`_, 2024.
+    """
+    return chained(
+        "adopt",
+        rule(
+            b1, b2, eps, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn
+        ),
+        learning_rate,
+        storage=storage,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        weight_decay=weight_decay,
+        mask=mask,
+        landing=landing,
+    )

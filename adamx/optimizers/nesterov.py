@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nesterov's momentum in Adam: Dozat, 2016, openreview OM0jvwB8jIp57ZJjtNEZ.
 
-Instead of the corrected mean, a rule uses `am * mu + ag * g`. Two forms are about: a constant b1
-(Dozat's summary; Optax), and one that warms b1 up (Dozat's algorithm; torch):
+Instead of the corrected mean, a rule uses `am * mu + ag * g`. There are two forms: a constant b1
+(Dozat's summary; Optax), and a b1 that warms up (Dozat's algorithm; torch):
 
     mu_t = b1 (1 - 0.96^(t psi) / 2),   P_t = mu_1 mu_2 ... mu_t
     am = mu_{t+1} / (1 - P_{t+1}),      ag = (1 - mu_t) / (1 - P_t)
@@ -14,10 +14,15 @@ import jax.numpy as jnp
 from adamx.core.arithmetic import correction, log_rate
 
 
-def weights(
-    t: jax.Array, c1: jax.Array, momentum_decay: float | jax.Array | None
+def mean_weights(
+    t: jax.Array,
+    c1: jax.Array,
+    nesterov: bool,
+    momentum_decay: float | jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """What the mean and the gradient count for at step `t`."""
+    """The weight `am` of the mean, and with Nesterov's momentum also `ag` of the gradient."""
+    if not nesterov:
+        return {"am": 1 / correction(c1, t)}
     if momentum_decay is None:
         return {"am": (1 - c1) / correction(c1, t + 1), "ag": c1 / correction(c1, t)}
     psi = jnp.asarray(momentum_decay, t.dtype)
@@ -37,7 +42,7 @@ def _warmth(t: jax.Array, psi: jax.Array) -> jax.Array:
 
 
 def _log_product(t: jax.Array, c1: jax.Array, psi: jax.Array) -> jax.Array:
-    """`log P_t` in closed form, so that no running product has to rest in the state.
+    """`log P_t` in closed form, so that the state needs no running product.
 
     With q = 0.96^psi, log(1 - q^i / 2) is a power series in q^i; summed over i = 1 .. t first, each
     power is a geometric series:  - sum_k 2^-k / k * q^k (1 - q^(kt)) / (1 - q^k).

@@ -20,56 +20,47 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
 from adamx.core.arithmetic import abs_sq, complement, correction, lerp, log_rate, ratio, root, times
 from adamx.core.hyperparameters import Hyper
-from adamx.core.rule import Kind, Rule
-from adamx.rules import nadam
-from adamx.rules.adam import epsilon
+from adamx.core.rule import Rule
+from adamx.core.values import bind
+from adamx.landing import LandingLike
+from adamx.optimizers.adam import epsilon
+from adamx.optimizers.nesterov import mean_weights
+from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
+from adamx.storage import StorageLike
+from adamx.transforms.weight_decay import Decay, Mask
+
+__all__ = ["radam", "scale_by_radam"]
 
 
-def radam(
-    b1: Hyper = 0.9,
-    b2: Hyper = 0.999,
-    eps: Hyper = 1e-8,
-    eps_root: Hyper = 0.0,
-    threshold: Hyper = 5.0,
-    *,
-    nesterov: bool = False,
-    eps_mode: Literal["outside", "hat"] = "outside",
-) -> Rule:
-    """Adam's direction times r where rho has reached the threshold, the bare mean before."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold)
-    hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat"))
+def formula(g, mu, nu, *, c1, c2, am, av, adaptive, plain, eps, eps_root, ag=None):
+    mu = lerp(mu, g, c1)
+    nu = lerp(nu, abs_sq(g), c2)
+    top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
+    bottom = adaptive * (root(av * nu + eps_root) + eps) + plain
+    return ratio(top, bottom), {"mu": mu, "nu": nu}
 
-    def at(t, b1, b2, eps, eps_root, threshold):
-        c1, c2 = complement(b1, t), complement(b2, t)
-        weights = nadam.weights(t, c1, None) if nesterov else {"am": 1 / correction(c1, t)}
-        bc2 = correction(c2, t)
-        rho = length(t, c2)
-        rectified = (rho >= threshold) & (rho > 4)
-        r = rectification(jnp.where(rectified, rho, 5), 2 / c2 - 1)
-        return {
-            "c1": c1,
-            "c2": c2,
-            "av": 1 / bc2,
-            "adaptive": jnp.where(rectified, 1 / r, 0),
-            "plain": jnp.where(rectified, 0, 1),
-            "eps": epsilon(eps, eps_mode, bc2),
-            "eps_root": eps_root,
-        } | weights
 
-    def formula(g, mu, nu, *, c1, c2, am, av, adaptive, plain, eps, eps_root, ag=None):
-        mu = lerp(mu, g, c1)
-        nu = lerp(nu, abs_sq(g), c2)
-        top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
-        bottom = adaptive * (root(av * nu + eps_root) + eps) + plain
-        return ratio(top, bottom), {"mu": mu, "nu": nu}
-
-    values = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "threshold": threshold}
-    moments: dict[str, Kind] = {"mu": "signed", "nu": "squared"}
-    return Rule("radam", optax.ScaleByAdamState, moments, values, at, formula)
+def scalars(t, b1, b2, eps, eps_root, threshold, *, nesterov, eps_mode):
+    c1, c2 = complement(b1, t), complement(b2, t)
+    bc2 = correction(c2, t)
+    rho = length(t, c2)
+    rectified = (rho >= threshold) & (rho > 4)
+    r = rectification(jnp.where(rectified, rho, 5), 2 / c2 - 1)
+    return {
+        "c1": c1,
+        "c2": c2,
+        "av": 1 / bc2,
+        "adaptive": jnp.where(rectified, 1 / r, 0),
+        "plain": jnp.where(rectified, 0, 1),
+        "eps": epsilon(eps, eps_mode, bc2),
+        "eps_root": eps_root,
+        **mean_weights(t, c1, nesterov),
+    }
 
 
 def rectification(rho: jax.Array, rho_inf: jax.Array) -> jax.Array:
@@ -104,3 +95,92 @@ _BERNOULLI = "1/6 -1/30 1/42 -1/30 5/66 -691/2730 7/6 -3617/510 43867/798 -17461
 _COEFFICIENTS = [
     float(Fraction(b) / math.factorial(2 * n)) for n, b in enumerate(_BERNOULLI, start=1)
 ]
+
+
+def rule(
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    eps_root: Hyper = 0.0,
+    threshold: Hyper = 5.0,
+    *,
+    nesterov: bool = False,
+    eps_mode: Literal["outside", "hat"] = "outside",
+) -> Rule:
+    """Adam's direction times r where rho has reached the threshold, the bare mean before."""
+    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, threshold=threshold)
+    hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat"))
+    return Rule(
+        name="radam",
+        state=optax.ScaleByAdamState,
+        moments={"mu": "signed", "nu": "squared"},
+        hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "threshold": threshold},
+        at=bind(scalars, nesterov=nesterov, eps_mode=eps_mode),
+        formula=formula,
+    )
+
+
+def scale_by_radam(
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    eps_root: Hyper = 0.0,
+    threshold: Hyper = 5.0,
+    *,
+    nesterov: bool = False,
+    eps_mode: Literal["outside", "hat"] = "outside",
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+) -> Optimizer:
+    """The direction of `adamx.radam`."""
+    radam = rule(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_mode=eps_mode)
+    return alone(radam, storage, mu_dtype, nu_dtype)
+
+
+@recipe(scale_by_radam)
+def radam(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.999,
+    eps: Hyper = 1e-8,
+    eps_root: Hyper = 0.0,
+    threshold: Hyper = 5.0,
+    *,
+    nesterov: bool = False,
+    eps_mode: Literal["outside", "hat"] = "outside",
+    mu_dtype: DTypeLike | None = None,
+    nu_dtype: DTypeLike | None = None,
+    storage: StorageLike | None = None,
+    weight_decay: Hyper | Decay | None = None,
+    mask: Mask | None = None,
+    landing: LandingLike = "nearest",
+) -> Optimizer:
+    r"""RAdam: Adam that waits until the variance of its step is known.
+
+    .. math:: p \leftarrow p - \alpha \, r_t \hat m_t / (\sqrt{\hat v_t} + \varepsilon)
+        \text{ if } \rho_t \ge \text{threshold, else } p - \alpha \hat m_t
+
+    Args:
+      threshold: 5 as in Optax and torch; 4 for the paper's.
+      eps_mode: `"hat"` for torch's epsilon.
+
+    Example:
+      >>> import adamx
+      >>> as_torch = adamx.radam(1e-3, eps_mode="hat")
+
+    References:
+      Liu et al., `On the Variance of the Adaptive Learning Rate
+      <https://arxiv.org/abs/1908.03265>`_, 2019.
+    """
+    return chained(
+        "radam",
+        rule(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_mode=eps_mode),
+        learning_rate,
+        storage=storage,
+        mu_dtype=mu_dtype,
+        nu_dtype=nu_dtype,
+        weight_decay=weight_decay,
+        mask=mask,
+        landing=landing,
+    )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How moments rest between steps. Each storage is one file and one row in `NAMED`."""
+"""How moments are stored between steps. Each storage is one row in `NAMED`."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from adamx.core import paths
+from adamx.core.values import value
 from adamx.storage.compact import Compact, int4, int8
 from adamx.storage.floats import Floats, bfloat16, float32, of_dtypes
 from adamx.storage.storage import Arrays, Kinds, Storage, StorageLike
@@ -20,16 +20,32 @@ NAMED: dict[str, Callable[[], Storage]] = {
 }
 
 
-class Choice(NamedTuple):
-    """Which storage a leaf has.
+@value
+class Choice:
+    """The storage of each leaf.
 
     Attributes:
-      of: from a leaf's path and global shape to its storage.
-      among: all that it may be, as far as that is known without a leaf.
+      rows: (path pattern, storage) pairs; the first pattern that matches a path decides.
+      function: maps a leaf's path and global shape to its storage; replaces the rows.
     """
 
-    of: Callable[[str, tuple[int, ...]], Storage]
-    among: tuple[Storage, ...] = ()
+    rows: tuple[tuple[str, Storage], ...] = ()
+    function: Callable[[str, tuple[int, ...]], str | Storage] | None = None
+
+    @property
+    def among(self) -> tuple[Storage, ...]:
+        """The storages of all rows; empty if `function` decides."""
+        return tuple(storage for _, storage in self.rows)
+
+    def of(self, path: str, shape: tuple[int, ...]) -> Storage:
+        """The storage of the leaf with this path and global shape."""
+        if self.function is not None:
+            return named(self.function(path, shape))
+        for pattern, storage in self.rows:
+            if pattern == "*" or paths.matches(pattern, path):
+                return storage
+        known = ", ".join(repr(pattern) for pattern, _ in self.rows)
+        raise ValueError(f"{path}: no pattern in `storage` matches this leaf, got {known}")
 
 
 def choose(
@@ -37,7 +53,7 @@ def choose(
     mu_dtype: DTypeLike | None = None,
     nu_dtype: DTypeLike | None = None,
 ) -> Choice:
-    """The storage of each leaf, from what a recipe was given.
+    """The storage of each leaf, from the arguments of a recipe.
 
     Example:
       >>> table = choose({"*/embedding": "float32", "*": "int8"})
@@ -51,35 +67,18 @@ def choose(
     if isinstance(storage, Choice):
         return storage
     if storage is None:
-        return _always(of_dtypes(mu_dtype, nu_dtype))
+        return Choice((("*", of_dtypes(mu_dtype, nu_dtype)),))
     if mu_dtype is not None or nu_dtype is not None:
         raise ValueError("give either `storage` or `mu_dtype` / `nu_dtype`, not both")
     if isinstance(storage, Mapping):
-        return _looked_up({pattern: named(s) for pattern, s in storage.items()})
+        return Choice(tuple((pattern, named(s)) for pattern, s in storage.items()))
     if isinstance(storage, str) or not callable(storage):
-        return _always(named(storage))
-    return Choice(lambda path, shape: named(storage(path, shape)))
-
-
-def _always(storage: Storage) -> Choice:
-    return Choice(lambda path, shape: storage, (storage,))
-
-
-def _looked_up(table: dict[str, Storage]) -> Choice:
-    """The storage of the first pattern that a path matches."""
-
-    def of(path: str, shape: tuple[int, ...]) -> Storage:
-        for pattern, storage in table.items():
-            if paths.matches(pattern, path):
-                return storage
-        known = ", ".join(map(repr, table))
-        raise ValueError(f"{path}: `storage` has no pattern for this leaf, only {known}")
-
-    return Choice(of, tuple(table.values()))
+        return Choice((("*", named(storage)),))
+    return Choice(function=storage)
 
 
 def named(storage: str | Storage) -> Storage:
-    """The storage of that name, or the storage itself."""
+    """The storage with this name; a `Storage` is returned as it is."""
     if isinstance(storage, str) and storage in NAMED:
         return NAMED[storage]()
     if isinstance(storage, str) or not hasattr(storage, "encode"):
@@ -92,7 +91,7 @@ def named(storage: str | Storage) -> Storage:
 
 
 def recognised(arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
-    """The name of the storage that such arrays come from; empty where it is none of `NAMED`."""
+    """The name of the storage in `NAMED` that made `arrays`; empty if none did."""
     for name, build in NAMED.items():
         storage = build()
         if tuple(arrays) == storage.fields(kinds) and not storage.complaint(

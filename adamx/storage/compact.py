@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Moments in a byte each, `int8`, or a mean and its square in one byte together, `int4`.
+"""Moments in one byte each (`int8`), or a mean and its square in one byte together (`int4`).
 
-Arrays of the parameter's shape, and nothing beside them. Squares rest as a code of their fourth
-root, means as a ratio to the root that rests beside them. Both are rounded by chance and without
-bias, or slow averages would stand still. The last code of each is for what is not finite.
+The state is arrays of the parameter's shape and nothing else. Squares are stored as a code of their
+fourth root, means as a ratio to the stored root. Both are rounded stochastically and without bias;
+rounded to nearest, slow averages would stand still. The last code is for non-finite values.
 """
 
 import dataclasses
@@ -22,22 +22,22 @@ from adamx.storage.pair import Pair
 from adamx.storage.squares import Sizes, Squares
 from adamx.storage.storage import Arrays, Kinds
 
-# A root below 2^-28 = 4e-9 is little beside the default epsilon. Above 2^8 both moments are held
-# back together, so that their ratio, which is the step, stays. Half the ratios are below 1/4.
+# A root below 2^-28 = 4e-9 is small against the default epsilon. Above 2^8 both moments are clipped
+# by the same factor, which keeps their ratio, the step. Half of the ratio codes are below 1/4.
 SQUARES, RATIOS, ALONE = Squares(254, -28, 8), Ratios(127, 0.25), Alone(127, -32, 8)
-# Roots 2.5 octaves apart, ratios from 0.08 to 8: 13 x 19 codes, and one for NaN.
+# Roots 2.5 octaves apart, ratios from 0.08 to 8: 13 x 19 codes plus one for NaN.
 PAIR = Pair(Squares(13, -26, 4), Ratios(9, 0.7, 0.8))
 
 PACKED = "packed"
 
 
 def int8(seed: int = 0) -> "Compact":
-    """A byte for each moment: 2 bytes per parameter for Adam's two."""
+    """One byte per moment: 2 bytes per parameter for Adam's two."""
     return Compact("int8", None, seed)
 
 
 def int4(seed: int = 0) -> "Compact":
-    """A byte for a mean and its square together; other moments take a byte of their own."""
+    """One byte for a mean and its square together, one byte for each other moment."""
     return Compact("int4", PAIR, seed)
 
 
@@ -46,9 +46,9 @@ class Compact:
     """Moments as small integers; means of complex leaves stay complex.
 
     Attributes:
-      name: what errors call it.
+      name: its name in error messages.
       pair: the coarser codes of a square and a mean that share a byte; None for a byte each.
-      seed: names the noise of rounding.
+      seed: the seed of the rounding noise.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Compact:
             for k, code in codes.items()
         }
 
-    def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: jax.Array) -> Arrays:
+    def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: random_bits.Key) -> Arrays:
         books, before, anchor = self._books(kinds), self._split(old, kinds), _anchor(kinds)
         codes, root = {}, None
         for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
@@ -105,7 +105,7 @@ class Compact:
             if array.dtype != (want := self._dtype(name, kinds, array.dtype)):
                 return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
             if dtypes.is_complex(gradient) and (name == PACKED or array.dtype == jnp.int8):
-                return f"gradient is {gradient}, the state's `{name}` only {array.dtype}"
+                return f"gradient is {gradient}, the state's `{name}` is real ({array.dtype})"
         return ""
 
     def _books(self, kinds: Kinds) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Compact:
         return books
 
     def _shared(self, kinds: Kinds) -> tuple[str, ...]:
-        """The names of the square and the mean that share a byte, if there are such."""
+        """The names of the square and the mean that share a byte; empty if none do."""
         square, mean = _anchor(kinds), next((k for k, v in kinds.items() if is_signed(v)), None)
         return (square, mean) if self.pair and square and mean else ()
 
@@ -140,14 +140,14 @@ class Compact:
 
     def _dtype(self, name: str, kinds: Kinds, leaf: jnp.dtype) -> jnp.dtype:
         if name == PACKED and dtypes.is_complex(leaf):
-            raise TypeError(f"storage {self.name!r} has no room for complex means: take 'int8'")
+            raise TypeError(f"storage {self.name!r} has no room for complex means: use 'int8'")
         if name == PACKED or not is_signed(kinds[name]):
             return jnp.dtype(jnp.uint8)
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
 
 
 def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
-    """A float64 as the float32 that codes are made of, held where float32's own gradients are."""
+    """A float64 moment as float32, clipped to the range of moments of float32 gradients."""
     if moment.dtype != jnp.float64:
         return moment
     most = jnp.asarray(2.0**124 if kind == "squared" else 2.0**62, moment.dtype)
@@ -156,7 +156,7 @@ def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
 
 
 def _anchor(kinds: Kinds) -> str | None:
-    """The square, or the maximum, whose root means are put in proportion to."""
+    """The name of the square or maximum whose root means are stored relative to."""
     return next((k for k, kind in kinds.items() if not is_signed(kind)), None)
 
 

@@ -2,8 +2,8 @@
 """Moments as floating-point arrays: `float32`, the default, and `bfloat16`.
 
 A mean is rounded to nearest. A mean of squares (or a decaying maximum) moves by less than half a
-unit of bfloat16 per step at b2 = 0.999, so to nearest it stands still: 1.0 stays 1.0 for 10,000
-steps. It is rounded stochastically instead, up or down with the odds that keep its mean exact.
+unit of bfloat16 per step at b2 = 0.999. Rounded to nearest it would stand still: 1.0 stays 1.0 for
+10,000 steps. It is rounded stochastically instead, which keeps its expectation exact.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from adamx.storage.storage import Arrays
 
 @dataclasses.dataclass(frozen=True)
 class Floats:
-    """Each moment as a floating-point array.
+    """Each moment is a floating-point array.
 
     Attributes:
-      name: what errors call it.
-      mean: the dtype of signed moments; None keeps the parameter's, halves widened to float32.
-      square: the dtype of squares and magnitudes, likewise.
-      seed: names the noise of stochastic rounding.
-      complex_mean: whether a complex leaf keeps its signed moments complex whatever `mean` says.
+      name: its name in error messages.
+      mean: the dtype of signed moments; None means the parameter's, at least float32.
+      square: the dtype of squares and magnitudes; None as above.
+      seed: the seed of stochastic rounding.
+      complex_mean: whether signed moments of complex leaves stay complex despite `mean`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Floats:
         return {k: _real_unless_signed(dtypes.widen(a), kinds[k]) for k, a in arrays.items()}
 
     def encode(
-        self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: jax.Array
+        self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: random_bits.Key
     ) -> Arrays:
         return {
             k: stochastic(m, random_bits.bits(key, m.shape, draw=i))
@@ -71,7 +71,7 @@ class Floats:
             if array.dtype != (want := self._dtype(kinds[name], array.dtype)):
                 return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
             if is_signed(kinds[name]) and dtypes.is_complex(gradient) > jnp.iscomplexobj(array):
-                return f"gradient is {gradient}, the state's `{name}` only {array.dtype}"
+                return f"gradient is {gradient}, the state's `{name}` is real ({array.dtype})"
         return ""
 
     def _dtype(self, kind: Kind, leaf: jnp.dtype) -> jnp.dtype:
@@ -81,7 +81,7 @@ class Floats:
 
 
 def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: int = 0) -> Floats:
-    """The storage that `mu_dtype` and `nu_dtype` ask for; None keeps the parameter's dtype."""
+    """The storage for `mu_dtype` and `nu_dtype`; None means the parameter's, at least float32."""
     mu, nu = _checked("mu_dtype", mu_dtype), _checked("nu_dtype", nu_dtype)
     if nu == jnp.float16:
         raise ValueError("`nu_dtype` must not be float16: squares below 6e-8 are 0 in it")
@@ -92,21 +92,21 @@ def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: int 
 
 
 def float32() -> Floats:
-    """Moments in the dtype they are computed in: float32, or wider where the parameter is."""
+    """Moments in float32, or in the parameter's dtype if that is wider."""
     return Floats("float32")
 
 
 def bfloat16(seed: int = 0) -> Floats:
-    """Moments in bfloat16, squares by stochastic rounding; means of complex leaves stay complex."""
+    """Moments in bfloat16, squares rounded stochastically; means of complex leaves stay complex."""
     dtype = jnp.dtype(jnp.bfloat16)
     return Floats("bfloat16", dtype, dtype, seed, complex_mean=True)
 
 
 def stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
-    """`x` in bfloat16, up or down by chance, such that its expectation is `x`.
+    """`x` rounded stochastically to bfloat16, with expectation `x`.
 
     bfloat16 is the upper half of a float32: adding 16 random bits to the lower half carries into
-    the upper with just the right odds. inf stays inf, a NaN stays non-finite.
+    the upper half with the right probability. inf stays inf, NaN stays NaN.
     """
     word = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
     half = jnp.uint32(16)
@@ -128,6 +128,6 @@ def _checked(name: str, dtype: DTypeLike | None) -> jnp.dtype | None:
     if not jnp.issubdtype(dtype, jnp.inexact) or dtype.itemsize < 2:
         raise ValueError(
             f"`{name}` must be a floating dtype of at least 16 bits, got {dtype}; "
-            "smaller moments need a code of their own, see `storage`"
+            "for fewer bits use `storage`"
         )
     return dtype

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers spread evenly over octaves, made and found by integer arithmetic.
+"""Nearly logarithmic float32 levels, computed by integer arithmetic on their bits.
 
-Level k is the float32 whose bits are `first + (k - 1) * stride`. Within an octave levels are evenly
-spaced; over octaves they are as good as logarithmic. No table, no logarithm, no exponential.
+Level k is the float32 whose bits are `first + (k - 1) * stride`. Levels are evenly spaced within an
+octave and nearly logarithmic across octaves. No table, no logarithm, no exponential.
 """
 
 import math
@@ -22,21 +22,20 @@ class Levels(NamedTuple):
     highest: float
 
     def at(self, level: jax.Array) -> jax.Array:
-        """The number at an int32 `level`, 1 or more."""
+        """The number at `level`, an int32 of at least 1."""
         return lax.bitcast_convert_type(self._first + (level - 1) * self._stride, jnp.float32)
 
     def below(self, x: jax.Array) -> jax.Array:
-        """The last level not above `x`, at least 1 and at most the one before the last.
+        """The highest level not above `x`, clipped to 1 and `count` - 1.
 
-        A float32 has no room for all digits of the quotient, so that an `x` next to a level may
-        count to either side of it.
+        The quotient is rounded to float32, so an `x` next to a level may fall on either side.
         """
         word = lax.bitcast_convert_type(x, jnp.int32) - self._first
         steps = jnp.floor(word.astype(jnp.float32) * np.float32(1 / self._stride))
         return jnp.clip(steps.astype(jnp.int32), 0, self.count - 2) + 1
 
     def nearest(self, x: float) -> int:
-        """The level nearest to `x > 0`, before any array is at hand."""
+        """The level nearest to `x > 0`, a Python number."""
         steps = round((_word(x) - self._first) / self._stride)
         return min(max(steps, 0), self.count - 1) + 1
 
@@ -50,7 +49,7 @@ class Levels(NamedTuple):
 
 
 def rises(x: jax.Array, low: jax.Array, high: jax.Array, bits: jax.Array) -> jax.Array:
-    """Whether to go on from `low` to `high`, by chance, so that `x` is what is expected."""
+    """Whether to round `x` up from `low` to `high`, stochastically with expectation `x`."""
     return unit(bits) * (high - low) < x - low
 
 
@@ -61,5 +60,5 @@ def unit(bits: jax.Array) -> jax.Array:
 
 def _word(x: float) -> int:
     if not math.isfinite(x) or x < np.finfo(np.float32).tiny:
-        raise ValueError(f"levels are positive normal float32 numbers, got {x}")
+        raise ValueError(f"a level must be a positive normal float32 number, got {x}")
     return int(np.float32(x).view(np.int32))

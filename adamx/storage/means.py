@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Means as small integers: in proportion to the root beside them, or by themselves.
+"""Means as small integers: relative to the stored root, or standalone.
 
-A mean m is worth what a step makes of it, m / sqrt(v). So what rests is its ratio to the root that
-rests beside it, through the softsign r / (knee + |r|): fine where ratios are, at a fraction of one,
-and ever coarser out to the last. The error is one of the step itself, and needs no scale.
+A step uses a mean m as m / sqrt(v). So the code holds the ratio r of m to the stored root, under
+the softsign r / (knee + |r|): fine at fractions of one, where ratios are, and coarser for larger
+ones. The rounding error is an error of the step itself, and no scale is needed.
 
-A mean without a square, as in Lion, rests as its sign and a logarithm of its size.
+A mean without a square, as in Lion, is stored as its sign and a logarithm of its size.
 """
 
 from typing import NamedTuple
@@ -18,12 +18,12 @@ from adamx.storage.levels import Levels, rises, unit
 
 
 class Ratios(NamedTuple):
-    """A code of numbers beside a scale: -`count` to `count`, 0 for zero, one before them for NaN.
+    """A code of numbers relative to a scale: -`count` to `count`, 0 for zero, one below for NaN.
 
     Attributes:
-      count: how many positive ratios there are.
-      knee: the ratio in the middle of the codes.
-      end: how far the last code stays from an infinite ratio, in codes.
+      count: the number of positive ratios.
+      knee: the ratio at the middle code.
+      end: the distance from the last code to an infinite ratio, in codes.
     """
 
     count: int
@@ -35,16 +35,16 @@ class Ratios(NamedTuple):
         return -self.count - 1
 
     def decode(self, code: jax.Array, scale: jax.Array) -> jax.Array:
-        """The number that `code`, an int32, stands for beside `scale`."""
+        """The number that `code`, an int32, stands for at this `scale`."""
         left = self._ends - jnp.abs(code).astype(jnp.float32)
         mean = self.knee * code.astype(jnp.float32) * reciprocal(left) * scale
         return jnp.where(code == self.nan, jnp.nan, mean)
 
     def encode(self, mean: jax.Array, scale: jax.Array, bits: jax.Array) -> jax.Array:
-        """The code of `mean`, as an int32, such that `mean` is what is expected.
+        """The int32 code of `mean`, rounded stochastically with expectation `mean`.
 
-        Of N codes and an end, code k stands for the ratio knee k / (N - k). Times what stands
-        below, the odds to go from k to k + 1 need no division.
+        With N = count + end, code k stands for the ratio knee k / (N - k). Multiplied by the
+        denominators, the comparison that rounds k up to k + 1 needs no division.
         """
         size, knee = jnp.abs(mean), self.knee * scale
         code = jnp.clip(jnp.floor(size / (size + knee) * self._ends), 0, self.count - 1)
@@ -59,12 +59,12 @@ class Ratios(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """A code of numbers of any size: -`count` to `count`, 0 for zero, one before them for NaN.
+    """A code of numbers without a scale: -`count` to `count`, 0 for zero, one below for NaN.
 
     Attributes:
-      count: how many positive numbers there are.
-      lowest: the smallest of them, as a power of two; a smaller one becomes it or zero.
-      highest: the largest, likewise; larger ones become it.
+      count: the number of positive numbers.
+      lowest: log2 of the smallest of them; smaller numbers are rounded to it or to zero.
+      highest: log2 of the largest of them; larger numbers are clipped to it.
     """
 
     count: int
@@ -81,7 +81,7 @@ class Alone(NamedTuple):
         return jnp.where(code == self.nan, jnp.nan, jnp.where(code < 0, -size, size))
 
     def encode(self, mean: jax.Array, scale: jax.Array | None, bits: jax.Array) -> jax.Array:
-        """The code of `mean`, as an int32, such that `mean` is what is expected."""
+        """The int32 code of `mean`, rounded stochastically with expectation `mean`."""
         size = jnp.abs(mean)
         code = jnp.where(size < 2.0**self.lowest, 0, self._levels.below(size))
         low, high = self._size(code), self._size(code + 1)
@@ -101,10 +101,10 @@ def _signed(code: jax.Array, mean: jax.Array, nan: int) -> jax.Array:
 
 
 def reciprocal(x: jax.Array) -> jax.Array:
-    """1 / x for positive normal float32 numbers, to a unit or two in the last place.
+    """1 / x for positive normal float32 numbers, within one or two units in the last place.
 
-    A first guess by bits, then Newton. XLA:CPU computes multiplications where their result is used,
-    but writes a division that is used twice to memory, as an array of its own.
+    A first guess from the bits, then Newton's method. XLA:CPU recomputes multiplications at each
+    use, but writes a division that is used twice to memory, as a temporary array.
     """
     y = lax.bitcast_convert_type(0x7EF311C3 - lax.bitcast_convert_type(x, jnp.int32), jnp.float32)
     for _ in range(3):

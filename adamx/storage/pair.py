@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A square and its mean in one byte."""
+"""A square and a mean in one byte."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ from adamx.storage.squares import Squares
 
 
 class Pair(NamedTuple):
-    """A code of squares and one of means, whose product leaves one of 256 numbers for NaN.
+    """A code of squares and a code of means, with fewer than 256 combinations: 255 is NaN.
 
-    A mean of zero beside the smallest square stands for nothing at all, as at the start.
+    The smallest square with a zero mean stands for zero in both, the initial value.
     """
 
     squares: Squares
@@ -35,7 +35,7 @@ class Pair(NamedTuple):
 
     @property
     def _inverse(self) -> int:
-        """65536 / width, rounded up: times a byte, its upper bits are the quotient."""
+        """65536 / width, rounded up: (byte * this) >> 16 is byte // width, without a division."""
         return -(-65536 // self._width)
 
     @property

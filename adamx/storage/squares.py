@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Squares as small integers: a logarithmic code of their fourth root, rounded without bias in it.
+"""Squares as small integers: a logarithmic code of the fourth root, which is rounded without bias.
 
-A square is never zero by rounding and needs no scale. Why the fourth root? Where rounding by chance
-keeps the expectation of v^p, log v wanders, with a variance s^2, and 1 / sqrt(v), which a step is
-multiplied by, is too large by (4 p - 1) s^2 / 8 on average. To keep v itself (p = 1) makes every
-step too long, by 13% where levels of the root are an octave apart; p = 1/4 makes none.
+A square is never rounded to zero and needs no scale. Why the fourth root? Stochastic rounding that
+keeps the expectation of v^p gives log v a variance s^2, and 1 / sqrt(v), a factor of each step, is
+too large by (4 p - 1) s^2 / 8 on average. With p = 1, which keeps E[v], every step is too long, by
+13% where levels of the root are an octave apart; with p = 1/4 none is.
 """
 
 from typing import NamedTuple
@@ -20,9 +20,9 @@ class Squares(NamedTuple):
     """A code of non-negative numbers: 0 for zero, 1 to `count` for others, then one for NaN.
 
     Attributes:
-      count: how many numbers there are beside zero.
-      lowest: the smallest root, as a power of two.
-      highest: the largest root, likewise; larger ones become it.
+      count: the number of nonzero numbers.
+      lowest: log2 of the smallest root.
+      highest: log2 of the largest root; larger ones are clipped to it.
     """
 
     count: int
@@ -34,7 +34,7 @@ class Squares(NamedTuple):
         return self.count + 1
 
     def root(self, code: jax.Array) -> jax.Array:
-        """The root of what `code`, an int32, stands for; the smallest one for code 0."""
+        """The root that `code`, an int32, stands for; the smallest root for code 0."""
         fourth = self._fourths.at(jnp.clip(code, 1, self.count))
         return fourth * fourth
 
@@ -44,9 +44,9 @@ class Squares(NamedTuple):
         return _marked(code, root * root, self.nan)
 
     def encode(self, square: jax.Array, old: jax.Array, bits: jax.Array) -> jax.Array:
-        """The code of `square`, as an int32, where `old` was.
+        """The int32 code of `square`, which replaces the code `old`.
 
-        What has not fallen does not fall by rounding either, so that a maximum stays one.
+        A square that has not decreased is not rounded below `old`, so a maximum never decreases.
         """
         fourth = fourth_root(square)
         code = self._fourths.below(fourth)
@@ -57,15 +57,16 @@ class Squares(NamedTuple):
         return jnp.where(jnp.isfinite(square), code, self.nan)
 
     def scale(self, code: jax.Array, square: jax.Array) -> jax.Array:
-        """What a mean beside `code` is put in proportion to, where `square` was encoded.
+        """The root that a mean is stored relative to, where `code` encodes `square`.
 
-        That is the root that rests. A square beyond the last code drags its mean down with it.
+        This is the stored root. Above the last code it is the true root, which clips the mean by
+        the same factor as the root.
         """
         root = self.root(code)
         return jnp.where(code == self.count, jnp.maximum(root, square * lax.rsqrt(square)), root)
 
     def nearest(self, square: float) -> int:
-        """The code of the number nearest to `square`, before any array is at hand."""
+        """The code of the number nearest to `square`, a Python number."""
         return self._fourths.nearest(square**0.25) if square else 0
 
     @property
@@ -74,7 +75,7 @@ class Squares(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """A code of magnitudes, as that of their squares."""
+    """A code of magnitudes: the code of their squares."""
 
     squares: Squares
 
@@ -89,7 +90,7 @@ class Sizes(NamedTuple):
         return _marked(code, self.root(code), self.nan)
 
     def encode(self, size: jax.Array, old: jax.Array, bits: jax.Array) -> jax.Array:
-        within = jnp.clip(size, 2.0**-50, 2.0**60)  # or its square would be zero, or infinite
+        within = jnp.clip(size, 2.0**-50, 2.0**60)  # else its square would be zero or infinite
         square = jnp.where((size > 0) & jnp.isfinite(size), within * within, size)
         return self.squares.encode(square, old, bits)
 
@@ -101,10 +102,10 @@ class Sizes(NamedTuple):
 
 
 def fourth_root(x: jax.Array) -> jax.Array:
-    """The fourth root in float32, to some units in the last place, of what is above 2^-100.
+    """The fourth root of x >= 2^-100 in float32, within a few units in the last place.
 
-    A first guess of its reciprocal by bits, then Newton. XLA:CPU computes multiplications again
-    where another output needs them; what it takes for costly it writes to memory.
+    A first guess of its reciprocal from the bits, then Newton's method. XLA:CPU recomputes
+    multiplications that another output needs; operations it considers costly it writes to memory.
     """
     x = jnp.clip(x, 2.0**-100, 2.0**125)
     word = lax.bitcast_convert_type(x, jnp.int32) >> 2
@@ -114,7 +115,7 @@ def fourth_root(x: jax.Array) -> jax.Array:
     return x * (y * y * y)
 
 
-# Of the bits of x^(-1/4): 5/4 of those of 1, less what halves the worst error, to 3%.
+# For the bits of x^(-1/4): 5/4 of those of 1.0, less an offset that halves the worst error, to 3%.
 _GUESS = 0x4F586000
 
 

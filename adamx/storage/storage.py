@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a storage is: how moments rest between steps, as arrays of the parameter's own shape.
+"""The interface of a storage: how moments are stored between steps.
 
-A storage knows the kinds of the moments that it holds and nothing of the rule that they serve.
-It is an elementwise map, so the parameter's PartitionSpec fits every array it makes.
+A storage knows the kinds of its moments and nothing about the rule that uses them. It is an
+elementwise map to arrays of the parameter's shape, so the parameter's PartitionSpec fits them all.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adamx.core.random_bits import Key
 from adamx.core.rule import Kind
 
 Arrays = dict[str, jax.Array]
@@ -19,11 +20,11 @@ Kinds = Mapping[str, Kind]
 
 
 class Storage(Protocol):
-    """How the moments of one leaf rest. Implementations are frozen, hashable dataclasses.
+    """How the moments of one leaf are stored. Implementations are frozen, hashable dataclasses.
 
     Attributes:
-      name: what errors call it.
-      seed: names the noise of `encode`, or None where rounding needs none.
+      name: its name in error messages.
+      seed: the seed of the noise in `encode`; None if it needs no noise.
     """
 
     @property
@@ -33,33 +34,84 @@ class Storage(Protocol):
     def seed(self) -> int | None: ...
 
     def fields(self, kinds: Kinds) -> tuple[str, ...]:
-        """The names of the arrays: those of the moments, where the state may stay Optax's."""
+        """The names of the stored arrays.
+
+        Args:
+          kinds: the kind of each moment, by the moment's name.
+
+        Returns:
+          One name per array. If they are the moments' names, the state keeps Optax's class.
+        """
         ...
 
     def init(self, like: ArrayLike, kinds: Kinds, start: Mapping) -> Arrays:
-        """The arrays of a leaf `like` this one before the first step, with its sharding."""
+        """The stored arrays before the first step.
+
+        Args:
+          like: an array with the parameter's shape, dtype and sharding.
+          kinds: the kind of each moment, by name.
+          start: the initial value of each moment that does not start at zero, by name.
+
+        Returns:
+          An array for each name in `fields`, with the shape and sharding of `like`.
+        """
         ...
 
     def decode(self, arrays: Arrays, kinds: Kinds) -> Arrays:
-        """The moments, in at least float32."""
+        """The moments from their stored arrays.
+
+        Args:
+          arrays: the stored arrays, by the names in `fields`.
+          kinds: the kind of each moment, by name.
+
+        Returns:
+          The moments by name, in at least float32.
+        """
         ...
 
-    def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: jax.Array) -> Arrays:
-        """The arrays that hold `moments`, in the dtypes and shapes of `old`; `key` is for noise."""
+    def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: Key) -> Arrays:
+        """The stored arrays of new moments.
+
+        Args:
+          moments: the new moments by name, in at least float32.
+          kinds: the kind of each moment, by name.
+          old: the stored arrays that the result replaces.
+          key: the key of the random bits for stochastic rounding.
+
+        Returns:
+          Arrays with the names, dtypes and shapes of `old`.
+        """
         ...
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
-        """Which elements of the square, or the magnitude, rest at the least number but zero that
-        the storage has, and which at the largest; 0.0 where there is no such moment."""
+        """Which squares (or magnitudes) are stored at either end of the storage's range.
+
+        Args:
+          arrays: the stored arrays, by the names in `fields`.
+          kinds: the kind of each moment, by name.
+
+        Returns:
+          A boolean array for the smallest nonzero value and one for the largest; 0.0 for both if
+          there is no square and no magnitude.
+        """
         ...
 
     def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
-        """Why `arrays` are not this storage's for such a gradient, or an empty string."""
+        """Why `arrays` do not fit this storage and gradient.
+
+        Args:
+          arrays: the stored arrays, by the names in `fields`.
+          kinds: the kind of each moment, by name.
+          gradient: the dtype of the gradient.
+
+        Returns:
+          The words of an error message; empty if the arrays fit.
+        """
         ...
 
 
-# A storage by name or as such; a table of path patterns, of which the first that matches counts; or
-# a function of a leaf's path and global shape.
+# A storage or its name; a table of path patterns, where the first match decides; or a function of a
+# leaf's path and global shape.
 StorageLike = (
     str
     | Storage

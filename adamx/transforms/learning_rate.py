@@ -9,13 +9,12 @@ import optax
 from jax import lax
 
 from adamx.core import dtypes, hyperparameters
+from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
-from adamx.core.step import compiled
-from adamx.landing import nearest
-from adamx.shared import shared
+from adamx.core.values import value
+from adamx.landing import Nearest
 
 
-@shared("learning_rate")
 def scale_by_learning_rate(
     learning_rate: Hyper | None = None, *, flip_sign: bool = True
 ) -> optax.GradientTransformationExtraArgs:
@@ -36,33 +35,37 @@ def scale_by_learning_rate(
       >>> print(link.update(jnp.array([2.0]), link.init(None))[0])
       [-1.]
     """
-    return compiled(nearest(descend(learning_rate, flip_sign=flip_sign)), ("learning_rate",))
+    link = Nearest(Descend(learning_rate, flip_sign))
+    return compiled(link, ("learning_rate",), [learning_rate])
 
 
-def descend(
-    learning_rate: Hyper | None, *, flip_sign: bool = True
-) -> optax.GradientTransformationExtraArgs:
+@value
+class Descend:
     """As `scale_by_learning_rate`, for the inside of a recipe: emits at least float32."""
-    hyperparameters.check(learning_rate=learning_rate)
-    sign, counts = -1 if flip_sign else 1, callable(learning_rate)
 
-    def init(params: optax.Params) -> Any:
-        zero = jnp.zeros([], jnp.int32)
-        return optax.ScaleByScheduleState(count=zero) if counts else optax.EmptyState()
+    learning_rate: Hyper | None
+    flip_sign: bool = True
+
+    def __post_init__(self) -> None:
+        hyperparameters.check(learning_rate=self.learning_rate)
+
+    def init(self, params: optax.Params) -> Any:
+        if callable(self.learning_rate):
+            return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+        return optax.EmptyState()
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        counts = callable(self.learning_rate)
         count: Any = state.count if counts else None
-        if learning_rate is None and extra.get("learning_rate") is None:
+        if self.learning_rate is None and extra.get("learning_rate") is None:
             return updates, state
-        rate = hyperparameters.value_at("learning_rate", learning_rate, count, extra)
+        rate = hyperparameters.value_at("learning_rate", self.learning_rate, count, extra)
         if counts:
             state = optax.ScaleByScheduleState(count=optax.safe_increment(count))
-        rate = sign * rate
+        rate = -rate if self.flip_sign else rate
         return jax.tree.map(lambda u: _scaled(u, rate), updates), state
-
-    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _scaled(update: jax.Array, rate: Any) -> jax.Array:

@@ -9,8 +9,11 @@ import optax
 from jax.typing import ArrayLike
 
 from adamx.core import dtypes, hyperparameters, norms, paths, shards
-from adamx.core.step import compiled
-from adamx.landing import nearest
+from adamx.core.compiled import compiled
+from adamx.core.norms import mapped_axes
+from adamx.core.per_leaf import leafwise
+from adamx.core.values import value
+from adamx.landing import Nearest
 
 
 def scale_by_trust_ratio(
@@ -47,45 +50,59 @@ def scale_by_trust_ratio(
       You et al., `Large Batch Optimization for Deep Learning
       <https://arxiv.org/abs/1904.00962>`_, 2019.
     """
-    link = trust_ratio(min_norm, trust_coefficient, eps, axis_name=axis_name)
-    return compiled(nearest(link), ())
+    link = TrustRatio(min_norm, trust_coefficient, eps, mapped_axes.names(axis_name))
+    return compiled(Nearest(link), ())
 
 
-def trust_ratio(
-    min_norm: ArrayLike = 0.0,
-    trust_coefficient: ArrayLike = 1.0,
-    eps: ArrayLike = 0.0,
-    *,
-    axis_name: str | tuple[str, ...] | None = None,
-) -> optax.GradientTransformationExtraArgs:
+@value
+class TrustRatio:
     """As `scale_by_trust_ratio`, for the inside of a recipe: emits at least float32."""
-    hyperparameters.check(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
-    hyperparameters.check_static(min_norm=min_norm, trust_coefficient=trust_coefficient, eps=eps)
 
-    @jax.jit  # which traces anew where `adamx.cuts` says otherwise
-    def scaled(u: jax.Array, p: jax.Array) -> jax.Array:
-        u = dtypes.widen(u)
-        values = (min_norm, trust_coefficient, eps)
-        floor, gain, small = (hyperparameters.rounded(x, dtypes.real(u.dtype)) for x in values)
-        p_norm = norms.leaf_norm(p, axis_name=axis_name).astype(floor.dtype)
-        u_norm = norms.leaf_norm(u, axis_name=axis_name)
-        p_norm, u_norm = jnp.maximum(p_norm, floor), jnp.maximum(u_norm, floor)
-        zero = (p_norm == 0) | (u_norm == 0)
-        ratio = jnp.where(zero, 1, gain * p_norm / jnp.where(zero, 1, u_norm + small))
-        return ratio.astype(u.dtype) * u
+    min_norm: ArrayLike = 0.0
+    trust_coefficient: ArrayLike = 1.0
+    eps: ArrayLike = 0.0
+    axis_name: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        hyper = (self.min_norm, self.trust_coefficient, self.eps)
+        given = dict(zip(("min_norm", "trust_coefficient", "eps"), hyper, strict=True))
+        hyperparameters.check(**given)
+        hyperparameters.check_static(**given)
+
+    def init(self, params: optax.Params) -> Any:
+        return optax.EmptyState()
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         if params is None and jax.tree.leaves(updates):
             raise ValueError(
                 "the trust ratio needs the parameters: call `update(g, state, params)`"
             )
+        scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 
         def one(path: Any, u: Any, p: Any) -> Any:
-            return None if u is None else scaled(shards.masked(paths.name(path), u), p)
+            if u is None:
+                return None
+            return _scaled((shards.masked(paths.name(path), u), p), scalars, self.axis_name)
 
         is_none = lambda x: x is None  # noqa: E731
         return jax.tree_util.tree_map_with_path(one, updates, params, is_leaf=is_none), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+@leafwise
+def _scaled(
+    arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any], axis_name: Any
+) -> jax.Array:
+    u, p = arrays
+    u = dtypes.widen(u)
+    real = dtypes.real(u.dtype)
+    floor, gain, small = (
+        hyperparameters.rounded(scalars[k], real) for k in ("floor", "gain", "small")
+    )
+    p_norm = norms.leaf_norm(p, axis_name=axis_name).astype(floor.dtype)
+    u_norm = norms.leaf_norm(u, axis_name=axis_name)
+    p_norm, u_norm = jnp.maximum(p_norm, floor), jnp.maximum(u_norm, floor)
+    zero = (p_norm == 0) | (u_norm == 0)
+    ratio = jnp.where(zero, 1, gain * p_norm / jnp.where(zero, 1, u_norm + small))
+    return ratio.astype(u.dtype) * u

@@ -15,8 +15,9 @@ With learning rate r_t, its peak R, and a rule's direction u, parameters p move 
 A recipe's `weight_decay` is a number (then `decoupled`) or one of these.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,16 +25,17 @@ import numpy as np
 import optax
 
 from adamx.core import dtypes, hyperparameters, paths
+from adamx.core.compiled import compiled, transformation
 from adamx.core.hyperparameters import Hyper
 from adamx.core.per_leaf import leafwise
-from adamx.core.step import compiled
-from adamx.landing import nearest
-from adamx.shared import shared
+from adamx.core.values import value
+from adamx.landing import Nearest
 
 Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
 
 
-class Decay(NamedTuple):
+@value
+class Decay:
     """A form of weight decay.
 
     Attributes:
@@ -109,7 +111,6 @@ def _with_the_step(p: jax.Array, u: jax.Array) -> jax.Array:
     return jnp.where(agreement >= 0, p, jnp.zeros_like(p))
 
 
-@shared("weight_decay")
 def add_decayed_weights(
     weight_decay: Hyper | Decay = 0.0, mask: Mask | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -133,7 +134,8 @@ def add_decayed_weights(
       >>> print(updates["kernel"], updates["bias"])
       [1.] [0.]
     """
-    return compiled(nearest(pull(as_decay(weight_decay), mask)), ("weight_decay",))
+    decay = as_decay(weight_decay)
+    return compiled(Nearest(pull(decay, mask)), ("weight_decay",), [decay.strength])
 
 
 def as_decay(weight_decay: Hyper | Decay) -> Decay:
@@ -141,56 +143,105 @@ def as_decay(weight_decay: Hyper | Decay) -> Decay:
     return weight_decay if isinstance(weight_decay, Decay) else decoupled(weight_decay)
 
 
-def pull(
-    decay: Decay, mask: Mask | None = None, learning_rate: Hyper | None = None
-) -> optax.GradientTransformationExtraArgs:
+def pull(decay: Decay, mask: Mask | None = None, learning_rate: Hyper | None = None) -> Any:
     """The link that applies `decay`, for the inside of a recipe: emits at least float32."""
     _check(decay, mask, learning_rate)
-    strength = decay.strength
-    counts = callable(strength) or (decay.relative and callable(learning_rate))
+    link = Pull(decay, learning_rate if decay.relative else None)
+    return link if mask is None else Masked(link, _frozen(mask))
 
-    def init(params: optax.Params) -> Any:
-        return _CountState(count=jnp.zeros([], jnp.int32)) if counts else optax.EmptyState()
+
+@value
+class Pull:
+    """A decay as a link; `learning_rate` where it follows that."""
+
+    decay: Decay
+    learning_rate: Hyper | None
+
+    def init(self, params: optax.Params) -> Any:
+        return _CountState(count=jnp.zeros([], jnp.int32)) if self._counts else optax.EmptyState()
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         if params is None and jax.tree.leaves(updates):
             raise ValueError("weight decay needs the parameters: call `update(g, state, params)`")
-        count: Any = state.count if counts else None
-        if counts:
+        decay, strength = self.decay, self.decay.strength
+        count: Any = state.count if self._counts else None
+        if self._counts:
             state = _CountState(count=optax.safe_increment(count))
-        if (
-            isinstance(strength, int | float)
-            and strength == 0
-            and extra.get("weight_decay") is None
-        ):
+        is_zero = isinstance(strength, int | float) and strength == 0
+        if is_zero and extra.get("weight_decay") is None:
             return updates, state
         weight = hyperparameters.value_at("weight_decay", strength, count, extra)
         if decay.relative:
-            rate = hyperparameters.value_at("learning_rate", learning_rate, count, extra)
-            peak: Any = learning_rate if decay.peak is None else decay.peak
+            rate = hyperparameters.value_at("learning_rate", self.learning_rate, count, extra)
+            peak: Any = self.learning_rate if decay.peak is None else decay.peak
             weight = weight * (rate / peak)
-        sign = -1 if decay.place == "after" else 1
-        scalars = {"weight": sign * weight}
+        scalars = {"weight": -weight if decay.place == "after" else weight}
 
         def pulled(u: Any, p: Any) -> Any:
-            return None if u is None else leaf((u, p), scalars)
+            return None if u is None else _pulled((u, p), scalars, decay.pull)
 
         return jax.tree.map(pulled, updates, params, is_leaf=lambda x: x is None), state
 
-    @leafwise
-    def leaf(arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any]) -> jax.Array:
-        u, p = arrays
-        p = jnp.asarray(p).astype(dtypes.working(dtypes.of(u), dtypes.of(p)))
-        u = jnp.asarray(u).astype(p.dtype)
-        scale = hyperparameters.rounded(scalars["weight"], dtypes.real(p.dtype)).astype(p.dtype)
-        return u + scale * decay.pull(p, u)
+    @property
+    def _counts(self) -> bool:
+        return callable(self.decay.strength) or callable(self.learning_rate)
 
-    link = optax.GradientTransformationExtraArgs(init, update)
-    if mask is None:
-        return link
-    return optax.masked(link, paths.mask(mask) if isinstance(mask, str) else mask)
+
+@value
+class Masked:
+    """A link for some leaves only, as `optax.masked`. The mask is a pattern, a function, or a tree
+    as its leaves and its structure: what becomes of the tree that was given does not matter."""
+
+    link: Any
+    mask: Any
+
+    def init(self, params: optax.Params) -> Any:
+        return self._masked().init(params)
+
+    def update(
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        return self._masked().update(updates, state, params, **extra)
+
+    def _masked(self) -> Any:
+        if isinstance(self.mask, str):
+            mask: Any = paths.mask(self.mask)
+        else:
+            mask = self.mask.tree if isinstance(self.mask, Frozen) else self.mask
+        return optax.masked(transformation(self.link), mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A tree of booleans, compared by value."""
+
+    leaves: tuple[bool, ...]
+    treedef: Any
+
+    @property
+    def tree(self) -> Any:
+        """A copy of the tree."""
+        return self.treedef.unflatten(self.leaves)
+
+
+def _frozen(mask: Mask) -> Any:
+    if isinstance(mask, str) or callable(mask):
+        return mask
+    leaves, treedef = jax.tree.flatten(mask)
+    return Frozen(tuple(map(bool, leaves)), treedef)
+
+
+@leafwise
+def _pulled(
+    arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any], direction: Callable
+) -> jax.Array:
+    u, p = arrays
+    p = jnp.asarray(p).astype(dtypes.working(dtypes.of(u), dtypes.of(p)))
+    u = jnp.asarray(u).astype(p.dtype)
+    scale = hyperparameters.rounded(scalars["weight"], dtypes.real(p.dtype)).astype(p.dtype)
+    return u + scale * direction(p, u)
 
 
 # Optax keeps the class of this state to itself. Shapes alone, as an array would start the backend.

@@ -341,7 +341,8 @@ def test_the_noise_of_landings_is_not_that_of_storages():
     opt = adamx.adam(2.0**-9, storage="bfloat16", landing="stochastic")
     u, state = opt.update(p, opt.init(p), p)
     by_landing = np.asarray(u) != 0
-    key = random_bits.keys(np.uint32(0), jnp.int32(0), np.uint32(random_bits.salt("leaf")))
+    words = random_bits.keys(np.uint32(0), jnp.int32(0), np.uint32(random_bits.salt("leaf")))
+    key = random_bits.Key(words)
     theirs = np.asarray(random_bits.bits(key, p.shape) & 0xFFFF) >= 1 << 15
     assert abs(np.corrcoef(by_landing, theirs)[0, 1]) < 5 / np.sqrt(1_000)
     other = adamx.adam(2.0**-9, landing=landing.stochastic(seed=1))

@@ -511,7 +511,9 @@ def test_codes_do_not_depend_on_restarts_nor_on_the_company_of_other_leaves():
 def test_noise_is_uniform_and_its_streams_differ():
     streams = np.stack(
         [
-            np.asarray(random_bits.bits(random_bits.keys(seed, 5, leaf), (1 << 14,), draw))
+            np.asarray(
+                random_bits.bits(random_bits.Key(random_bits.keys(seed, 5, leaf)), (1 << 14,), draw)
+            )
             for seed, leaf, draw in itertools.product((0, 1), (7, 8), (0, 1))
         ]
     )
@@ -532,7 +534,9 @@ def test_noise_is_even_over_time_in_every_element(draw):
     the sqrt(n) of chance: what is rounded up too often now is rounded down soon."""
     steps = 987
     at = jax.vmap(
-        lambda t: random_bits.bits(random_bits.keys(np.uint32(3), t, np.uint32(7)), (64,), draw)
+        lambda t: random_bits.bits(
+            random_bits.Key(random_bits.keys(np.uint32(3), t, np.uint32(7))), (64,), draw
+        )
     )
     unit = np.asarray(at(jnp.arange(steps))) / 2.0**32
     for part in (0.001, 0.1, 0.25, 0.5, 0.9):

@@ -102,13 +102,13 @@ def test_what_cannot_be_converted_is_named():
 def test_a_state_in_another_format_is_an_error_that_names_both():
     params, state = advanced(adamx.adam(1e-2))
     grads = cases.grads(params)
-    with pytest.raises(TypeError, match=r"storage 'int8' has int8.*rests as 'float32'.*convert"):
+    with pytest.raises(TypeError, match=r"storage 'int8' has int8.*stored as 'float32'.*convert"):
         adamx.adam(1e-2, storage="int8").update(grads, state, params)
-    with pytest.raises(ValueError, match="rests as 'float32', the recipe's storage is 'int4'"):
+    with pytest.raises(ValueError, match="stored as 'float32', the recipe's storage is 'int4'"):
         adamx.adam(1e-2, storage="int4").update(grads, state, params)
     _, packed = advanced(adamx.adam(1e-2, storage="int4"))
     with pytest.raises(
-        ValueError, match="rests as packed bytes, the recipe's storage is 'float32'"
+        ValueError, match="stored as packed bytes, the recipe's storage is 'float32'"
     ):
         adamx.adam(1e-2).update(grads, packed, params)
 

@@ -709,7 +709,7 @@ def test_a_mean_is_unbiased_whatever_became_of_the_square_beside_it(name):
 
 
 def test_elements_have_bits_by_their_position_in_the_whole_array():
-    key = random_bits.keys(0, 5, 7)
+    key = random_bits.Key(random_bits.keys(0, 5, 7))
     flat = np.asarray(random_bits.bits(key, (24 * 35,)))
     assert np.unique(flat).size == flat.size
     np.testing.assert_array_equal(random_bits.bits(key, (24, 5, 7)), flat.reshape(24, 5, 7))

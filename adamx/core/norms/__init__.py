@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Norms that neither overflow nor underflow, of arrays, trees and shards of either."""
+"""Norms of arrays, trees and their shards that neither overflow nor underflow."""
 
 from adamx.core.norms.plain import global_norm, leaf_norm, rms, safe_norm
 

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `axis_name` means: the mapped axes along which an array that we see is only a shard.
+"""The meaning of `axis_name`: the mapped axes along which an array is only a shard.
 
 It is the name of an axis, or a tuple or list of names. Under `shard_map` with `check_vma=True` JAX
 knows which arrays are the same on all devices of an axis, and those count once. `pmap`, `vmap` and
 `check_vma=False` do not track this: there every array has to be a shard along every named axis.
 
-Where `adamx.cuts` says that leaves are shards, no name means the axis that it knows of, along
-which scalars are whole.
+Inside `shards.cutting`, None means the axis along which leaves are cut; scalars are whole along it.
 """
 
 import math
@@ -30,7 +29,7 @@ class Axes(NamedTuple):
 
 
 def axes(axis_name: AxisName | None) -> Axes:
-    """The named axes; for None those along which leaves are known to be cut."""
+    """The named axes; for None the axis along which leaves are cut, if any."""
     if axis_name is None:
         cut = shards.axis_name()
         return Axes((cut,), whole_scalars=True) if cut else Axes()
@@ -38,22 +37,29 @@ def axes(axis_name: AxisName | None) -> Axes:
     return Axes(named, whole_scalars=shards.axis_name() in named)
 
 
+def names(axis_name: AxisName | None) -> tuple[str, ...] | None:
+    """`axis_name` as a tuple, which is hashable; None stays None."""
+    if axis_name is None:
+        return None
+    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+
+
 def size(name: str, x: jax.Array, axis_name: AxisName | None) -> int:
-    """How many elements the leaf `name`, of which `x` is a shard, has as a whole."""
+    """The number of elements of the whole leaf `name`, where `x` is a shard of it."""
     if axis_name is None:
         return math.prod(shards.whole(name, jnp.shape(x)))
     return jnp.size(x) * pieces(x, axis_name)
 
 
 def pieces(x: jax.Array, axis_name: AxisName | None) -> int:
-    """Of how many shards like `x` the whole array is made."""
+    """The number of shards like `x` that make up the whole array."""
     along = axes(axis_name)
     cut = set(along.names) - set(_replicated(x, along))
     return math.prod(lax.axis_size(name) for name in cut)
 
 
 def copies(x: jax.Array, along: Axes) -> int:
-    """On how many devices `x` is known to be the same, so that `total` counts it as often."""
+    """The number of devices known to hold the same `x`; `total` counts it that often."""
     return math.prod(lax.axis_size(name) for name in _replicated(x, along))
 
 

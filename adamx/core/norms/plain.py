@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Euclidean norms that neither overflow nor underflow, of one array, a tree, or shards of either.
+"""Euclidean norms of arrays, trees and their shards that neither overflow nor underflow.
 
 Norms are float32, float64 for float64 input; both parts of complex numbers count. Their gradient at
-zero is zero. `axis_name` is explained in `shards`, how norms stay in range in `scaled`.
+zero is zero. `mapped_axes` explains `axis_name`, `scaled` how norms stay in range.
 """
 
 import math
@@ -28,7 +28,7 @@ def safe_norm(
     keepdims: bool = False,
     axis_name: AxisName | None = None,
 ) -> jax.Array:
-    """The norm of `x` along `axis`, by default along all.
+    """The norm of `x` along `axis`, by default along all axes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,7 +56,7 @@ def global_norm(tree: Any, *, axis_name: AxisName | None = None) -> jax.Array:
 
 
 def rms(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:
-    """The root of the mean square of `x`, 0 where `x` has no elements.
+    """The root mean square of `x`, 0 if `x` has no elements.
 
     Example:
       >>> import jax.numpy as jnp
@@ -69,9 +69,9 @@ def rms(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:
 
 
 def _check_whole(axis_name: AxisName | None) -> None:
-    """A shard by itself tells neither how large the whole is nor along what it is cut."""
+    """Raises for shards without `axis_name`: they do not show the whole size or the cut axis."""
     if axis_name is None and shards.axis_name() is not None:
         raise ValueError(
-            f"arrays are cut over {shards.axis_name()!r} here: say by `axis_name` whether this "
-            "norm is over their shards, or () if it is not"
+            f"arrays are cut over {shards.axis_name()!r} here: pass this name as `axis_name` for "
+            "the norm over all shards, or () for the norm of this array alone"
         )

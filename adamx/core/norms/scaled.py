@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Norms as a root and a factor: the norm is root / factor, and neither leaves its dtype's range.
 
-A first pass sums plain squares. Only where such a sum overflowed or underflowed are the arrays read
-again, multiplied by a power of two, behind one `lax.cond`: the common path reads them once. Shards
-meet in a `psum` of three scaled versions of a sum, outside of the `cond`, so that devices that took
-different branches agree. The functions on plain norms are in `norms`.
+A first pass sums plain squares. If a sum overflowed or underflowed, one `lax.cond` reads the arrays
+again, multiplied by a power of two; the common path reads them once. A `psum` of three scaled
+versions of a sum combines shards, outside the `cond`, so that devices that took different branches
+agree. The public norms are in `plain`.
 """
 
 import functools
@@ -41,14 +41,14 @@ def leaf_norms(
     axis_name: AxisName | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Scaled]:
-    """The norm of each leaf: a scalar, or along its own axes, which then stay as ones."""
+    """The norm of each leaf: a scalar, or along its own axes, which keep size 1."""
     groups, every = [[x] for x in leaves], tuple(axes or [None] * len(leaves))
     return _norms(groups, every, mapped_axes.axes(axis_name)) if groups else []
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _norms(groups: Any, axes: tuple[Axes, ...], along: Along) -> list[Scaled]:
-    """One norm per group of arrays; a group of several has no axes."""
+    """One norm per group of arrays; a group of several arrays has no axes."""
     rows = list(zip(groups, axes, strict=True))
     plain, factors, flags = zip(*(_first(xs, axis, along) for xs, axis in rows), strict=True)
 
@@ -59,7 +59,7 @@ def _norms(groups: Any, axes: tuple[Axes, ...], along: Along) -> list[Scaled]:
         )
 
     flag = jnp.any(lax.concatenate(flags, 0))
-    if shards.axis_name() and not along.names:  # nothing will be summed: all take the same branch
+    if shards.axis_name() and not along.names:  # no psum follows: all must take the same branch
         flag = mapped_axes.total(flag.astype(jnp.int32), mapped_axes.axes(None)) > 0
     sums = lax.cond(flag, again, lambda: plain)
     return [_root(q, factor, along) for q, factor in zip(sums, factors, strict=True)]
@@ -67,7 +67,7 @@ def _norms(groups: Any, axes: tuple[Axes, ...], along: Along) -> list[Scaled]:
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _first(xs: Any, axis: Axes, along: Along) -> tuple[jax.Array, ...]:
-    """The sum of plain squares, the factor for another pass, and whether one is called for."""
+    """The sum of plain squares, the factor for a second pass, and whether one is needed."""
     q = _group_sum(xs, axis, along)
     factor = _factor(q)
     return q, factor, jnp.any(factor != 1).reshape(1)
@@ -86,10 +86,10 @@ def _group_sum(
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _sum(x: Any, factor: Any, axis: Axes, along: Along, dtype: Any) -> jax.Array:
-    """The sum of squares of `x`, or of `x` times `factor`, times the share of these devices."""
+    """The sum of squares of `x`, or of `x * factor`, divided by the number of copies of `x`."""
 
     if factor is not None:
-        # Of a constant x XLA would make (x * x) * (factor * factor), inf * 0.
+        # For a constant x XLA would compute (x * x) * (factor * factor), inf * 0.
         x = lax.optimization_barrier(x)
 
     def squares(part: jax.Array) -> jax.Array:
@@ -102,9 +102,9 @@ def _sum(x: Any, factor: Any, axis: Axes, along: Along, dtype: Any) -> jax.Array
 
 @functools.partial(jax.jit, static_argnums=2)
 def _root(q: jax.Array, factor: jax.Array, along: Along) -> Scaled:
-    """The root of the sum over all shards, with the factor that this sum calls for."""
+    """The root of the sum over all shards, with the factor that this sum needs."""
     if along.names:
-        # A ratio of inf, never chosen, would still be a NaN in the gradient: inf * 0.
+        # An infinite ratio is never chosen but would make the gradient NaN: inf * 0.
         ratios = [jnp.minimum(w / factor, _windows(q.dtype)[2]) for w in _windows(q.dtype)]
         low, plain, high = mapped_axes.total(jnp.stack([q * r * r for r in ratios]), along)
         factor = _factor(plain)
@@ -113,14 +113,14 @@ def _root(q: jax.Array, factor: jax.Array, along: Along) -> Scaled:
 
 
 def _factor(q: jax.Array) -> jax.Array:
-    """1 where the sum of squares `q` is in range, else what elements have to be multiplied by."""
+    """1 where the sum of squares `q` is in range, else the factor that elements need."""
     low, plain, high = _windows(q.dtype)
-    # Below this, squares that were flushed to zero may have counted.
+    # Below this, squares that were flushed to zero may matter.
     least = np.asarray(2.0 ** -(jnp.finfo(q.dtype).maxexp // 2), q.dtype)
     return jnp.where(q == jnp.inf, low, jnp.where(q < least, high, plain))
 
 
 def _windows(dtype: Any) -> np.ndarray:
-    """For float32 2^-80, 1, 2^90: squares of the largest and the least number are then normal."""
+    """For float32 2^-80, 1, 2^90: they make squares of the largest and smallest number normal."""
     most = jnp.finfo(dtype).maxexp
     return np.asarray([2.0 ** -(most * 5 // 8), 1.0, 2.0 ** (most * 45 // 64)], dtype)

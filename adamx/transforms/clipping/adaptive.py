@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clipping by what is usual: the bound of the global norm comes from the norms before."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.core.norms import scaled
+from adamx.core.compiled import compiled
+from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
-from adamx.core.step import compiled
+from adamx.core.values import value
 from adamx.transforms.clipping.bounded import gradients
 from adamx.transforms.clipping.shrink import scale_to, times
 
@@ -68,23 +68,33 @@ def clip_by_zscore(
     if warmup < 1:
         raise ValueError(f"`warmup` must be at least 1, got {warmup}")
 
-    def init(params: optax.Params) -> ZScoreState:
-        del params
+    return _clip(ZScore(z_max, decay, warmup), axis_name)
+
+
+@value
+class ZScore:
+    """The bound of `clip_by_zscore`."""
+
+    z_max: float
+    decay: float
+    warmup: int
+
+    def init(self) -> ZScoreState:
         mean, deviation = (jnp.zeros([], jnp.float32) for _ in range(2))
         return ZScoreState(jnp.zeros([], jnp.int32), mean, deviation)
 
-    def bound(norm: jax.Array, state: Any) -> tuple[jax.Array, ZScoreState]:
+    def bound(self, norm: jax.Array, state: Any) -> tuple[jax.Array, ZScoreState]:
         looks, mean, deviation = state
         above = norm - mean
-        known = (looks >= warmup) & (deviation > 0)
+        known = (looks >= self.warmup) & (deviation > 0)
         z = above / jnp.where(known, deviation, 1)
-        spike = known & (z > z_max)
-        passed = jnp.where(spike, mean + deviation * z_max**2 / jnp.where(spike, z, 1), norm)
-        share = jnp.where(looks < warmup, 1 / (looks.astype(jnp.float32) + 1), 1 - decay)
+        spike = known & (z > self.z_max)
+        passed = jnp.where(spike, mean + deviation * self.z_max**2 / jnp.where(spike, z, 1), norm)
+        share = jnp.where(looks < self.warmup, 1 / (looks.astype(jnp.float32) + 1), 1 - self.decay)
         now = mean + share * (passed - mean)
         # At first (x - old mean)(x - new mean), for the variance of those seen; then ZClip's own.
         off = jnp.where(
-            looks < warmup,
+            looks < self.warmup,
             jnp.sqrt(jnp.abs(passed - mean)) * jnp.sqrt(jnp.abs(passed - now)),
             passed - now,
         )
@@ -93,8 +103,6 @@ def clip_by_zscore(
         after = ZScoreState(looks + 1, now, spread)
         state = ZScoreState(*(jnp.where(seen, a, b) for a, b in zip(after, state, strict=True)))
         return jnp.where(seen, passed, mean + deviation), state
-
-    return _clip(init, bound, axis_name)
 
 
 class PercentileState(NamedTuple):
@@ -136,17 +144,24 @@ def clip_by_percentile(
     if history < 1:
         raise ValueError(f"`history` must be at least 1, got {history}")
 
-    def init(params: optax.Params) -> PercentileState:
-        del params
-        return PercentileState(jnp.full(history, jnp.nan, jnp.float32))
+    return _clip(Percentile(percentile, history), axis_name)
 
-    def bound(norm: jax.Array, state: Any) -> tuple[jax.Array, PercentileState]:
+
+@value
+class Percentile:
+    """The bound of `clip_by_percentile`."""
+
+    percentile: float
+    history: int
+
+    def init(self) -> PercentileState:
+        return PercentileState(jnp.full(self.history, jnp.nan, jnp.float32))
+
+    def bound(self, norm: jax.Array, state: Any) -> tuple[jax.Array, PercentileState]:
         seen = jnp.isfinite(norm)
         norms = jnp.where(seen, jnp.append(state.norms[1:], norm), state.norms)
-        most = _percentile(norms, percentile / 100)
+        most = _percentile(norms, self.percentile / 100)
         return jnp.where(jnp.isnan(most), norm, most), PercentileState(norms)
-
-    return _clip(init, bound, axis_name)
 
 
 def _percentile(x: jax.Array, share: float) -> jax.Array:
@@ -157,21 +172,27 @@ def _percentile(x: jax.Array, share: float) -> jax.Array:
     return low + (place - below) * (high - low)
 
 
-def _clip(
-    init: Any,
-    bound: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
-    axis_name: AxisName | None,
-) -> optax.GradientTransformationExtraArgs:
-    """The link that scales gradients down to `bound(norm, state)`."""
+def _clip(bound: Any, axis_name: AxisName | None) -> optax.GradientTransformationExtraArgs:
+    return compiled(ClipTo(bound, mapped_axes.names(axis_name)), ())
+
+
+@value
+class ClipTo:
+    """The link that scales gradients down to `bound.bound(norm, state)`."""
+
+    bound: Any
+    axis_name: tuple[str, ...] | None
+
+    def init(self, params: optax.Params) -> Any:
+        del params
+        return self.bound.init()
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         del params, extra
         leaves, treedef = gradients(updates)
-        norm = scaled.global_norm(leaves, axis_name)
-        most, state = bound((norm.root / norm.factor).astype(jnp.float32), state)
+        norm = scaled.global_norm(leaves, self.axis_name)
+        most, state = self.bound.bound((norm.root / norm.factor).astype(jnp.float32), state)
         scale = scale_to(norm, most)
         return treedef.unflatten([times(x, scale) for x in leaves]), state
-
-    return compiled(optax.GradientTransformationExtraArgs(init, update), ())

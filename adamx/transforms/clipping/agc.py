@@ -12,12 +12,10 @@ from adamx.core.hyperparameters import Hyper
 from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
 from adamx.core.norms.scaled import Axes, Scaled
-from adamx.shared import shared
 from adamx.transforms.clipping.bounded import bounded
 from adamx.transforms.clipping.shrink import shrunk
 
 
-@shared("clipping")
 def adaptive_grad_clip(
     clipping: Hyper,
     eps: Hyper = 1e-3,
@@ -64,24 +62,27 @@ def adaptive_grad_clip(
     if axes is not None and not (isinstance(axes, tuple) and all(map(_is_int, axes))):
         raise TypeError(f"`axis` must be None, an int or a tuple of ints, got {axis!r}")
 
-    def rule(leaves: list, params: list, names: list, clipping: Any, eps: Any) -> list:
-        units, alongs = [], []
-        for name, g in zip(names, leaves, strict=True):
-            is_shard = axis_name is not None and mapped_axes.pieces(g, axis_name) > 1
-            units.append(
-                _unit_axes(name, shards.whole(name, jnp.shape(g)), axes, is_shard=is_shard)
-            )
-            alongs.append(_along(name, units[-1], axis_name))
-        clipped = list(leaves)
-        for along in dict.fromkeys(alongs):
-            chosen = [i for i, a in enumerate(alongs) if a == along]
-            arrays = [tree[i] for tree in (leaves, params) for i in chosen]
-            norms = scaled.leaf_norms(arrays, along, [units[i] for i in chosen] * 2)
-            for i, g_norm, p_norm in zip(chosen, norms, norms[len(chosen) :], strict=False):
-                clipped[i] = _clipped(leaves[i], g_norm, p_norm, clipping, eps)
-        return clipped
+    options = {"axes": axes, "axis_name": mapped_axes.names(axis_name)}
+    bounds = {"clipping": clipping, "eps": eps}
+    return bounded(_clipped_units, bounds, options, needs_params="adaptive_grad_clip")
 
-    return bounded(rule, needs_params="adaptive_grad_clip", clipping=clipping, eps=eps)
+
+def _clipped_units(
+    leaves: list, params: list, names: list, clipping: Any, eps: Any, axes: Axes, axis_name: Any
+) -> list:
+    units, alongs = [], []
+    for name, g in zip(names, leaves, strict=True):
+        is_shard = axis_name is not None and mapped_axes.pieces(g, axis_name) > 1
+        units.append(_unit_axes(name, shards.whole(name, jnp.shape(g)), axes, is_shard=is_shard))
+        alongs.append(_along(name, units[-1], axis_name))
+    clipped = list(leaves)
+    for along in dict.fromkeys(alongs):
+        chosen = [i for i, a in enumerate(alongs) if a == along]
+        arrays = [tree[i] for tree in (leaves, params) for i in chosen]
+        norms = scaled.leaf_norms(arrays, along, [units[i] for i in chosen] * 2)
+        for i, g_norm, p_norm in zip(chosen, norms, norms[len(chosen) :], strict=False):
+            clipped[i] = _clipped(leaves[i], g_norm, p_norm, clipping, eps)
+    return clipped
 
 
 @jax.jit
@@ -96,7 +97,7 @@ def _clipped(g: Any, g_norm: Scaled, p_norm: Scaled, clipping: Any, eps: Any) ->
 def _along(name: str, unit: tuple[int, ...], axis_name: AxisName | None) -> AxisName | None:
     """The mapped axes that cut units: the given ones, or what is known of the leaf's own cut."""
     if axis_name is not None:
-        return axis_name if isinstance(axis_name, str) else tuple(axis_name)
+        return axis_name
     return None if shards.dim(name) in unit else ()
 
 

@@ -5,7 +5,7 @@ Checks what comes in and finds the bounds of this step. The rules are in `clip` 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,71 +14,105 @@ import numpy as np
 import optax
 
 from adamx.core import hyperparameters, paths, shards
+from adamx.core.compiled import Compiled, transformation
 from adamx.core.hyperparameters import Hyper
-from adamx.core.step import compiled
+from adamx.core.values import value
 
 
 def bounded(
     rule: Callable[..., list[jax.Array]],
+    bounds: Mapping[str, Hyper],
+    options: Mapping[str, Any] | None = None,
     *,
     needs_names: bool = False,
     needs_params: str | None = None,
     override: str | None = None,
-    **bounds: Hyper,
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that applies `rule` to the leaves of a tree.
 
     Args:
-      rule: gradient leaves and keywords to gradient leaves; keywords are the bounds, `names` (of
-        leaves) with either of the two below, and with `needs_params` also `params` (leaves).
-      needs_names: whether the rule does.
-      needs_params: who needs the parameters, if the rule does.
+      rule: a function from gradient leaves and keywords to gradient leaves. Keywords are the
+        bounds, the options, `names` (of leaves) with either of the two below, and with
+        `needs_params` also `params` (leaves).
+      bounds: numbers, traced values or schedules, by name.
+      options: what else the rule is called with, hashable.
+      needs_names: whether the rule needs the names of leaves.
+      needs_params: the name of the transformation, if the rule needs the parameters.
       override: the name by which one call overrides the first bound; None for its own.
-      **bounds: numbers, traced values or schedules.
     """
     for name, bound in bounds.items():
         _check_bound(name, bound, strict=name != "eps")
-    main, *_ = bounds
-    scheduled = any(map(callable, bounds.values()))
+    link = Bounded(rule, dict(bounds), options or {}, needs_names, needs_params)
+    shares = not any(map(callable, bounds.values()))
+    return transformation(Checked(Compiled(link, (link.main,), shares), override or link.main))
 
-    def init(params: optax.Params) -> Any:
+
+@value
+class Bounded:
+    """A rule with its bounds, see `bounded`."""
+
+    rule: Callable[..., list[jax.Array]]
+    bounds: Mapping[str, Hyper]
+    options: Mapping[str, Any]
+    needs_names: bool
+    needs_params: str | None
+
+    @property
+    def main(self) -> str:
+        """The name of the bound that one call may override."""
+        return next(iter(self.bounds))
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a bound is a schedule."""
+        return any(map(callable, self.bounds.values()))
+
+    def init(self, params: optax.Params) -> Any:
         del params
-        if scheduled:
+        if self.scheduled:
             return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
         return optax.EmptyState()
 
     def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        now: dict[str, Any] = {k: v for k, v in (bounds | extra).items() if not callable(v)}
-        if scheduled:
-            now = {k: v(state.count) for k, v in bounds.items() if callable(v)} | now
+        schedules = {k: v for k, v in self.bounds.items() if callable(v)}
+        now: dict[str, Any] = {k: v for k, v in self.bounds.items() if k not in schedules} | extra
+        if schedules:
+            now = {k: v(state.count) for k, v in schedules.items()} | now
             state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
         now = {k: _canonical(v) for k, v in now.items()}
         leaves, treedef = gradients(updates)
-        if needs_names or needs_params:
+        if self.needs_names or self.needs_params:
             now["names"] = paths.names(updates)
-        if needs_params:
-            now["params"] = _params_like(updates, leaves, treedef, params, needs_params)
-        return treedef.unflatten(rule(leaves, **now)), state
+        if self.needs_params:
+            now["params"] = _params_like(updates, leaves, treedef, params, self.needs_params)
+        return treedef.unflatten(self.rule(leaves, **now, **self.options)), state
 
-    inner = compiled(optax.GradientTransformationExtraArgs(init, update), (main,))
 
-    def checked(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+@value
+class Checked:
+    """A bounded link whose override and state are checked before anything is compiled."""
+
+    inner: Compiled
+    override: str
+
+    def init(self, params: optax.Params) -> Any:
+        return self.inner.init(params)
+
+    def update(
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        given, now = extra.get(override or main), {}
+        given, now, link = extra.get(self.override), {}, self.inner.link
         if given is not None:
-            _check_bound(override or main, given, may_vary=False)
-            now = {main: _canonical(given)}
-        if scheduled and not isinstance(state, optax.ScaleByScheduleState):
+            _check_bound(self.override, given, may_vary=False)
+            now = {link.main: _canonical(given)}
+        if link.scheduled and not isinstance(state, optax.ScaleByScheduleState):
             raise ValueError(
-                f"the schedule of `{main}` needs the state ScaleByScheduleState, got "
+                f"the schedule of `{link.main}` needs the state ScaleByScheduleState, got "
                 f"{type(state).__name__}: it was made by another transformation"
             )
-        return inner.update(updates, state, params, **now)
-
-    return optax.GradientTransformationExtraArgs(init, checked)
+        return self.inner.update(updates, state, params, **now)
 
 
 def gradients(updates: optax.Updates) -> tuple[list[Any], Any]:

@@ -19,12 +19,10 @@ from adamx.core.dtypes import by_part, of, real, working
 from adamx.core.hyperparameters import Hyper
 from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
-from adamx.shared import shared
 from adamx.transforms.clipping.bounded import bounded
 from adamx.transforms.clipping.shrink import scale_to, shrunk, times
 
 
-@shared("max_delta")
 def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
     r"""Clips each element, or each part of a complex one, to [-max_delta, max_delta].
 
@@ -41,14 +39,9 @@ def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
       >>> print(clip(1.0).update(jnp.array([0.5, -3.0]), optax.EmptyState())[0])
       [ 0.5 -1. ]
     """
-
-    def rule(leaves: list, max_delta: Any) -> list:
-        return [_clamped(x, max_delta) for x in leaves]
-
-    return bounded(rule, max_delta=max_delta)
+    return bounded(_clipped_values, {"max_delta": max_delta})
 
 
-@shared("max_norm")
 def clip_by_leaf_norm(
     max_norm: Hyper, *, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -68,15 +61,11 @@ def clip_by_leaf_norm(
       >>> print(clip_by_leaf_norm(5.0).update(jnp.array([3e20, 4e20]), optax.EmptyState())[0])
       [3. 4.]
     """
-
-    def rule(leaves: list, max_norm: Any) -> list:
-        pairs = zip(leaves, scaled.leaf_norms(leaves, axis_name), strict=True)
-        return [shrunk(x, norm, max_norm) for x, norm in pairs]
-
-    return bounded(rule, max_norm=max_norm)
+    return bounded(
+        _clipped_leaves, {"max_norm": max_norm}, {"axis_name": mapped_axes.names(axis_name)}
+    )
 
 
-@shared("max_norm")
 def clip_by_global_norm(
     max_norm: Hyper, *, axis_name: AxisName | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -101,12 +90,9 @@ def clip_by_global_norm(
       Pascanu et al., `On the difficulty of training Recurrent Neural Networks
       <https://arxiv.org/abs/1211.5063>`_, 2012.
     """
-
-    def rule(leaves: list, max_norm: Any) -> list:
-        scale = scale_to(scaled.global_norm(leaves, axis_name), max_norm)
-        return [times(x, scale) for x in leaves]
-
-    return bounded(rule, max_norm=max_norm)
+    return bounded(
+        _clipped_whole, {"max_norm": max_norm}, {"axis_name": mapped_axes.names(axis_name)}
+    )
 
 
 def clip_by_block_rms(
@@ -132,14 +118,34 @@ def clip_by_block_rms(
     References:
       Shazeer and Stern, `Adafactor <https://arxiv.org/abs/1804.04235>`_, 2018, section 6.
     """
+    return bounded(
+        _clipped_blocks,
+        {"threshold": threshold},
+        {"axis_name": mapped_axes.names(axis_name)},
+        needs_names=True,
+        override="max_rms",
+    )
 
-    def rule(leaves: list, names: list, threshold: Any) -> list:
-        pairs = zip(names, leaves, strict=True)
-        counts = [max(1, mapped_axes.size(name, x, axis_name)) for name, x in pairs]
-        rows = zip(leaves, scaled.leaf_norms(leaves, axis_name), counts, strict=True)
-        return [shrunk(x, (r / math.sqrt(n), factor), threshold) for x, (r, factor), n in rows]
 
-    return bounded(rule, needs_names=True, override="max_rms", threshold=threshold)
+def _clipped_values(leaves: list, max_delta: Any) -> list:
+    return [_clamped(x, max_delta) for x in leaves]
+
+
+def _clipped_leaves(leaves: list, max_norm: Any, axis_name: Any) -> list:
+    pairs = zip(leaves, scaled.leaf_norms(leaves, axis_name), strict=True)
+    return [shrunk(x, norm, max_norm) for x, norm in pairs]
+
+
+def _clipped_whole(leaves: list, max_norm: Any, axis_name: Any) -> list:
+    scale = scale_to(scaled.global_norm(leaves, axis_name), max_norm)
+    return [times(x, scale) for x in leaves]
+
+
+def _clipped_blocks(leaves: list, names: list, threshold: Any, axis_name: Any) -> list:
+    pairs = zip(names, leaves, strict=True)
+    counts = [max(1, mapped_axes.size(name, x, axis_name)) for name, x in pairs]
+    rows = zip(leaves, scaled.leaf_norms(leaves, axis_name), counts, strict=True)
+    return [shrunk(x, (r / math.sqrt(n), factor), threshold) for x, (r, factor), n in rows]
 
 
 @jax.jit

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates that compile themselves where nobody else compiles them.
+
+Under a trace (`jit`, `scan`, `pmap` …) nothing here leaves a mark. Outside of one, an eager loop
+costs one dispatch per step instead of several per leaf. All links share one jitted function: what
+it has compiled is found again by JAX itself, from the value of the link.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from adamx.core import hyperparameters
+from adamx.core.values import value
+
+
+class Link(Protocol):
+    """One part of a chain: a `value` with the two functions of an Optax transformation."""
+
+    def init(self, params: Any) -> Any: ...
+
+    def update(
+        self, updates: Any, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[Any, Any]: ...
+
+
+def transformation(link: Link) -> optax.GradientTransformationExtraArgs:
+    """`link` as Optax knows transformations. Two of equal links are equal."""
+    return optax.GradientTransformationExtraArgs(link.init, link.update)
+
+
+def compiled(
+    link: Link, names: Iterable[str], hyper: Iterable[Any] = ()
+) -> optax.GradientTransformationExtraArgs:
+    """`link` as a transformation whose `update` compiles itself.
+
+    Args:
+      link: the link.
+      names: the extra arguments that it takes; others are ignored.
+      hyper: its hyperparameters. Where one is a schedule, compiled code is not shared with other
+        links: what the schedule reads may have changed when the next one is built.
+    """
+    return transformation(Compiled(link, tuple(names), not any(map(callable, hyper))))
+
+
+@value
+class Compiled:
+    """A link with an `update` that compiles itself and ignores unknown extra arguments."""
+
+    link: Any
+    names: tuple[str, ...]
+    shares: bool = True
+
+    def init(self, params: Any) -> Any:
+        return self.link.init(params)
+
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        known = {k: extra[k] for k in self.names if extra.get(k) is not None}
+        hyperparameters.check(**known)
+        hyperparameters.check_static(**known)
+        if not takes_compiling((self.link, updates, state, params, known)):
+            return self.link.update(updates, state, params, **known)
+        for name in {"b1", "b2", "b3"} & known.keys():  # 1 - b has to keep its digits
+            if isinstance(known[name], float):
+                known[name] = hyperparameters.Split.of(known[name])
+        call = _update if self.shares else self._own_update
+        return call(self.link, updates, state, params, known)
+
+    @functools.cached_property
+    def _own_update(self) -> Any:
+        """A jitted function that is freed with this link."""
+        return jax.jit(lambda *args: _plain(*args))
+
+
+def _plain(link: Link, updates: Any, state: Any, params: Any, extra: Any) -> tuple[Any, Any]:
+    return link.update(updates, state, params, **extra)
+
+
+_update = jax.jit(_plain)
+
+
+def takes_compiling(args: Any) -> bool:
+    """Whether there is something to compile: not under a trace, which does so itself, and not where
+    a leaf is nothing that JAX takes, such as the activation functions of an Equinox model given as
+    `params`, or a `value_fn` among the extra arguments."""
+    samples = {type(x): x for x in jax.tree.leaves(args)}.values()  # a few types, many leaves
+    return not any(isinstance(x, Tracer) or not isinstance(x, _ARRAYS) for x in samples)
+
+
+_ARRAYS = (jax.Array, np.ndarray, np.generic, bool, int, float, complex)

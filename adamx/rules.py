@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules by themselves, for `adamx.scale_by`: the `rule` of every file in `optimizers/`.
+
+Example:
+  >>> import adamx
+  >>> adamx.rules.adam(b1=0.95).moments
+  {'mu': 'signed', 'nu': 'squared'}
+"""
+
+import importlib
+from collections.abc import Callable
+
+from adamx.core.rule import Kind, Rule
+
+__all__ = ["Kind", "Rule"]
+
+_FILES = {"belief": "adabelief"}  # as `scale_by_belief`, Optax's name
+
+
+def __getattr__(name: str) -> Callable[..., Rule]:
+    try:
+        return importlib.import_module(f"adamx.optimizers.{_FILES.get(name, name)}").rule
+    except (ModuleNotFoundError, AttributeError):
+        raise AttributeError(f"module 'adamx.rules' has no rule {name!r}") from None
