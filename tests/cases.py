@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 
 import adamx
+from adamx.optimizers.recipe import TABLE
 
 
 class Recipe(NamedTuple):
@@ -34,23 +35,8 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    r.name: r
-    for r in (
-        Recipe("adam", "scale_by_adam"),
-        Recipe("adamw", "scale_by_adam"),
-        Recipe("nadam", "scale_by_adam", {}, {"nesterov": True}),
-        Recipe("nadamw", "scale_by_adam", {}, {"nesterov": True}),
-        Recipe("amsgrad", "scale_by_amsgrad"),
-        Recipe("adamax", "scale_by_adamax"),
-        Recipe("adamaxw", "scale_by_adamax"),
-        Recipe("radam", "scale_by_radam"),
-        Recipe("adabelief", "scale_by_belief"),
-        Recipe("yogi", "scale_by_yogi"),
-        Recipe("lion", "scale_by_lion"),
-        Recipe("lamb", "scale_by_adam", {}, {"eps": 1e-6}),
-        Recipe("adan", "scale_by_adan"),
-        Recipe("adopt", "scale_by_adopt"),
-    )
+    name: Recipe(name, entry.link.__name__, {}, dict(entry.link_kwargs))
+    for name, entry in TABLE.items()
 }
 
 # Everything a rule can be asked for beyond its defaults.
