@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables that the laws take their product over: recipes, dtypes, storages, trees."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 import adamx
@@ -65,6 +67,43 @@ DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 STORAGES = ("float32", "bfloat16", "int8", "int4")
 
 LANDINGS = ("nearest", "stochastic", "kahan", "exact", "compensated8")
+
+
+# Storages see rules, not recipes. These pairs meet every recipe and every storage; the other pairs
+# of rule and storage are slow tests.
+TELLING = [
+    *((name, "float32") for name in RECIPES),
+    *(("adam", storage) for storage in STORAGES[1:]),
+    *(("lion", storage) for storage in STORAGES[2:]),
+    ("amsgrad", "int8"),
+    ("adamax", "int8"),
+    ("adopt", "int8"),
+    ("adan", "int4"),
+]
+RULES = tuple({recipe.link: name for name, recipe in reversed(RECIPES.items())}.values())
+
+
+def pairs(*others: Any, fast_rules: Sequence[str] = tuple(RECIPES)) -> Any:
+    """Parametrizes `recipe` and `storage`, and `dtype` where dtypes are given: every recipe, every
+    storage and every dtype in the fast tests, all rules × storages × dtypes with the slow ones."""
+    found = []
+    every = dict.fromkeys([*TELLING, *((name, s) for name in RULES for s in STORAGES)])
+    for (name, storage), other in itertools.product(every, others or (None,)):
+        fast = (name, storage) in TELLING if other in (None, "float32") else name == "adam"
+        fast = fast and name in fast_rules
+        label = "-".join(filter(None, (name, storage, other)))
+        values = (RECIPES[name], storage, other) if others else (RECIPES[name], storage)
+        found.append(pytest.param(*values, id=label, marks=() if fast else pytest.mark.slow))
+    return pytest.mark.parametrize("recipe, storage, dtype" if others else "recipe, storage", found)
+
+
+every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+every_pair = pairs()
+
+
+def form(tree: Any) -> Any:
+    """Everything about a tree that must not change from step to step."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
 
 
 def params(dtype: Any = "float32") -> dict[str, Any]:

@@ -53,7 +53,7 @@ def imports(path):
 
 
 def room(name):
-    return (name.split(".") + [""])[1]
+    return [*name.split("."), ""][1]
 
 
 def layer(name):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from adamx.optimizers.adopt import fourth_root
 
+from adamx.optimizers.adopt import fourth_root
 from tests import cases
 
 from .swap import SHARED

@@ -28,7 +28,7 @@ from . import reach
 from .deviations import DEVIATIONS, LEFT_OUT, Deviation
 from .swap import SHARED, swapped
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 @contextlib.contextmanager
