@@ -30,8 +30,31 @@ class Link(Protocol):
 
 
 def transformation(link: Link) -> optax.GradientTransformationExtraArgs:
-    """`link` as Optax knows transformations. Two of equal links are equal."""
-    return optax.GradientTransformationExtraArgs(link.init, link.update)
+    """`link` as Optax knows transformations. Those of equal links are equal, which two methods of
+    equal objects would not be."""
+    return optax.GradientTransformationExtraArgs(Init(link), Update(link))
+
+
+@value
+class Init:
+    """The `init` of a link."""
+
+    link: Any
+
+    def __call__(self, params: Any) -> Any:
+        return self.link.init(params)
+
+
+@value
+class Update:
+    """The `update` of a link."""
+
+    link: Any
+
+    def __call__(
+        self, updates: Any, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[Any, Any]:
+        return self.link.update(updates, state, params, **extra)
 
 
 def compiled(
@@ -68,13 +91,14 @@ class Compiled:
         for name in {"b1", "b2", "b3"} & known.keys():  # 1 - b has to keep its digits
             if isinstance(known[name], float):
                 known[name] = hyperparameters.Split.of(known[name])
-        call = _update if self.shares else self._own_update
-        return call(self.link, updates, state, params, known)
+        if self.shares:
+            return _update(self.link, updates, state, params, known)
+        return self._own_update(updates, state, params, known)
 
     @functools.cached_property
     def _own_update(self) -> Any:
         """A jitted function that is freed with this link."""
-        return jax.jit(lambda *args: _plain(*args))
+        return jax.jit(functools.partial(_plain, self.link))
 
 
 def _plain(link: Link, updates: Any, state: Any, params: Any, extra: Any) -> tuple[Any, Any]:

@@ -58,6 +58,14 @@ class _Items:
     items: tuple[tuple[Any, Any], ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """A tuple, or a NamedTuple."""
+
+    kind: type
+    parts: tuple[Any, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Same:
     """A function, equal to itself only: methods of one object are equal after it has changed."""
@@ -91,8 +99,8 @@ def _static(x: Any, children: list[Any]) -> Any:
         return _Slot()
     if isinstance(x, Mapping):
         return _Items(tuple((k, _static(v, children)) for k, v in x.items()))
-    if type(x) is tuple:
-        return tuple(_static(v, children) for v in x)
+    if isinstance(x, tuple):
+        return _Parts(type(x), tuple(_static(v, children) for v in x))
     return _Same(x) if callable(x) and not isinstance(x, type) else x
 
 
@@ -102,8 +110,9 @@ def _whole(part: Any, children: Iterator[Any]) -> Any:
         return next(children)
     if isinstance(part, _Items):
         return {k: _whole(v, children) for k, v in part.items}
-    if type(part) is tuple:
-        return tuple(_whole(v, children) for v in part)
+    if isinstance(part, _Parts):
+        found = (_whole(v, children) for v in part.parts)
+        return part.kind(*found) if hasattr(part.kind, "_fields") else part.kind(found)
     return part.function if isinstance(part, _Same) else part
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landing with a one-byte remainder: eight more bits for a half-precision parameter."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from adamx.landing import split_words
@@ -26,4 +28,8 @@ def compensated8(seed: int = 0) -> Link:
       >>> opt.init(jnp.ones(3, jnp.bfloat16))[-1].remainder
       Array([0, 0, 0], dtype=int8)
     """
-    return link("compensated8", split_words.land, remainder=lambda dtype: jnp.int8, seed=seed)
+    return link("compensated8", split_words.land, remainder=_int8, seed=seed)
+
+
+def _int8(dtype: jnp.dtype) -> Any:
+    return jnp.int8

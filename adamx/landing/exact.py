@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landing exactly: a half-precision parameter and 16 bits of remainder are one float32 weight."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from adamx.landing import split_words
@@ -30,4 +32,8 @@ def exact() -> Link:
       >>> print(updates, state[-1].remainder, adamx.master_params(state, params) == 1 - 2.0**-20)
       [0.] [-16] [ True]
     """
-    return link("exact", split_words.land, remainder=lambda dtype: jnp.int16)
+    return link("exact", split_words.land, remainder=_int16)
+
+
+def _int16(dtype: jnp.dtype) -> Any:
+    return jnp.int16

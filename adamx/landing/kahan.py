@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landing by compensated summation: a rounding error is added to the next step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -37,7 +39,11 @@ def kahan(seed: int = 0) -> Link:
       Kahan, `Further Remarks on Reducing Truncation Errors
       <https://doi.org/10.1145/363707.363723>`_, 1965.
     """
-    return link("kahan", _land, remainder=lambda dtype: dtype, seed=seed)
+    return link("kahan", _land, remainder=_itself, seed=seed)
+
+
+def _itself(dtype: jnp.dtype) -> Any:
+    return dtype
 
 
 def _land(

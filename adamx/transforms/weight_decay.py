@@ -17,7 +17,7 @@ A recipe's `weight_decay` is a number (then `decoupled`) or one of these.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,7 @@ from adamx.landing import Nearest
 Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
 
 
-@value
-class Decay:
+class Decay(NamedTuple):
     """A form of weight decay.
 
     Attributes:

@@ -567,7 +567,7 @@ def test_optaxs_tree_tools_find_their_way(table):
 
 def test_a_leaf_that_no_pattern_matches_is_named():
     opt = adamx.adam(0.1, storage={"*/kernel": "int8", "*/embedding": "float32"})
-    with pytest.raises(ValueError, match=r"dense/bias: `storage` .*'\*/kernel', '\*/embedding'"):
+    with pytest.raises(ValueError, match=r"dense/bias: .*`storage` .*'\*/kernel', '\*/embedding'"):
         opt.init(tower())
 
 
