@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight virtual devices, strict dtype promotion, and no more compiled programs than fit."""
+"""Eight virtual devices, strict dtype promotion, and compiled programs that are kept on disk."""
 
 import itertools
 import os
 from pathlib import Path
+
+# Before JAX is imported, and in the environment, so that child processes share the cache too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache/jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import pytest

@@ -28,6 +28,7 @@ def short(name: str) -> Workload:
     return dataclasses.replace(streams.STREAMS[name], steps=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_workload_trains_alike_with_the_same_seed_only(name):
     workload = short(name)
@@ -37,6 +38,7 @@ def test_a_workload_trains_alike_with_the_same_seed_only(name):
     assert once != other
 
 
+@pytest.mark.slow
 def test_bfloat16_parameters_train_too():
     workload = short("mlp")
     still, moved = (train(workload, FACTORY, rate, 0, "bfloat16") for rate in (0.0, 4e-3))
@@ -46,6 +48,7 @@ def test_bfloat16_parameters_train_too():
     assert moved.validation < still.validation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*WORKLOADS, "synthetic"])
 def test_gradients_have_the_dtype_of_the_parameters(name):
     task = problem(short(name))
@@ -55,6 +58,7 @@ def test_gradients_have_the_dtype_of_the_parameters(name):
     assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_most_rows_of_the_embedding_see_no_gradient():
     task = problem(short("embedding"))
     params, world = task.init(jax.random.key(0))
@@ -130,6 +134,7 @@ def test_the_command_runs_what_is_missing_and_no_more(tmp_path, monkeypatch, cap
     assert len(out.read_text().splitlines()) == 7
 
 
+@pytest.mark.slow
 def test_float32_beside_itself_has_no_error():
     found = list(streams.errors(short("synthetic"), ["float32"], 0.0, 0, window=2))
     (row,) = found
@@ -156,6 +161,7 @@ def test_a_reference_that_keeps_all_is_adam(monkeypatch):
             np.testing.assert_allclose(a, b, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_coarse_code_shows_its_bias(monkeypatch):
     """Squares always a quarter too small: roots are half, their inverse is twice as large."""
     small = blockwise.Reference(8.0, lambda m: m, lambda v: v / 4)

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: whole commands in processes of their own, their parts one by one."""
+"""The command line: whole commands, and their parts one by one."""
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,68 +22,22 @@ from adamx.cli.progress import progress
 from adamx.cli.shapes import TREES
 from adamx.cli.tasks import digits
 from adamx.core.tables import as_markdown, as_text
-
-ROOT = Path(__file__).parents[2]
-
-
-# As a user runs it: no JAX settings inherited from the test run.
-ENV = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-ENV |= {"JAX_PLATFORMS": "cpu", "TERM": "xterm", "COLUMNS": "120"}
-
-
-def command(line: str) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m adamx` with these words in a process of its own."""
-    words = [sys.executable, "-m", "adamx", *line.split()]
-    return subprocess.run(words, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=300)
-
-
-def command_on_a_terminal(line: str, folder: Path = ROOT, env: dict[str, str] = ENV) -> str:
-    """The same with a pseudo-terminal as its stdout, and what appears there."""
-    import pty
-
-    here, there = pty.openpty()
-    words = [sys.executable, "-m", "adamx", *line.split()]
-    with subprocess.Popen(words, cwd=folder, env=env, stdout=there) as process:
-        os.close(there)
-        shown = b""
-        try:
-            while chunk := os.read(here, 4096):
-                shown += chunk
-        except OSError:  # so Linux says that the other end is closed
-            pass
-        finally:
-            os.close(here)
-    assert process.returncode == 0
-    return shown.decode()
-
-
-def table(text: str, marker: str) -> dict[str, list[str]]:
-    """The rows of the table whose header contains `marker`: label -> cells."""
-    lines = text.splitlines()
-    start = next(i for i, line in enumerate(lines) if marker in line and "  " in line)
-    split = ([cell for cell in line.split("  ") if cell.strip()] for line in lines[start + 2 :])
-    rows = {cells[0].strip(): [c.strip() for c in cells[1:]] for cells in split if cells}
-    return rows | {"header": lines[start].split()}
-
-
-def number(cell: str) -> float:
-    return float(cell.replace(",", "").rstrip("%"))
-
+from tests.cli.commands import done, ended, here, number, start, table
 
 # Whole commands
 
 
 def test_bench_prints_every_measure_and_keeps_every_sample(tmp_path: Path):
     file = tmp_path / "bench.json"
-    done = command(f"bench --quick --trees small --repeats 2 --storages float32 --json {file}")
-    assert done.returncode == 0
-    assert done.stderr == "measuring adamw on small ...\n"
-    name, *_ = done.stdout.splitlines()
+    line = f"bench --quick --trees small --repeats 2 --storages float32 --json {file}"
+    code, out, err = here(line)
+    assert (code, err) == (0, "measuring adamw on small ...\n")
+    name, *_ = out.splitlines()
     assert "cores" in name
     assert f"jax {jax.__version__}" in name
     assert f"optax {optax.__version__}" in name
-    assert "adamw on small: 1,360 parameters in 10 leaves" in done.stdout
-    rows = table(done.stdout, "adamx float32")
+    assert "adamw on small: 1,360 parameters in 10 leaves" in out
+    rows = table(out, "adamx float32")
     assert [row.partition(" [")[0] for row in rows if row != "header"] == list(UNITS)
     mine, theirs = number(rows["equations"][1]), number(rows["equations"][0])
     assert rows["equations"][2] == f"{mine / theirs:.2f}"
@@ -99,30 +51,29 @@ def test_bench_prints_every_measure_and_keeps_every_sample(tmp_path: Path):
         assert all(s > 0 for s in samples[contestant]["eager update"])
 
 
+@pytest.mark.slow
 def test_bench_measures_handing_over_to_devices():
-    done = command("bench --devices 2 --repeats 1")
-    assert done.returncode == 0, done.stderr
-    assert "adamw: 100 small leaves on 2 devices" in done.stdout
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("jit", "shard", "pmap"))]
+    out = done("bench --devices 2 --repeats 1")
+    assert "adamw: 100 small leaves on 2 devices" in out
+    lines = [line for line in out.splitlines() if line.startswith(("jit", "shard", "pmap"))]
     assert [line.split("  ")[0] for line in lines] == [
         "jit", "jit, ZeRO-1", "shard_map", "shard_map, ZeRO-1", "pmap", "pmap, ZeRO-1",
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_bench_measures_observing_and_guarding():
-    done = command("bench --guards --quick --repeats 1 --markdown")
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if "|" in line]
+    out = done("bench --guards --quick --repeats 1 --markdown")
+    rows = [line.split("|")[1].strip() for line in out.splitlines() if "|" in line]
     for name in ("nothing", "observe(every=100)", "skip_spikes", "rewind"):
         assert name in rows
 
 
 def test_a_wrong_flag_in_a_real_process_is_one_sentence_and_code_2():
-    done = command("train --stepz 5")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "--stepz" in done.stderr
+    code, out, err = ended(start("train --stepz 5"))
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "--stepz" in err
 
 
 def test_interrupted_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

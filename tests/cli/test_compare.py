@@ -11,7 +11,7 @@ import adamx
 from adamx.cli import main
 from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, Sweep, sweep
 from adamx.cli.tasks import digits, find
-from tests.cli.test_bench import command, number, table
+from tests.cli.commands import done, number, table
 
 
 def alone(task, opt, steps):
@@ -65,14 +65,13 @@ def test_what_never_trains_comes_last(monkeypatch, capsys):
 
 
 def test_compare_takes_any_task_and_rates():
-    done = command(
+    out = done(
         "compare --task regression --optimizers adagrad,adamw --steps 30 --seeds 1 "
         "--learning-rates 0.01,0.001"
     )
-    assert done.returncode == 0, done.stderr
-    assert "MLP 10-128-128-1 with dropout 0.1" in done.stdout
-    assert "2 optimizers x 2 runs" in done.stdout
-    rows = table(done.stdout, "best rate")
+    assert "MLP 10-128-128-1 with dropout 0.1" in out
+    assert "2 optimizers x 2 runs" in out
+    rows = table(out, "best rate")
     assert rows["adamw"][0] in ("0.01", "0.001")
     assert 0 < number(rows["adamw"][1].split(" ")[0]) < 1
 
@@ -86,12 +85,11 @@ def test_a_rate_that_breaks_down_is_never_the_best():
 
 def test_compare_prints_the_best_first_and_writes_a_picture(tmp_path):
     file = tmp_path / "compare.png"
-    done = command(
+    out = done(
         f"compare --optimizers sgd,adam,lion --steps 20 --seeds 2 --batch-size 32 --picture {file}"
     )
-    assert done.returncode == 0, done.stderr
-    assert "3 optimizers x 20 runs" in done.stdout
-    text = done.stdout[done.stdout.index("best rate") - 20 :]
+    assert "3 optimizers x 20 runs" in out
+    text = out[out.index("best rate") - 20 :]
     rows = table(text, "best rate")
     rows.pop("header")
     losses = [number(row[1].split(" ")[0]) for row in rows.values() if len(row) > 3]

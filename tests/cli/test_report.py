@@ -12,7 +12,7 @@ from adamx import health
 from adamx.cli import main
 from adamx.cli.report.side_by_side import picture
 from adamx.health.report.plot import marks, series
-from tests.cli.test_bench import command, table
+from tests.cli.commands import done, table
 
 LEAVES = ("embed", "layer/kernel", "layer/<bias>")
 
@@ -111,14 +111,12 @@ def test_report_writes_the_page_and_says_what_is_wrong(tmp_path):
         for row in rows():
             figures = {k: math.nan if v is None else v for k, v in row.items()}
             log.write(figures.pop("step"), figures)
-    done = command(f"report {tmp_path}")
-    assert done.returncode == 0, done.stderr
-    assert "`layer/kernel`: 42% of updates are lost to rounding" in done.stdout
-    assert f"written: {tmp_path / 'report.html'}" in done.stdout
+    out = done(f"report {tmp_path}")
+    assert "`layer/kernel`: 42% of updates are lost to rounding" in out
+    assert f"written: {tmp_path / 'report.html'}" in out
     text = (tmp_path / "report.html").read_text()
     assert f"<h1>{tmp_path.name}</h1>" in text
-    done = command(f"report {tmp_path / 'run.jsonl'} --out {tmp_path / 'x.html'} --title Mine")
-    assert done.returncode == 0
+    done(f"report {tmp_path / 'run.jsonl'} --out {tmp_path / 'x.html'} --title Mine")
     assert "<h1>Mine</h1>" in (tmp_path / "x.html").read_text()
 
 
@@ -130,9 +128,7 @@ def test_several_runs_are_a_table_and_a_picture_of_their_losses(tmp_path):
                 told = {"validation loss": scale * (2 - i / 90)} if i % 30 == 0 else {}
                 log.write(i, {"loss": scale * 90 / i} | told)
     one, two = tmp_path / "one", tmp_path / "two" / "run.jsonl"
-    done = command(f"report {one} {two} --out {tmp_path / 'both.svg'}")
-    assert (done.returncode, done.stderr) == (0, "")
-    found = table(done.stdout, "last loss")
+    found = table(done(f"report {one} {two} --out {tmp_path / 'both.svg'}"), "last loss")
     assert found["one"] == ["90", "1.006", "1", "1"]  # the median of the last two
     assert found["two"] == ["90", "0.5028", "0.5", "0.5"]
     assert "<svg" in (tmp_path / "both.svg").read_text()

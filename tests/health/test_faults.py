@@ -170,6 +170,7 @@ def clean(make):
     return [trained(make, seed, {})[0] for seed in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_fault_is_noticed_named_and_survived(seed):
     faults = drawn(seed)
