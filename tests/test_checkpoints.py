@@ -27,8 +27,9 @@ from tests.parallel.test_data_parallel import (
     model,
     on_one_device,
     same,
-    ways,
+    trained,
 )
+from tests.products import ways_in_turn
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -48,10 +49,9 @@ def blank(run):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), run)
 
 
-@pytest.mark.parametrize("storage", cases.STORAGES)
-@pytest.mark.parametrize("recipe", cases.RECIPES)
+@cases.every_pair
 def test_every_recipe_and_format_comes_back_bit_for_bit(recipe, storage, tmp_path):
-    opt = cases.RECIPES[recipe](1e-2, storage=storage, landing="compensated8")
+    opt = recipe(1e-2, storage=storage, landing="compensated8")
     run = run_of(opt, model(jnp.bfloat16))
     with Checkpoints(tmp_path, opt) as kept:
         kept.save(1, run)
@@ -60,13 +60,14 @@ def test_every_recipe_and_format_comes_back_bit_for_bit(recipe, storage, tmp_pat
     same(*(r._replace(key=jax.random.key_data(r.key)) for r in (back, run)))
 
 
-@ways
+@ways_in_turn
 def test_a_run_saved_on_eight_devices_goes_on_with_four_and_with_one(how, zero, tmp_path):
     with jax.enable_x64(True):
         opt, params, data = adamx.adamw(1e-2), model(jnp.float64), batch(dtype=np.float64)
+        want = on_one_device(opt, loss_fn, params, data, 2)
         over = functools.partial(parallel.data_parallel, loss_fn, opt, params)
         train = over(mesh(8), how=how, zero=zero)
-        run = train.step(train.init(params), data)[0]
+        run, _ = trained(train, params, data, 1)
         with Checkpoints(tmp_path, opt) as kept:
             kept.save(1, train.collect(run))
         for devices, other in ((4, "jit"), (1, "pmap"), (4, "shard_map")):
@@ -75,7 +76,7 @@ def test_a_run_saved_on_eight_devices_goes_on_with_four_and_with_one(how, zero, 
                 back = kept.restore(train.like(params))
             assert back.params["kernel"].sharding.device_set == set(jax.devices()[:devices])
             got = train.collect(train.step(train.spread(back), data)[0])
-            close((got.params, got.state), on_one_device(opt, loss_fn, params, data, 2), 1e-12)
+            close((got.params, got.state), want, 1e-12)
 
 
 OTHERS = {
@@ -127,10 +128,11 @@ def test_a_newer_layout_is_refused(tmp_path, monkeypatch):
             kept.restore(blank(run))
 
 
-@pytest.mark.parametrize("to", ["float32", "int4"])
+@pytest.mark.parametrize("to", ["float32", pytest.param("int4", marks=pytest.mark.slow)])
 def test_a_run_is_converted_on_the_way_in(to, tmp_path):
     before, after = (adamx.adamw(1e-2, storage=s) for s in ("int8", to))
-    params, run = model(), run_of(before, model())
+    params = {"kernel": model()["kernel"], "bias": jnp.zeros(10)}
+    run = run_of(before, params)
     train = parallel.data_parallel(loss_fn, after, params, mesh(8), zero=True)
     with Checkpoints(tmp_path, before) as kept:
         kept.save(1, run)
@@ -209,7 +211,7 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("after", [0.0, 0.02])
+@pytest.mark.parametrize("after", [0.0, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_a_process_killed_while_it_saves_loses_that_save_only(after, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(after)]
     env = os.environ | {"JAX_PLATFORMS": "cpu"}

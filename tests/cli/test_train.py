@@ -93,7 +93,7 @@ FLAGS = {
     "pmap": "--task regression --steps 4 --devices 2 --how pmap --zero",
     "unwatched": "--task digits --steps 4 --watch 0 --recipe adabelief --compare optax",
 }
-SHORT = {"regression in float16", "pmap", "unwatched"}
+SHORT = {"pmap"}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
         assert "final loss" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     flags = "train --task digits --steps 100000 --save-every 100000"
     process = start(f"{flags} --run here", tmp_path)
@@ -267,7 +268,8 @@ def mnist(folder, zipped=False):
             path.write_bytes(gzip.compress(data) if zipped else data)
 
 
-@pytest.mark.parametrize("zipped", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("zipped", [False, True])
 def test_mnist_is_read_from_its_own_files(zipped, tmp_path):
     mnist(tmp_path, zipped)
     flags = "--data . --steps 60 --batch-size 50 --run here --devices 1"
@@ -279,6 +281,7 @@ def test_mnist_is_read_from_its_own_files(zipped, tmp_path):
 
 def test_broken_idx_files_are_named(tmp_path):
     from adamx.cli.flags import UsageError
+    from adamx.cli.tasks import digits
     from adamx.cli.tasks.idx import read_idx, read_mnist
 
     numbers = np.arange(-3, 3, dtype=np.int32).reshape(2, 3)
@@ -297,6 +300,7 @@ def test_broken_idx_files_are_named(tmp_path):
     with pytest.raises(UsageError, match="c: not an IDX file"):
         read_idx(tmp_path / "c")
     mnist(tmp_path)
+    assert "200 images to train on, 60 to test on" in digits(0, 50, str(tmp_path)).title
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(3, np.uint8)))
     with pytest.raises(UsageError, match=r"has shape \(60, 28, 28\), t10k-labels.* \(3,\)"):
         read_mnist(str(tmp_path))

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guards let nothing bad by, forget nothing good, and say whose fault it was."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,7 @@ from adamx.core.norms import global_norm
 from adamx.core.snapshots import Snapshot
 from tests import cases
 from tests.parallel.test_data_parallel import batch, loss_fn, model
-
-WAYS = [(how, zero) for how in ("jit", "shard_map", "pmap") for zero in (False, True)]
-every_way = pytest.mark.parametrize("how, zero", WAYS)
+from tests.products import rest_slow, ways_in_turn
 
 
 def same(one, two):
@@ -87,21 +87,34 @@ def test_an_adaptive_clip_survives_any_gradient(link):
     assert half.dtype == jnp.float16
 
 
-@every_way
+COUNTED = optax.chain(health.counted(adamx.clip_by_percentile(50.0)), adamx.adam(1e-2))
+BATCHES = [jax.tree.map(lambda x, times=times: times * x, batch()) for times in (1, 3, 1, 3)]
+
+
+def stepped(opt, batches):
+    """Parameters and state after these batches, on one device."""
+    params, state = model(), opt.init(model())
+    step = jax.jit(lambda p, s, b: adamx.step(opt, jax.grad(loss_fn)(p, b), s, p))
+    for now in batches:
+        params, state = step(params, state, now)
+    return params, state
+
+
+@functools.cache
+def counted_on_one_device():
+    return stepped(COUNTED, BATCHES)
+
+
+@ways_in_turn
 def test_an_adaptive_clip_is_the_same_on_many_devices(how, zero):
-    params, data = model(), batch()
-    opt = optax.chain(health.counted(adamx.clip_by_percentile(50.0)), adamx.adam(1e-2))
-    train = parallel.data_parallel(loss_fn, opt, params, how=how, zero=zero)
-    run = train.init(params)
-    p, state = params, opt.init(params)
-    for i in range(4):
-        now = jax.tree.map(lambda x, i=i: x * (3 if i % 2 else 1), data)
+    train = parallel.data_parallel(loss_fn, COUNTED, model(), how=how, zero=zero)
+    run = train.init(model())
+    for now in BATCHES:
         run, _ = train.step(run, now)
-        p, state = adamx.step(opt, jax.grad(loss_fn)(p, now), state, p)
-    run = train.collect(run)
+    run, (params, state) = train.collect(run), counted_on_one_device()
     assert health.read(run.state) == health.read(state)
     assert health.read(state)["clipped"] > 0
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), run.params, p)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-6), run.params, params)
 
 
 def test_mistakes_of_adaptive_clips_are_named():
@@ -256,17 +269,18 @@ def test_scaling_changes_no_step():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-7), one, two)
 
 
-@every_way
+@ways_in_turn
 def test_data_parallel_scales_the_loss_by_itself(how, zero):
     params, data = model(), batch()
     plain = adamx.adamw(1e-2)
     opt = health.scale_loss(adamx.adamw(1e-2), 2.0**7, growth_interval=2)
     train = parallel.data_parallel(loss_fn, opt, params, how=how, zero=zero)
     run, one, a = train.init(params), params, plain.init(params)
+    value_and_grad = jax.jit(jax.value_and_grad(loss_fn))
     for _ in range(5):
         run, outcome = train.step(run, data)
-        loss = loss_fn(one, data)
-        one, a = adamx.step(plain, jax.grad(loss_fn)(one, data), a, one)
+        loss, grads = value_and_grad(one, data)
+        one, a = adamx.step(plain, grads, a, one)
         np.testing.assert_allclose(outcome.loss, loss, 1e-5)
     assert health.read(run.state) == {"loss_scale": 2.0**9, "overflows": 0}
     found = train.collect(run).params
@@ -312,8 +326,11 @@ def walked(opt, losses, params=None, grads=None):
     return params, state, path
 
 
-@pytest.mark.parametrize("landing", [None, "exact", "kahan"])
-@pytest.mark.parametrize("memory", ["device", "pinned_host"])
+@rest_slow(
+    "memory, landing",
+    [(memory, x) for memory in ("device", "pinned_host") for x in (None, "exact", "kahan")],
+    [("device", "kahan"), ("pinned_host", None), ("pinned_host", "exact")],
+)
 def test_a_run_goes_back_bit_for_bit(memory, landing):
     inner = adamx.adamw(1e-2, landing=landing) if landing else optax.adamw(1e-2)
     opt = health.rewind(inner, every=10, patience=3, slow_steps=4, memory=memory)
@@ -413,7 +430,7 @@ def test_a_usual_loss_never_goes_back():
     assert max(int(s.age) for _, s in path) < 150
 
 
-@every_way
+@ways_in_turn
 def test_a_run_goes_back_on_many_devices(how, zero):
     params, data = model(), batch()
     opt = health.rewind(adamx.adamw(1e-2), every=5, patience=2)
@@ -475,7 +492,7 @@ def test_mistakes_of_going_back_are_named():
         opt.update(params, opt.init(params), value=1.0)
 
 
-@pytest.mark.parametrize("storage", cases.STORAGES)
+@rest_slow("storage", [(s,) for s in cases.STORAGES], [("int8",)])
 def test_all_guards_go_together(storage):
     rng = np.random.default_rng(0)
     params = PARAMS
@@ -496,7 +513,8 @@ def test_all_guards_go_together(storage):
 
 
 WRAPPERS = {
-    "observe": lambda opt: health.observe(opt, per_leaf=True),
+    "observe": health.observe,
+    "observe per leaf": lambda opt: health.observe(opt, per_leaf=True),
     "skip_nonfinite": health.skip_nonfinite,
     "skip_spikes": health.skip_spikes,
     "scale_loss": health.scale_loss,
@@ -507,7 +525,10 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("wrap", WRAPPERS)
+QUICK = [w for w in WRAPPERS if w != "observe per leaf"]
+
+
+@rest_slow("wrap", [(w,) for w in WRAPPERS], [(w,) for w in QUICK])
 def test_states_can_be_donated_and_keep_their_form(wrap):
     opt, params = WRAPPERS[wrap](adamx.adamw(1e-2)), jax.tree.map(jnp.array, PARAMS)
     state = opt.init(params)
@@ -530,19 +551,20 @@ def test_states_can_be_donated_and_keep_their_form(wrap):
     assert not any(x.committed for x in jax.tree.leaves((params, state)))  # or it compiles twice
 
 
+INSIDE = [*(w for w in WRAPPERS if w not in ("scale_loss", "rewind")), "reduce_on_plateau"]
+
+
 @pytest.mark.parametrize("guard", [health.skip_nonfinite, health.skip_spikes])
-@pytest.mark.parametrize(
-    "wrap", [*(w for w in WRAPPERS if w not in ("scale_loss", "rewind")), "reduce_on_plateau"]
-)
+@rest_slow("wrap", [(w,) for w in INSIDE], [(w,) for w in INSIDE if "leaf" not in w])
 def test_what_is_finite_is_never_skipped_whatever_the_state_begins_with(wrap, guard):
     """Figures that nobody knows yet are NaN, a best loss begins at infinity."""
     plateau = optax.contrib.reduce_on_plateau()
     wrappers = WRAPPERS | {"reduce_on_plateau": lambda opt: optax.chain(opt, plateau)}
     opt, params = guard(wrappers[wrap](adamx.adam(1e-2))), PARAMS
-    state = opt.init(params)
+    state, update = opt.init(params), jax.jit(opt.update)
     for i in range(3):
         grads = jax.tree.map(lambda p, i=i: jnp.full_like(p, 1.0 + i), params)
         with jax.numpy_dtype_promotion("standard"):
-            updates, state = opt.update(grads, state, params, value=1.0)
+            updates, state = update(grads, state, params, value=1.0)
         assert all(np.any(u) for u in jax.tree.leaves(updates))
     assert int(state.total) == 0

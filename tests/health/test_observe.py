@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Figures are those of NumPy in float64, watching changes no step, guards let nothing bad by."""
 
+import functools
 import json
 
 import jax
@@ -13,7 +14,8 @@ import adamx
 from adamx import health, parallel
 from adamx.health.figures import NAMES
 from tests import cases
-from tests.parallel.test_data_parallel import batch, loss_fn, model
+from tests.parallel.test_data_parallel import batch, loss_fn, model, on_one_device, trained
+from tests.products import rest_slow, ways_in_turn
 
 B1, B2, EPS, RATE = 0.9, 0.999, 1e-8, 1e-2
 
@@ -118,7 +120,7 @@ def test_tiny_gradients_are_under_epsilon_and_small_steps_are_lost():
             assert health.read(state)["lost"] == lost
 
 
-@pytest.mark.parametrize("storage", cases.STORAGES)
+@rest_slow("storage", [(s,) for s in cases.STORAGES], [("float32",), ("int4",)])
 def test_rows_that_get_no_gradient_are_idle_after_a_while(storage):
     params = {"embed": jnp.ones((10, 8)), "kernel": jnp.ones((8, 8))}
     dead = {"embed": jnp.ones((10, 8)).at[3].set(0), "kernel": jnp.ones((8, 8))}
@@ -148,19 +150,19 @@ def test_moments_at_the_end_of_their_format_are_counted(storage):
     assert found["at_ceiling"] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("storage", cases.STORAGES)
-@pytest.mark.parametrize("recipe", cases.RECIPES)
+@cases.every_pair
 def test_whoever_watches_changes_no_step(recipe, storage):
-    params = {"kernel": jnp.full((8, 4), 0.5), "bias": jnp.zeros(4)}
-    opt = cases.RECIPES[recipe](1e-2, storage=storage)
+    params = {"kernel": jnp.full((8, 4), 0.5)}
+    opt = recipe(1e-2, storage=storage)
     watched = health.observe(health.skip_nonfinite(opt), every=2)
     plain, other = opt.init(params), watched.init(params)
+    update, watched_update = jax.jit(opt.update), jax.jit(watched.update)
     structure = jax.tree.map(lambda x: (x.shape, x.dtype), other)
     one, two = params, params
     for g in stream(params, 3):
-        updates, plain = opt.update(g, plain, one)
+        updates, plain = update(g, plain, one)
         one = optax.apply_updates(one, updates)
-        updates, other = watched.update(g, other, two)
+        updates, other = watched_update(g, other, two)
         two = optax.apply_updates(two, updates)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
         # Alone and within another program XLA may contract a product and a sum or not.
@@ -213,20 +215,21 @@ def test_a_growing_norm_drifts_and_noise_does_not_remember():
     assert growing["grad_autocorrelation"] > 0.8
 
 
-@pytest.mark.parametrize("zero", [False, True])
-@pytest.mark.parametrize("how", ["jit", "shard_map", "pmap"])
+WATCHED = health.observe(
+    health.skip_nonfinite(optax.chain(adamx.clip_by_global_norm(0.5), adamx.adam(1e-2)))
+)
+
+
+@functools.cache
+def watched_on_one_device():
+    return health.read(on_one_device(WATCHED, loss_fn, model(), batch(), 3)[1])
+
+
+@ways_in_turn
 def test_figures_of_many_devices_are_those_of_one(how, zero):
-    params, data = model(), batch()
-    opt = health.observe(
-        health.skip_nonfinite(optax.chain(adamx.clip_by_global_norm(0.5), adamx.adam(1e-2)))
-    )
-    train = parallel.data_parallel(loss_fn, opt, params, how=how, zero=zero)
-    run = train.init(params)
-    p, state = params, opt.init(params)
-    for _ in range(3):
-        run, _ = train.step(run, data)
-        p, state = adamx.step(opt, jax.grad(loss_fn)(p, data), state, p)
-    found, want = health.read(run.state), health.read(state)
+    params, data, want = model(), batch(), watched_on_one_device()
+    train = parallel.data_parallel(loss_fn, WATCHED, params, how=how, zero=zero)
+    found = health.read(trained(train, params, data, 3)[0].state)
     assert set(found) == set(want)
     for name in want:
         # Samples are taken at other places where arrays are cut.

@@ -2,7 +2,6 @@
 """Training on eight devices makes the steps of one, by every way, with and without ZeRO."""
 
 import functools
-import itertools
 import re
 
 import jax
@@ -16,10 +15,7 @@ from jax.sharding import PartitionSpec as P
 import adamx
 from adamx import parallel
 from tests import cases
-
-HOWS = ("jit", "shard_map", "pmap")
-WAYS = list(itertools.product(HOWS, (False, True)))
-ways = pytest.mark.parametrize("how, zero", WAYS)
+from tests.products import HOWS, IN_TURN, WAYS, rest_slow, ways, ways_in_turn
 
 
 def mesh(*sizes, names=("data", "model"), kind="Auto"):
@@ -90,20 +86,33 @@ def same(got, want):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=str(path))
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@ways
+# The clip bites at every step, so that a norm of shards alone would show.
+CLIPPED = optax.chain(adamx.clip_by_global_norm(0.1), adamx.adamw(1e-2, weight_decay=0.1))
+
+
+@functools.cache
+def four_clipped_steps():
+    """What training begins with in float64; parameters and state after three steps, and four."""
+    params, data = model(jnp.float64), batch(dtype=np.float64)
+    assert optax.tree.norm(jax.grad(loss_fn)(params, data)) > 0.2
+    before, state = on_one_device(CLIPPED, loss_fn, params, data, 3)
+    grads = jax.grad(loss_fn)(before, data)
+    return params, data, before, adamx.step(CLIPPED, grads, state, before)
+
+
+@rest_slow(
+    "how, zero, kind",
+    [(*way, kind) for way in WAYS for kind in ("Auto", "Explicit")],
+    [*((*way, "Auto") for way in WAYS), ("jit", True, "Explicit")],
+)
 def test_every_way_makes_the_steps_of_one_device(how, zero, kind):
-    # The clip bites at every step, so that a norm of shards alone would show.
-    opt = optax.chain(adamx.clip_by_global_norm(0.1), adamx.adamw(1e-2, weight_decay=0.1))
+    opt = CLIPPED
     with jax.enable_x64(True):
-        params, data = model(jnp.float64), batch(dtype=np.float64)
-        want = on_one_device(opt, loss_fn, params, data, 4)
+        params, data, before, want = four_clipped_steps()
         train = parallel.data_parallel(loss_fn, opt, params, mesh(8, kind=kind), how=how, zero=zero)
         run, outcome = trained(train, params, data, 4)
         got = train.collect(run)
         close((got.params, got.state), want, 1e-12)
-        assert optax.tree.norm(jax.grad(loss_fn)(params, data)) > 0.2
-        before, _ = on_one_device(opt, loss_fn, params, data, 3)
         np.testing.assert_allclose(outcome.loss, loss_fn(before, data), 1e-12)
 
 
@@ -143,8 +152,11 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("how", ["shard_map", "pmap"])
+@rest_slow(
+    "how, name",
+    [(how, name) for how in ("shard_map", "pmap") for name in OPTIMIZERS],
+    [("shard_map", "lamb"), ("pmap", "block rms"), ("shard_map", "schedule free")],
+)
 def test_shards_are_stepped_as_parts_of_whole_arrays(how, name):
     with jax.enable_x64(True):
         params, data, opt = model(jnp.float64), batch(dtype=np.float64), OPTIMIZERS[name]
@@ -163,13 +175,22 @@ def exact_loss(params, data):
     )
 
 
-@pytest.mark.parametrize(
-    "storage, landing",
-    [(s, "nearest") for s in cases.STORAGES] + [("int8", x) for x in cases.LANDINGS[1:]],
+FORMATS = [(s, "nearest") for s in cases.STORAGES] + [("int8", x) for x in cases.LANDINGS[1:]]
+
+
+# Every way with one format, and the smallest formats in shards that are padded.
+@rest_slow(
+    "storage, landing, layouts",
+    [(*format, layouts) for format in FORMATS for layouts in ("padded shards", "every way")],
+    [
+        ("int8", "stochastic", "every way"),
+        ("int8", "compensated8", "padded shards"),
+        ("int4", "nearest", "padded shards"),
+    ],
 )
-def test_given_the_same_gradients_codes_are_the_same_on_every_layout(storage, landing):
+def test_given_the_same_gradients_codes_are_the_same_on_every_layout(storage, landing, layouts):
     opt = adamx.adamw(1e-2, storage=storage, landing=landing)
-    params = model(jnp.bfloat16)
+    params = {name: model(jnp.bfloat16)[name] for name in ("kernel", "odd", "scale")}
     rng = np.random.default_rng(1)
     grads = jax.tree.map(
         lambda p: np.asarray(jnp.bfloat16(rng.normal(size=p.size)), np.float32), params
@@ -177,7 +198,7 @@ def test_given_the_same_gradients_codes_are_the_same_on_every_layout(storage, la
     data = jax.tree.map(lambda g: np.tile(g, (16, 1)), grads)
     with jax.numpy_dtype_promotion("standard"):
         want = on_one_device(opt, exact_loss, params, data, 3)
-        for how, zero in WAYS:
+        for how, zero in WAYS if layouts == "every way" else [("pmap", True)]:
             train = parallel.data_parallel(exact_loss, opt, params, how=how, zero=zero)
             got = train.collect(trained(train, params, data, 3)[0])
             same((got.params, got.state), want)
@@ -250,18 +271,31 @@ def test_the_state_does_not_depend_on_how_many_devices_there_are():
     assert all(s == shapes[0] for s in shapes)
 
 
-@pytest.mark.parametrize("devices", [1, 3, 5, 6])
-@ways
+@functools.cache
+def two_steps(size=48, dtype="float32"):
+    """What AdamW begins with, and parameters and state after two steps on one device."""
+    params, data = model(dtype), batch(size, np.dtype(dtype))
+    return params, data, on_one_device(ADAMW, loss_fn, params, data, 2)
+
+
+ADAMW = adamx.adamw(1e-2)
+
+
+@rest_slow(
+    "how, zero, devices",
+    [(*way, devices) for way in WAYS for devices in (1, 3, 5, 6)],
+    [*((*way, 3) for way in IN_TURN), ("shard_map", True, 1)],
+)
 def test_any_number_of_devices_will_do(how, zero, devices):
-    opt, params, data = adamx.adamw(1e-2), model(), batch(30)
+    params, data, want = two_steps(30)
     over = jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=jax.devices()[:devices])
-    train = parallel.data_parallel(loss_fn, opt, params, over, how=how, zero=zero)
+    train = parallel.data_parallel(loss_fn, ADAMW, params, over, how=how, zero=zero)
     got = train.collect(trained(train, params, data, 2)[0])
     # Sums of float32 in another order; a step of Adam's is at most 1e-2.
-    close(got.params, on_one_device(opt, loss_fn, params, data, 2)[0], 1e-5)
+    close(got.params, want[0], 1e-5)
 
 
-@ways
+@ways_in_turn
 def test_a_run_goes_on_in_another_way_and_on_fewer_devices(how, zero):
     with jax.enable_x64(True):
         opt, params, data = adamx.adamw(1e-2), model(jnp.float64), batch(dtype=np.float64)
@@ -276,13 +310,13 @@ def test_a_run_goes_on_in_another_way_and_on_fewer_devices(how, zero):
         close((run.params, run.state), on_one_device(opt, loss_fn, params, data, 5), 1e-12)
 
 
-@ways
+@ways_in_turn
 def test_micro_batches_make_one_step_of_the_whole_batch(how, zero):
     with jax.enable_x64(True):
-        opt, params, data = adamx.adamw(1e-2), model(jnp.float64), batch(dtype=np.float64)
-        train = parallel.data_parallel(loss_fn, opt, params, how=how, zero=zero, micro_batches=3)
+        params, data, want = two_steps(dtype="float64")
+        train = parallel.data_parallel(loss_fn, ADAMW, params, how=how, zero=zero, micro_batches=3)
         got = train.collect(trained(train, params, data, 2)[0])
-        close((got.params, got.state), on_one_device(opt, loss_fn, params, data, 2), 1e-12)
+        close((got.params, got.state), want, 1e-12)
 
 
 def full_loss(params, data, *, model, key):
@@ -294,8 +328,11 @@ def full_loss(params, data, *, model, key):
     return loss, {"mean": mean, "steps": model["steps"] + 1}, aux
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-@ways
+@rest_slow(
+    "how, zero, micro_batches",
+    [(*way, micro_batches) for way in WAYS for micro_batches in (1, 2)],
+    [*((*way, 2) for way in IN_TURN), ("jit", False, 1)],
+)
 def test_model_state_keys_and_outcomes_go_along(how, zero, micro_batches):
     params, data = model(), batch()
     train = parallel.data_parallel(
@@ -377,7 +414,7 @@ def test_parameters_may_be_sharded_too():
             assert moments == 12 * 64 // (8 if zero or specs["kernel"] == fsdp["kernel"] else 2)
 
 
-@ways
+@ways_in_turn
 def test_a_step_uses_up_the_run_and_nothing_else(how, zero):
     params, data = model(), batch()
     train = parallel.data_parallel(loss_fn, adamx.adam(1e-2), params, how=how, zero=zero)
@@ -394,8 +431,11 @@ def test_a_step_uses_up_the_run_and_nothing_else(how, zero):
     assert not run.params["kernel"].is_deleted()
 
 
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@ways
+@rest_slow(
+    "how, zero, kind",
+    [(*way, kind) for way in WAYS for kind in ("Auto", "Explicit")],
+    [*((*way, "Auto") for way in WAYS), ("jit", True, "Explicit")],
+)
 def test_the_second_step_compiles_nothing(how, zero, kind):
     params, data = model(), batch()
     train = parallel.data_parallel(
@@ -410,7 +450,7 @@ def test_the_second_step_compiles_nothing(how, zero, kind):
 
 
 @pytest.mark.parametrize("where", ["numpy", "one device", "mixed"])
-@ways
+@ways_in_turn
 def test_parameters_may_come_from_anywhere(how, zero, where):
     params, data = model(), batch()
     device = jax.devices()[3]
@@ -561,8 +601,11 @@ PADDED = {
 }
 
 
-@pytest.mark.parametrize("name", PADDED)
-@pytest.mark.parametrize("how", ["shard_map", "pmap"])
+@rest_slow(
+    "how, name",
+    [(how, name) for how in ("shard_map", "pmap") for name in PADDED],
+    [*(("pmap", name) for name in PADDED), ("shard_map", "lamb")],
+)
 def test_padding_counts_for_nothing(how, name):
     opt, params = PADDED[name], {"w": jnp.linspace(0.1, 1, 6), "m": jnp.ones((5, 3))}
     grads = {"w": jnp.array([0.5, -1, 2, 0.25, -0.5, 1]), "m": jnp.full((5, 3), 0.3)}

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes on one machine, through the command line: one trajectory, and no hangs."""
 
+import functools
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -62,6 +64,14 @@ def alone(*flags, run):
     return out
 
 
+@functools.cache
+def loss_of_one(steps):
+    """What one process ends with, on four devices."""
+    with tempfile.TemporaryDirectory() as run:
+        return final_loss(alone("--steps", steps, run=run))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how, zero", [("jit", False), ("shard_map", True), ("pmap", True)])
 def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
     flags = ["--steps", 30, "--how", how, *["--zero"] * zero]
@@ -71,12 +81,11 @@ def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
     results = [end(p) for p in both]
     assert [code for code, _, _ in results] == [0, 0], results
     assert "loss" not in results[1][1]  # the first speaks for all
-    one = alone(*flags, run=tmp_path / "one")
-    assert final_loss(results[0][1]) == pytest.approx(final_loss(one), rel=1e-3)  # three digits
+    assert final_loss(results[0][1]) == pytest.approx(loss_of_one(30), rel=1e-3)  # three digits
     # What two processes have saved, one goes on with, in another way and on fewer devices.
     code, out, err = end(start("--steps", 40, "--run", run, "--resume", devices=2))
     assert code == 0, err
-    want = final_loss(alone("--steps", 40, run=tmp_path / "forty"))
+    want = loss_of_one(40)
     assert final_loss(out) == pytest.approx(want, rel=1e-3)
     # And what one has saved, two go on with.
     more, port = ["--steps", 45, "--run", run, "--resume"], free_port()
@@ -86,6 +95,7 @@ def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
     assert final_loss(results[0][1]) < 1.1 * want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_process_ends_the_others_with_a_sentence(victim, tmp_path):
     port = free_port()
@@ -117,6 +127,7 @@ def test_a_dead_process_ends_the_others_with_a_sentence(victim, tmp_path):
     assert final_loss(out) > 0
 
 
+@pytest.mark.slow
 def test_a_process_that_never_comes_is_not_waited_for_for_ever(tmp_path):
     flags = ["--steps", 5, "--run", tmp_path]
     code, _, err = end(start(*flags, process=0, port=free_port(), timeout=5), 60)
