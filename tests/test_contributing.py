@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILE, ROW = re.findall(
+FILE, ROW, ORACLE = re.findall(
     r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.S
 )
 NAME = "adamomentum"
@@ -29,6 +29,8 @@ def checkout(tmp_path_factory):
     (optimizers / f"{NAME}.py").write_text(FILE, encoding="utf-8")
     with open(optimizers / "__init__.py", "a", encoding="utf-8") as rows:
         rows.write(ROW)
+    with open(folder / "tests" / "oracles.py", "a", encoding="utf-8") as oracles:
+        oracles.write("\n\n" + ORACLE)
     return folder
 
 
@@ -61,7 +63,7 @@ def test_the_command_line_knows_it(checkout):
 
 @pytest.mark.slow
 def test_it_passes_the_laws(checkout):
-    """But for those about Optax's optimizer of that name, and the oracle, which it has not."""
+    """All that are about every recipe or rule; the default ones."""
     laws = ["tests/laws", "tests/test_architecture.py", "-k", f"{NAME} or table or argument"]
     out = run(checkout, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *laws)
     assert int(re.search(r"(\d+) passed", out)[1]) > 20

@@ -38,19 +38,23 @@ def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
 
 def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
     """Optax's recipe of the same name; an argument that it lacks is refused."""
+    build = _theirs(recipe)
+    if build is None:
+        raise UsageError(f"Optax has no {recipe}: add --compare none")
     for name in settings:
-        if name not in arguments_of_optax(recipe):
+        if name not in inspect.signature(build).parameters:
             flag = name.replace("_", "-")
             raise UsageError(
                 f"optax.{recipe} has no {name}; leave --{flag} out or add --compare none"
             )
-    return _theirs(recipe)(**settings)
+    return build(**settings)
 
 
-def arguments_of_optax(recipe: str) -> frozenset[str]:
-    """What Optax's recipe of that name takes."""
-    return frozenset(inspect.signature(_theirs(recipe)).parameters)
+def usual_arguments(recipe: str) -> frozenset[str]:
+    """The arguments of Optax's recipe of that name, or of ours if Optax has none."""
+    build = _theirs(recipe) or TABLE[recipe].build
+    return frozenset(inspect.signature(build).parameters)
 
 
-def _theirs(recipe: str) -> Callable[..., optax.GradientTransformationExtraArgs]:
-    return getattr(optax, recipe, None) or getattr(optax.contrib, recipe)
+def _theirs(recipe: str) -> Callable[..., optax.GradientTransformationExtraArgs] | None:
+    return getattr(optax, recipe, None) or getattr(optax.contrib, recipe, None)

@@ -95,14 +95,7 @@ def adabelief(
     References:
       Zhuang et al., `AdaBelief <https://arxiv.org/abs/2010.07468>`_, 2020.
     """
+    r = rule(b1, b2, eps, eps_root, nesterov=nesterov)
     return chained(
-        "adabelief",
-        rule(b1, b2, eps, eps_root, nesterov=nesterov),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adabelief", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -153,24 +153,11 @@ def adam(
     References:
       Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014.
     """
+    r = rule(
+        b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
+    )
     return chained(
-        "adam",
-        rule(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            nesterov=nesterov,
-            momentum_decay=momentum_decay,
-            eps_mode=eps_mode,
-        ),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adam", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )
 
 
@@ -210,22 +197,9 @@ def adamw(
     References:
       Loshchilov & Hutter, `Decoupled Weight Decay <https://arxiv.org/abs/1711.05101>`_, 2017.
     """
+    r = rule(
+        b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
+    )
     return chained(
-        "adamw",
-        rule(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            nesterov=nesterov,
-            momentum_decay=momentum_decay,
-            eps_mode=eps_mode,
-        ),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adamw", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -80,16 +80,9 @@ def adamax(
     References:
       Kingma & Ba, `Adam <https://arxiv.org/abs/1412.6980>`_, 2014, section 7.1.
     """
+    r = rule(b1, b2, eps)
     return chained(
-        "adamax",
-        rule(b1, b2, eps),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adamax", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )
 
 
@@ -113,14 +106,7 @@ def adamaxw(
       >>> import adamx
       >>> opt = adamx.adamaxw(2e-3, weight_decay=0.01)
     """
+    r = rule(b1, b2, eps)
     return chained(
-        "adamaxw",
-        rule(b1, b2, eps),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adamaxw", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -126,14 +126,7 @@ def adan(
     References:
       Xie et al., `Adan <https://arxiv.org/abs/2208.06677>`_, 2022.
     """
+    r = rule(b1, b2, b3, eps, eps_root, difference_weight=difference_weight)
     return chained(
-        "adan",
-        rule(b1, b2, b3, eps, eps_root, difference_weight=difference_weight),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adan", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

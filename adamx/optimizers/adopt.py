@@ -133,16 +133,7 @@ def adopt(
     References:
       Taniguchi et al., `ADOPT <https://arxiv.org/abs/2411.02853>`_, 2024.
     """
+    r = rule(b1, b2, eps, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn)
     return chained(
-        "adopt",
-        rule(
-            b1, b2, eps, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn
-        ),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "adopt", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -147,23 +147,16 @@ def amsgrad(
     References:
       Reddi et al., `On the Convergence of Adam <https://arxiv.org/abs/1904.09237>`_, 2018.
     """
+    r = rule(
+        b1,
+        b2,
+        eps,
+        eps_root,
+        bias_correction_mu=bias_correction_mu,
+        bias_correction_nu=bias_correction_nu,
+        max_of=max_of,
+        eps_mode=eps_mode,
+    )
     return chained(
-        "amsgrad",
-        rule(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            bias_correction_mu=bias_correction_mu,
-            bias_correction_nu=bias_correction_nu,
-            max_of=max_of,
-            eps_mode=eps_mode,
-        ),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "amsgrad", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

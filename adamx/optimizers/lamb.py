@@ -50,15 +50,16 @@ def lamb(
       You et al., `Large Batch Optimization for Deep Learning
       <https://arxiv.org/abs/1904.00962>`_, 2019.
     """
+    r = rule(b1, b2, eps, eps_root)
     return chained(
         "lamb",
-        rule(b1, b2, eps, eps_root),
+        r,
         learning_rate,
+        storage,
+        mu_dtype,
+        nu_dtype,
+        weight_decay,
+        mask,
+        landing,
         TrustRatio(axis_name=mapped_axes.names(axis_name)),
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
     )

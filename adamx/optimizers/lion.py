@@ -101,13 +101,5 @@ def lion(
       Chen et al., `Symbolic Discovery of Optimization Algorithms
       <https://arxiv.org/abs/2302.06675>`_, 2023.
     """
-    return chained(
-        "lion",
-        rule(b1, b2, mode=mode, smooth_beta=1.0 if smooth_beta is None else smooth_beta),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
-    )
+    r = rule(b1, b2, mode=mode, smooth_beta=1.0 if smooth_beta is None else smooth_beta)
+    return chained("lion", r, learning_rate, storage, mu_dtype, None, weight_decay, mask, landing)

@@ -49,24 +49,11 @@ def nadam(
       Dozat, `Nesterov Momentum into Adam
       <https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ>`_, 2016.
     """
+    r = rule(
+        b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
+    )
     return chained(
-        "nadam",
-        rule(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            nesterov=nesterov,
-            momentum_decay=momentum_decay,
-            eps_mode=eps_mode,
-        ),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "nadam", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )
 
 
@@ -94,22 +81,9 @@ def nadamw(
       >>> import adamx
       >>> opt = adamx.nadamw(1e-3, weight_decay=0.1)
     """
+    r = rule(
+        b1, b2, eps, eps_root, nesterov=nesterov, momentum_decay=momentum_decay, eps_mode=eps_mode
+    )
     return chained(
-        "nadamw",
-        rule(
-            b1,
-            b2,
-            eps,
-            eps_root,
-            nesterov=nesterov,
-            momentum_decay=momentum_decay,
-            eps_mode=eps_mode,
-        ),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "nadamw", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -173,14 +173,7 @@ def radam(
       Liu et al., `On the Variance of the Adaptive Learning Rate
       <https://arxiv.org/abs/1908.03265>`_, 2019.
     """
+    r = rule(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_mode=eps_mode)
     return chained(
-        "radam",
-        rule(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_mode=eps_mode),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "radam", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -117,22 +117,21 @@ def chained(
     name: str,
     rule: Rule,
     learning_rate: Hyper | None,
-    *between: Link,
     storage: StorageLike | None,
-    mu_dtype: DTypeLike | None = None,
-    nu_dtype: DTypeLike | None = None,
-    weight_decay: Hyper | Decay | None = None,
-    mask: Mask | None = None,
-    landing: LandingLike = "nearest",
+    mu_dtype: DTypeLike | None,
+    nu_dtype: DTypeLike | None,
+    weight_decay: Hyper | Decay | None,
+    mask: Mask | None,
+    landing: LandingLike,
+    *between: Link,
 ) -> Optimizer:
     """The optimizer of a rule: its chain, as an Optax transformation.
 
     Args:
       name: the recipe's name, for error messages.
       rule: the rule.
-      learning_rate: the learning rate.
+      learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing: see `SHARED`.
       *between: links between the decay and the learning rate.
-      **others: as in every recipe.
     """
     if mask is not None and weight_decay is None:
         raise ValueError("`mask` says which leaves decay: give `weight_decay` too")

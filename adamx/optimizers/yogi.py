@@ -99,14 +99,7 @@ def yogi(
       <https://proceedings.neurips.cc/paper/2018/hash/90365351ccc7437a1309dc64e4db32a3-Abstract.html>`_,
       2018.
     """
+    r = rule(b1, b2, eps)
     return chained(
-        "yogi",
-        rule(b1, b2, eps),
-        learning_rate,
-        storage=storage,
-        mu_dtype=mu_dtype,
-        nu_dtype=nu_dtype,
-        weight_decay=weight_decay,
-        mask=mask,
-        landing=landing,
+        "yogi", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )

@@ -137,7 +137,7 @@ def test_a_task_of_ones_own(tmp_path):
 def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
     flags = "train --task regression --steps 600 --save-every 25 --rewind --skip-spikes"
     code, _, err = ended(start(f"{flags} --run whole", tmp_path))
-    assert (code, err) == (0, "")
+    assert code == 0, err
     for seed in (0, 1):
         run = tmp_path / f"cut-{seed}"
         process = start(f"{flags} --run {run}", tmp_path)
@@ -147,7 +147,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
         time.sleep(random.Random(seed).uniform(0, 2))
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        # With the flags in the folder; Orbax tells on stderr of a save that was cut off.
+        # With the flags in the folder; Orbax tells on stderr of slow saves and of those cut off.
         code, out, err = ended(start(f"train --run {run} --resume", tmp_path))
         assert code == 0, err
         assert losses(run) == losses(tmp_path / "whole")  # bit for bit

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+import adamx
 from tests import cases
 from tests.cases import every_recipe, form, pairs
 
@@ -106,3 +107,15 @@ def test_half_precision_steps_are_the_float32_steps_cast_once(recipe):
     wide_step, _ = opt.update(wide(grads), opt.init(wide(params)), wide(params))
     cast = jax.tree.map(lambda x: x.astype(jnp.bfloat16), wide_step)
     chex.assert_trees_all_equal(narrow_step, cast)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_a_rule_by_itself_casts_as_its_link_does(dtype):
+    params = cases.params(dtype)
+    for alone, link in (
+        (adamx.scale_by(adamx.rules.adam()), adamx.scale_by_adam()),
+        (adamx.scale_by(adamx.rules.belief()), adamx.scale_by_belief()),
+    ):
+        ours, theirs = (t.update(params, t.init(params), params)[0] for t in (alone, link))
+        assert form(ours) == form(theirs) == form(params)
+        chex.assert_trees_all_equal(ours, theirs)

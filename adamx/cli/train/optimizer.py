@@ -75,8 +75,8 @@ def schedule(args: argparse.Namespace, defaults: Defaults, steps: int) -> Any:
 
 def optimizers(args: argparse.Namespace, defaults: Defaults, steps: int) -> dict[str, Any]:
     """Ours, and Optax's beside it if asked for, by name."""
-    # Of what the task would have, what belongs to the recipe; of what flags say, all.
-    known = names.arguments_of_optax(args.recipe)
+    # Of the task's defaults, those that the recipe usually has; flags always count.
+    known = names.usual_arguments(args.recipe)
     settings = {k: v for k, v in defaults.settings if k in known}
     settings["learning_rate"] = schedule(args, defaults, steps)
     if args.weight_decay is not None:
