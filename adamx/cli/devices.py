@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flags that spread a training run over devices and processes, and what they ask for."""
+"""The devices and processes that the flags of a command ask for."""
 
-import argparse
 import contextlib
 from typing import Any
 
@@ -9,52 +8,13 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
-from adamx.cli.flags import UsageError, whole
+from adamx.cli.flags import UsageError
 from adamx.parallel import processes
 
 HOWS = ("jit", "shard_map", "pmap")
 
 
-def add_spread(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags."""
-    add = parser.add_argument_group("devices").add_argument
-    add(
-        "--devices",
-        type=whole(1),
-        metavar="N",
-        help="how many of this process; on a CPU virtual ones are made (default: all there are)",
-    )
-    add(
-        "--how",
-        type=lambda way: "jit" if way == "mesh" else way,
-        choices=HOWS,
-        default="jit",
-        help="how batches are spread; mesh says the same as jit (default: jit)",
-    )
-    add(
-        "--zero",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="split moments over the devices too (ZeRO-1)",
-    )
-    add(
-        "--distributed",
-        action="store_true",
-        help="be one of several processes, as the environment of a cluster says, or the next three",
-    )
-    add("--coordinator", metavar="HOST:PORT", help="of the first process")
-    add("--processes", type=whole(1), metavar="N", help="how many there are")
-    add("--process", type=whole(0), metavar="I", help="which one this is, from 0")
-    add(
-        "--timeout",
-        type=whole(1),
-        default=60,
-        metavar="S",
-        help="seconds to wait for other processes (default: 60)",
-    )
-
-
-def prepare(args: argparse.Namespace) -> None:
+def prepare(args: Any) -> None:
     """Makes the devices and joins the processes; before anything else asks JAX for devices."""
     given = [args.coordinator, args.processes, args.process]
     if any(x is not None for x in given) and not (args.distributed and None not in given):
@@ -89,7 +49,7 @@ def _check_devices(count: int) -> None:
         raise UsageError(f"--devices {count}: this process has {found}")
 
 
-def over(args: argparse.Namespace) -> dict[str, Any]:
+def over(args: Any) -> dict[str, Any]:
     """The settings of `adamx.parallel.data_parallel`."""
     devices = jax.devices()
     if args.devices and jax.process_count() == 1:

@@ -30,21 +30,19 @@ TASKS: dict[str, tuple[Make, Defaults]] = {
 }
 
 
-def add_task(parser: argparse.ArgumentParser, default: str, *others: str) -> None:
-    """Declares `--task` and what belongs to it.
+TASK_HELP = (
+    f"one of {', '.join(TASKS)}{{}}, or a function of yours, module:function (default: {{}})"
+)
 
-    Args:
-      parser: of a subcommand.
-      default: the task where none is given.
-      *others: names that the subcommand knows beside those of `TASKS`.
-    """
+
+def add_task(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declares `--task` and what belongs to it; `default` is the task where none is given."""
     add = parser.add_argument
     add(
         "--task",
         default=default,
         metavar="NAME",
-        help=f"one of {', '.join([*TASKS, *others])}, or a function of yours, module:function "
-        f"(default: {default})",
+        help=TASK_HELP.format("", default),
     )
     add("--data", metavar="DIR", help="the task's data; each has its own by default")
     add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
@@ -75,4 +73,4 @@ def find(name: str, *others: str) -> tuple[Make, Defaults]:
     return cast(Make, make), getattr(make, "defaults", YOURS)
 
 
-__all__ = ["TASKS", "Defaults", "Task", "add_task", "digits", "digits_cnn", "find"]
+__all__ = ["TASKS", "TASK_HELP", "Defaults", "Task", "add_task", "digits", "digits_cnn", "find"]

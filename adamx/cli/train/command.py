@@ -12,18 +12,18 @@ from adamx import health
 from adamx.checkpoints import Checkpoints
 from adamx.cli import devices, folder
 from adamx.cli.export.write import export
-from adamx.cli.flags import UsageError, check_writable, optional_import, whole
+from adamx.cli.flags import UsageError, check_writable, optional_import
 from adamx.cli.progress import progress
-from adamx.cli.tasks import Defaults, Task, add_task, find, quadratic
+from adamx.cli.tasks import Defaults, Task, find, quadratic
 from adamx.cli.train import optimizer, settings
 from adamx.cli.train.interrupt import interruptible
 from adamx.cli.train.race import at_the_start, race
+from adamx.cli.train.settings import Settings
 from adamx.cli.train.summary import reached
 from adamx.health.scalars import first
 from adamx.health.states import ObserveState, nodes
 from adamx.parallel import processes
 
-DTYPES = ("float32", "bfloat16", "float16")
 GLANCES = 20  # looks at the held-out loss in a run
 TOLD = 3  # findings of the doctor that are printed
 NORMS = {"gradient": "grad_norm", "update": "update_norm"}
@@ -31,51 +31,16 @@ NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `train`."""
-    add = parser.add_argument
-    add_task(parser, "source", "quadratic")
-    add("--steps", type=whole(1), metavar="N", help="how many (default: the task's)")
-    add("--dtype", choices=DTYPES, default="float32", help="of the parameters (default: float32)")
-    add(
-        "--seed",
-        type=whole(0, 2**32 - 1),
-        default=0,
-        metavar="N",
-        help="of data, parameters and batches (default: 0)",
-    )
-    add(
-        "--compare",
-        choices=("optax", "none"),
-        default="none",
-        help="what trains beside ours on the same batches (default: none)",
-    )
-    optimizer.add_optimizer(parser)
-    devices.add_spread(parser)
-    add = parser.add_argument_group("what is kept").add_argument
-    add("--run", metavar="DIR", help="where it is (default: the next free runs/TASK-N)")
-    add(
-        "--save-every",
-        type=whole(1),
-        default=100,
-        metavar="N",
-        help="steps from one checkpoint to the next; the last step is saved too (default: 100)",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
-    )
-    add(
-        "--export",
-        metavar="FILE",
-        help="at the end write step, model and some batches to a file for `run-exported`",
-    )
-    settings.tell_given(parser)
+    settings.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains, then prints what was reached."""
     given = settings.given(args)
-    args = settings.settled(args)
+    return _run(settings.settled(given), given)
+
+
+def _run(args: Settings, given: dict[str, Any]) -> int:
     if args.task == "quadratic":
         return _quadratic(args, given)
     optional_import("matplotlib.figure", "matplotlib")  # of the page at the end
@@ -108,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
 
 
-def _quadratic(args: argparse.Namespace, given: dict[str, Any]) -> int:
+def _quadratic(args: Settings, given: dict[str, Any]) -> int:
     for name in given:
         if name not in ("task", "steps", "learning_rate", "recipe"):
             raise UsageError(f"--task quadratic has no --{name.replace('_', '-')}")
@@ -124,7 +89,7 @@ class _Training:
 
     def __init__(
         self,
-        args: argparse.Namespace,
+        args: Settings,
         task: Task,
         optimizers: dict[str, Any],
         defaults: Defaults,

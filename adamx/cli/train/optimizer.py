@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From flags to an optimizer: recipe, schedule, clip, and what watches and guards it."""
 
-import argparse
 from typing import Any
 
 import jax
@@ -11,54 +10,14 @@ import optax
 import adamx
 from adamx import health
 from adamx.cli import names
-from adamx.cli.flags import non_negative, whole
 from adamx.cli.tasks import Defaults
+from adamx.cli.train.settings import Settings
 from adamx.core import paths
 
-SCHEDULES = ("constant", "cosine", "linear")
 WARMUP = 20  # a schedule rises over one step in so many
 
 
-def add_optimizer(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags of the optimizer."""
-    add = parser.add_argument_group("optimizer").add_argument
-    names.add_recipe(parser)
-    add(
-        "--storage",
-        choices=names.STORAGES,
-        default="float32",
-        help="how our moments rest between steps; Optax's stay in float32 (default: float32)",
-    )
-    add(
-        "--landing",
-        choices=tuple(adamx.landing.NAMED),
-        default="nearest",
-        help="how our steps land in half-precision parameters (default: nearest)",
-    )
-    add("--learning-rate", type=non_negative, metavar="X", help="(default: the task's)")
-    add("--schedule", choices=SCHEDULES, help="of the learning rate (default: the task's)")
-    add("--weight-decay", type=non_negative, metavar="X", help="(default: the task's, or none)")
-    add(
-        "--clip",
-        type=non_negative,
-        metavar="X",
-        help="the largest global norm of gradients; 0 for none (default: the task's)",
-    )
-    add = parser.add_argument_group("guards").add_argument
-    add("--skip-nonfinite", action="store_true", help="take no step that is not finite")
-    add("--skip-spikes", action="store_true", help="take no step with a gradient far too large")
-    add("--loss-scale", action="store_true", help="scale the loss, for float16")
-    add("--rewind", action="store_true", help="go back where the loss leaves what is usual")
-    add(
-        "--watch",
-        type=whole(0),
-        default=20,
-        metavar="N",
-        help="log what each leaf does at every N-th step; 0 for never (default: 20)",
-    )
-
-
-def schedule(args: argparse.Namespace, defaults: Defaults, steps: int) -> Any:
+def schedule(args: Settings, defaults: Defaults, steps: int) -> Any:
     """The learning rate: a number, or a function of the step."""
     rate = defaults.learning_rate if args.learning_rate is None else args.learning_rate
     name = args.schedule or defaults.schedule
@@ -73,7 +32,7 @@ def schedule(args: argparse.Namespace, defaults: Defaults, steps: int) -> Any:
     return optax.join_schedules([optax.linear_schedule(0, rate, rise), falls[name]()], [rise])
 
 
-def optimizers(args: argparse.Namespace, defaults: Defaults, steps: int) -> dict[str, Any]:
+def optimizers(args: Settings, defaults: Defaults, steps: int) -> dict[str, Any]:
     """Ours, and Optax's beside it if asked for, by name."""
     # Of the task's defaults, those that the recipe usually has; flags always count.
     known = names.usual_arguments(args.recipe)
@@ -109,7 +68,7 @@ def clipped(clip: float | None, opt: Any) -> Any:
     return optax.chain(health.counted(adamx.clip_by_global_norm(clip)), opt) if clip else opt
 
 
-def guarded(args: argparse.Namespace, opt: Any) -> Any:
+def guarded(args: Settings, opt: Any) -> Any:
     """With the guards that the flags ask for around it, in their order."""
     if args.skip_nonfinite:
         opt = health.skip_nonfinite(opt)

@@ -1,74 +1,283 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a run: what is given, else what the run was begun with, else the defaults."""
+"""The settings of a run, each declared once: flag, default, help, what `--resume` makes of it.
+
+The parser, `config.json` and the check of `--resume` follow from `Settings`.
+"""
 
 import argparse
+import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from adamx.cli import folder
-from adamx.cli.flags import UsageError
+from adamx import landing
+from adamx.cli import folder, names
+from adamx.cli.devices import HOWS
+from adamx.cli.flags import UsageError, non_negative, whole
+from adamx.cli.tasks import TASK_HELP
 
-# What a run that is gone on with has to keep; what it keeps unless something else is given.
-FIXED = (
-    "task data seed dtype recipe schedule learning_rate weight_decay clip batch_size watch "
-    "storage landing skip_nonfinite skip_spikes loss_scale rewind"
-).split()
-LOOSE = "steps save_every devices how zero export".split()
+DTYPES = ("float32", "bfloat16", "float16")
+SCHEDULES = ("constant", "cosine", "linear")
+
+# What `--resume` makes of a setting: it has to stay as it was; it stays unless another value is
+# given; or it belongs to one call of the command and is not kept.
+Resume = Literal["fixed", "kept", "of the call"]
 
 
-def tell_given(parser: argparse.ArgumentParser) -> None:
-    """Has the parser leave None where nothing is given; the defaults lie in `args.defaults`."""
-    defaults = vars(parser.parse_args([]))
-    parser.set_defaults(**dict.fromkeys(defaults), defaults=defaults)
+def _setting(default: Any, group: str, resume: Resume, help: str, **flag: Any) -> Any:
+    if default not in (None, False) and "(default" not in help:
+        help = f"{help} (default: {default})"
+    if isinstance(default, bool):
+        flag.setdefault("action", "store_true")
+    elif "choices" not in flag:
+        flag.setdefault("metavar", "N")
+    metadata = {"group": group, "resume": resume, "flag": {"help": help, **flag}}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_TASK, _OPTIMIZER, _GUARDS, _DEVICES, _KEPT = "", "optimizer", "guards", "devices", "what is kept"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Every setting of `train`; None where the task decides."""
+
+    task: str = _setting(
+        "source", _TASK, "fixed", TASK_HELP.format(", quadratic", "source"), metavar="NAME"
+    )
+    data: str | None = _setting(
+        None, _TASK, "fixed", "the task's data; each has its own by default", metavar="DIR"
+    )
+    batch_size: int | None = _setting(
+        None, _TASK, "fixed", "examples in a step (default: the task's)", type=whole(1)
+    )
+    steps: int | None = _setting(
+        None, _TASK, "kept", "how many steps (default: the task's)", type=whole(1)
+    )
+    dtype: str = _setting("float32", _TASK, "fixed", "the dtype of the parameters", choices=DTYPES)
+    seed: int = _setting(
+        0,
+        _TASK,
+        "fixed",
+        "seeds data, parameters and batches (default: 0)",
+        type=whole(0, 2**32 - 1),
+    )
+    compare: str = _setting(
+        "none",
+        _TASK,
+        "kept",
+        "what trains beside ours on the same batches",
+        choices=("optax", "none"),
+    )
+    recipe: str = _setting(
+        "adamw",
+        _OPTIMIZER,
+        "fixed",
+        f"one of {', '.join(names.RECIPES)}",
+        choices=names.RECIPES,
+        metavar="NAME",
+    )
+    storage: str = _setting(
+        "float32",
+        _OPTIMIZER,
+        "fixed",
+        "how our moments are stored between steps; Optax's stay in float32",
+        choices=names.STORAGES,
+    )
+    landing: str = _setting(
+        "nearest",
+        _OPTIMIZER,
+        "fixed",
+        "how our steps are written into half-precision parameters",
+        choices=tuple(landing.NAMED),
+    )
+    learning_rate: float | None = _setting(
+        None,
+        _OPTIMIZER,
+        "fixed",
+        "the peak learning rate (default: the task's)",
+        type=non_negative,
+        metavar="X",
+    )
+    schedule: str | None = _setting(
+        None,
+        _OPTIMIZER,
+        "fixed",
+        "how the learning rate changes (default: the task's)",
+        choices=SCHEDULES,
+    )
+    weight_decay: float | None = _setting(
+        None,
+        _OPTIMIZER,
+        "fixed",
+        "the strength of decay (default: the task's, or none)",
+        type=non_negative,
+        metavar="X",
+    )
+    clip: float | None = _setting(
+        None,
+        _OPTIMIZER,
+        "fixed",
+        "the largest global norm of gradients; 0 for none (default: the task's)",
+        type=non_negative,
+        metavar="X",
+    )
+    skip_nonfinite: bool = _setting(False, _GUARDS, "fixed", "skip steps that are not finite")
+    skip_spikes: bool = _setting(
+        False, _GUARDS, "fixed", "skip steps whose gradient is far larger than usual"
+    )
+    loss_scale: bool = _setting(False, _GUARDS, "fixed", "scale the loss, for float16")
+    rewind: bool = _setting(
+        False, _GUARDS, "fixed", "go back to good parameters when the loss has diverged"
+    )
+    watch: int = _setting(
+        20,
+        _GUARDS,
+        "fixed",
+        "log figures of each leaf at every N-th step; 0 for never",
+        type=whole(0),
+    )
+    devices: int | None = _setting(
+        None,
+        _DEVICES,
+        "kept",
+        "how many devices of this process; virtual ones on a CPU (default: all there are)",
+        type=whole(1),
+    )
+    how: str = _setting(
+        "jit",
+        _DEVICES,
+        "kept",
+        "how batches are spread over devices; mesh is another name of jit",
+        type=lambda way: "jit" if way == "mesh" else way,
+        choices=HOWS,
+    )
+    zero: bool = _setting(
+        False,
+        _DEVICES,
+        "kept",
+        "split moments over the devices too (ZeRO-1)",
+        action=argparse.BooleanOptionalAction,
+    )
+    distributed: bool = _setting(
+        False,
+        _DEVICES,
+        "of the call",
+        "be one of several processes, as the cluster's environment or the next three flags say",
+    )
+    coordinator: str | None = _setting(
+        None, _DEVICES, "of the call", "the address of the first process", metavar="HOST:PORT"
+    )
+    processes: int | None = _setting(
+        None, _DEVICES, "of the call", "how many processes there are", type=whole(1)
+    )
+    process: int | None = _setting(
+        None, _DEVICES, "of the call", "which one this is, from 0", type=whole(0), metavar="I"
+    )
+    timeout: int = _setting(
+        60,
+        _DEVICES,
+        "of the call",
+        "seconds to wait for other processes",
+        type=whole(1),
+        metavar="S",
+    )
+    run: str | None = _setting(
+        None,
+        _KEPT,
+        "of the call",
+        "the run's folder (default: the next free runs/TASK-N)",
+        metavar="DIR",
+    )
+    save_every: int = _setting(
+        100,
+        _KEPT,
+        "kept",
+        "steps from one checkpoint to the next; the last step is saved too",
+        type=whole(1),
+    )
+    resume: bool = _setting(
+        False,
+        _KEPT,
+        "of the call",
+        "go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
+    )
+    export: str | None = _setting(
+        None,
+        _KEPT,
+        "kept",
+        "at the end write step, model and some batches to a file for `run-exported`",
+        metavar="FILE",
+    )
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Declares a flag for each setting. Without it the parser leaves None."""
+    groups = {"": parser}
+    for name, field in FIELDS.items():
+        group = field.metadata["group"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)  # pyright: ignore
+        flag = dict(field.metadata["flag"], default=None)
+        groups[group].add_argument(_flag(name), **flag)
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
     """The flags on the command line; a folder of data by its whole path."""
-    found = {k: v for k, v in vars(args).items() if k in args.defaults and v is not None}
+    found = {k: v for k, v in vars(args).items() if k in FIELDS and v is not None}
     if "data" in found and Path(found["data"]).exists():
         found["data"] = str(Path(found["data"]).resolve())
     return found
 
 
-def settled(args: argparse.Namespace) -> argparse.Namespace:
-    """All flags, of which those that are not given are the run's own or the defaults."""
-    told = given(args)
-    found = args.defaults | told
-    if not found["resume"]:
-        if found["run"] and folder.settings(Path(found["run"])):
+def settled(told: dict[str, Any]) -> Settings:
+    """All settings: those told, else those that the resumed run has kept, else the defaults."""
+    found = Settings(**told)
+    if not found.resume:
+        if found.run and folder.settings(Path(found.run)):
             raise UsageError(
-                f"{found['run']} has a run in it: add --resume to go on with it, or take another "
+                f"{found.run} has a run in it: add --resume to go on with it, or take another "
                 "folder"
             )
-        return argparse.Namespace(**found)
-    if found["compare"] != "none":
+        return found
+    if found.compare != "none":
         raise UsageError("--resume goes on with our run only: add --compare none")
-    root = Path(found["run"]) if found["run"] else folder.latest(found["task"])
+    root = Path(found.run) if found.run else folder.latest(found.task)
     kept = folder.settings(root)
     if not kept:
         raise UsageError(f"--resume: there is no run in {root}")
     if kept.get("compare", "none") != "none":
         raise UsageError(f"--resume: {root} has a comparison, of which nothing is saved")
-    for name in FIXED:
-        if name in told and name in kept and told[name] != kept[name]:
-            flag = f"--{name.replace('_', '-')}"
+    for name, field in FIELDS.items():
+        is_fixed = field.metadata["resume"] == "fixed"
+        if is_fixed and name in told and name in kept and told[name] != kept[name]:
             if kept[name] is None or kept[name] is False:
-                raise UsageError(f"{root}: the run was begun without {flag}")
+                raise UsageError(f"{root}: the run was begun without {_flag(name)}")
             raise UsageError(
-                f"{root}: the run was begun with {flag} {kept[name]}, not {told[name]}"
+                f"{root}: the run was begun with {_flag(name)} {kept[name]}, not {told[name]}"
             )
-    return argparse.Namespace(**found | kept | told | {"run": str(root)})
+    known: dict[str, Any] = {k: v for k, v in kept.items() if k in FIELDS}
+    known |= told | {"run": str(root)}
+    return Settings(**known)
 
 
-def check_data(args: argparse.Namespace, title: str) -> None:
-    """Refuses to go on with a task whose title, which has its sizes, is another than it was."""
-    before = getattr(args, "title", title)
-    if args.resume and before != title:
+def check_data(settings: Settings, title: str) -> None:
+    """Refuses to resume with a task whose title, which has its sizes, is another than it was."""
+    before = folder.settings(Path(settings.run or "")).get("title", title)
+    if settings.resume and before != title:
         raise UsageError(
-            f"{args.run}: these are not the data that the run was begun with: {before}; now {title}"
+            f"{settings.run}: these are not the data that the run was begun with: {before}; now "
+            f"{title}"
         )
 
 
-def to_keep(args: argparse.Namespace, **resolved: Any) -> dict[str, Any]:
-    """What the folder of the run keeps."""
-    return {name: getattr(args, name) for name in [*FIXED, *LOOSE, "compare"]} | resolved
+def to_keep(settings: Settings, **resolved: Any) -> dict[str, Any]:
+    """What `config.json` keeps; `resolved` are the values that the task decided."""
+    names = [name for name, f in FIELDS.items() if f.metadata["resume"] != "of the call"]
+    return {name: getattr(settings, name) for name in names} | resolved
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
