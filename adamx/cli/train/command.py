@@ -53,7 +53,7 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
         raise UsageError("--distributed needs --run DIR, one folder for all processes")
     make, defaults = find(args.task, "quadratic")
     if args.distributed:  # who cannot write refuses before the others wait
-        folder.make(Path(args.run))
+        folder.make(Path(args.run or ""))
     devices.prepare(args)
     size = args.batch_size or defaults.batch_size
     steps = args.steps or defaults.steps
