@@ -65,6 +65,13 @@ def log_until(folder: Path, step: int) -> JsonLines:
     return JsonLines(path)
 
 
+def held_out(folder: Path, step: int) -> list[float]:
+    """The validation losses that the log has up to this step."""
+    path = folder / LOG
+    rows = [row for row in history(path) if row["step"] <= step] if path.is_file() else []
+    return [row["validation loss"] for row in rows if "validation loss" in row]
+
+
 def report(folder: Path) -> None:
     """Writes the page and the picture."""
     rows = history(folder / LOG)

@@ -6,9 +6,11 @@ import json
 
 import pytest
 
+from adamx import health
 from adamx.cli.flags import UsageError
 from adamx.cli.train import settings
 from adamx.cli.train.settings import FIELDS, Settings
+from tests.cli.commands import done
 
 
 def parsed(*words):
@@ -64,3 +66,20 @@ def test_other_data_are_refused(run):
     settings.check_data(resumed, "a task")
     with pytest.raises(UsageError, match="not the data"):
         settings.check_data(resumed, "another task")
+
+
+@pytest.mark.parametrize(
+    "flags, why",
+    [
+        ("--stop-at 1.5", "--stop-at 1.5"),
+        ("--learning-rate 0 --stop-on-plateau 2", "has not fallen for 2 looks"),
+        ("--learning-rate 1e30 --stop-on-divergence", "has diverged"),
+    ],
+)
+def test_a_run_ends_early_and_whole(flags, why, tmp_path):
+    out = done(f"train --task digits --devices 1 --steps 60 --watch 0 --run here {flags}", tmp_path)
+    assert why in out
+    assert "bytes of state" in out  # the table of a run that is over
+    last = health.history(tmp_path / "here" / "run.jsonl")[-1]
+    assert last["step"] < 60
+    assert (tmp_path / "here" / "checkpoints" / str(last["step"])).is_dir()

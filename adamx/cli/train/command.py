@@ -105,6 +105,7 @@ class _Training:
         self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
         self.ours, self.key = self.runners[self.name], key
         self.glanced = float("nan")
+        self.held_out: list[float] = []  # the validation losses of all looks
         self.norms = dict.fromkeys(NORMS, float("nan"))
         self.seen = 0
         self.root = Path(args.run) if args.run else folder.next_free(args.task)
@@ -164,15 +165,20 @@ class _Training:
             )
         like = self.ours.train.like(self.task.params, key=self.key)
         self.ours.run = self.ours.train.spread(kept.restore(like))
+        self.held_out = folder.held_out(root, kept.latest)
         return kept.latest
 
     def _after(self, done: int) -> bool:
         """After each step: look, log, tell, save; whether to go on."""
         self.done, stops = done, self.pressed()
-        if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
+        looks = done % max(1, self.steps // GLANCES) == 0 or done == self.steps
+        if looks:
             params = self.ours.params  # all processes have to ask
             self.glanced = float(self.task.glance(params))
             health.check(self.ours.run.state, params)
+            self.held_out.append(self.glanced)
+            if self._enough():
+                self.steps = done
         rate = float(self.rate(done - 1))
         if self.speaks:
             if done == self.start + 1:  # what was refused has left the settings as they were
@@ -181,7 +187,7 @@ class _Training:
             if self._has_looked():
                 figures |= health.read(self.ours.run.state)
                 self.norms = {k: figures.get(name, self.norms[k]) for k, name in NORMS.items()}
-            if done % max(1, self.steps // GLANCES) == 0 or done == self.steps:
+            if looks:
                 figures["validation loss"] = self.glanced
             self.log.write(done, figures)
             told = {"loss": self.ours.loss, "validation": self.glanced, "rate": rate}
@@ -189,7 +195,18 @@ class _Training:
         due = done % self.args.save_every == 0 or done == self.steps or stops
         if self.kept is not None and due:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
-        return not stops
+        return not stops and done < self.steps
+
+    def _enough(self) -> str:
+        """Why the run ends before its last step; empty if it does not."""
+        args, losses = self.args, self.held_out
+        if args.stop_at is not None and health.reached(losses, args.stop_at):
+            return f"the validation loss is {losses[-1]:.4g}, --stop-at {args.stop_at:g}"
+        if args.stop_on_plateau and health.plateau(losses, args.stop_on_plateau):
+            return f"the validation loss has not fallen for {args.stop_on_plateau} looks"
+        if args.stop_on_divergence and health.diverged(losses):
+            return f"the validation loss has diverged to {losses[-1]:.4g}"
+        return ""
 
     def _has_looked(self) -> bool:
         """Whether the observer did at this step; it does not count a step that was taken back."""
@@ -206,6 +223,8 @@ class _Training:
             print(f"\ninterrupted: {saved if self.kept is not None else 'nothing is saved'}")
             return
         print(f"\n{summary}\n", flush=True)
+        if why := self._enough():
+            print(f"ended at step {self.done}: {why}")
         folder.report(root)
         print(root / folder.REPORT)
         findings = health.doctor(health.history(root / folder.LOG))

@@ -121,6 +121,19 @@ class Settings:
         type=non_negative,
         metavar="X",
     )
+    stop_at: float | None = _setting(
+        None, _TASK, "kept", "end at a validation loss of X or less", type=non_negative, metavar="X"
+    )
+    stop_on_plateau: int | None = _setting(
+        None,
+        _TASK,
+        "kept",
+        "end when the validation loss has not fallen for N looks, of twenty in a run",
+        type=whole(1),
+    )
+    stop_on_divergence: bool = _setting(
+        False, _TASK, "kept", "end when the validation loss has diverged"
+    )
     skip_nonfinite: bool = _setting(False, _GUARDS, "fixed", "skip steps that are not finite")
     skip_spikes: bool = _setting(
         False, _GUARDS, "fixed", "skip steps whose gradient is far larger than usual"
