@@ -64,6 +64,7 @@ def test_what_never_trains_comes_last(monkeypatch, capsys):
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["lion", "adam"]
 
 
+@pytest.mark.slow
 def test_compare_takes_any_task_and_rates():
     out = done(
         "compare --task regression --optimizers adagrad,adamw --steps 30 --seeds 1 "

@@ -22,6 +22,7 @@ def losses(folder):
     return [(row["step"], row["loss"]) for row in health.history(folder / "run.jsonl")]
 
 
+@pytest.mark.slow
 def test_digits_beside_optax_end_with_a_table_in_which_both_sides_agree(tmp_path):
     out = done("train --task digits --steps 5 --compare optax --devices 1", tmp_path)
     assert "step 5/5" in out
@@ -216,6 +217,7 @@ def test_the_latest_run_of_a_task_is_not_anothers_and_has_begun(tmp_path, monkey
     assert folder.next_free("digits").name == "digits-2"
 
 
+@pytest.mark.slow
 def test_a_run_of_float16_logs_what_was_seen_at_its_own_steps(tmp_path):
     # Steps that overflow do not count for the observer: it looks later.
     flags = "--task regression --dtype float16 --loss-scale --watch 5 --steps 30 --devices 1"
@@ -356,6 +358,7 @@ def test_a_step_trained_on_many_devices_is_exported_for_one(tmp_path):
     assert "after 4 steps" in done("run-exported step.bin --steps 2", tmp_path)
 
 
+@pytest.mark.slow
 def test_an_exported_step_is_the_step(tmp_path):
     """The same batches, the same numbers, to the last digit that programs of XLA share."""
     flags = "--task digits --devices 1"
