@@ -2,8 +2,8 @@
 """The command line of `python -m adamx`.
 
 A subcommand is a module with a docstring, `add_arguments(parser)` and `run(args) -> exit code`, and
-one row in `COMMANDS`. What it cannot do it says by raising `UsageError`: one sentence on stderr,
-exit code 2.
+one row in `COMMANDS`. Its docstring is its help text. If it raises `UsageError`, the message goes
+to stderr as one sentence and the exit code is 2.
 """
 
 import argparse
@@ -25,7 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command line (that of the process by default) and returns its exit code."""
+    """Runs one command line (by default that of the process) and returns its exit code."""
     args = build_parser().parse_args(argv)
     try:
         return args.call(args)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line, one subparser for each row of `COMMANDS`."""
+    """The parser of the whole command line, with one subparser per row of `COMMANDS`."""
     parser = Parser(prog="python -m adamx", description="The Adam family for JAX.")
     subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, module in COMMANDS.items():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The devices and processes that the flags of a command ask for."""
+"""Sets up the devices and processes that a command's flags ask for."""
 
 import contextlib
 from typing import Any
@@ -15,7 +15,7 @@ HOWS = ("jit", "shard_map", "pmap")
 
 
 def prepare(args: Any) -> None:
-    """Makes the devices and joins the processes; before anything else asks JAX for devices."""
+    """Creates the devices and joins the processes; call it before anything asks JAX for devices."""
     given = [args.coordinator, args.processes, args.process]
     if any(x is not None for x in given) and not (args.distributed and None not in given):
         raise UsageError("--coordinator, --processes and --process go together, with --distributed")
@@ -33,13 +33,13 @@ def prepare(args: Any) -> None:
 
 
 def make_devices(count: int) -> None:
-    """So many virtual devices on a CPU; elsewhere it has to have them."""
+    """Creates `count` virtual devices on a CPU; elsewhere the machine must have that many."""
     _ask_for(count)
     _check_devices(count)
 
 
 def _ask_for(count: int) -> None:
-    with contextlib.suppress(RuntimeError):  # too late, and then there are too few, or enough
+    with contextlib.suppress(RuntimeError):  # JAX has started already; checked later
         jax.config.update("jax_num_cpu_devices", count)
 
 
@@ -50,7 +50,7 @@ def _check_devices(count: int) -> None:
 
 
 def over(args: Any) -> dict[str, Any]:
-    """The settings of `adamx.parallel.data_parallel`."""
+    """The keyword arguments of `adamx.parallel.data_parallel`."""
     devices = jax.devices()
     if args.devices and jax.process_count() == 1:
         devices = devices[: args.devices]
@@ -59,7 +59,7 @@ def over(args: Any) -> dict[str, Any]:
 
 
 def own_part(batch: Any) -> Any:
-    """What this process hands in of a batch that all of them have drawn."""
+    """This process's share of a batch that every process has drawn in full."""
     count, index = jax.process_count(), jax.process_index()
 
     def one(x: Any) -> Any:
@@ -71,5 +71,5 @@ def own_part(batch: Any) -> Any:
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks."""
+    """Whether this is the first process, the one that prints and logs."""
     return jax.process_index() == 0

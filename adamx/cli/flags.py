@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every subcommand needs to read its flags: the parser, the types, and how to refuse."""
+"""Shared by all subcommands: the parser, the types of flags, and the error for bad requests."""
 
 import argparse
 import importlib
@@ -13,18 +13,18 @@ PICTURES = (".png", ".svg", ".pdf")
 
 
 class UsageError(Exception):
-    """A request that cannot be met; its message is the one sentence that the user gets."""
+    """A request that cannot be met; the user sees its message, one sentence."""
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that answers a wrong flag in one line and keeps the docstring's lines."""
+    """An `ArgumentParser` that reports a wrong flag in one line and keeps the docstring's lines."""
 
     def __init__(self, **settings: Any):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(**settings, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
-        """Ends the program with one line and exit code 2."""
+        """Prints one line and exits with code 2."""
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
@@ -56,7 +56,7 @@ def non_negative(text: str) -> float:
 
 
 def numbers(text: str) -> list[float]:
-    """The type of a flag that takes some of them, with commas between; they come sorted."""
+    """The type of a flag that takes non-negative numbers, separated by commas; returned sorted."""
     return sorted({non_negative(part) for part in text.split(",")})
 
 
@@ -83,18 +83,18 @@ def add_names(
         type=names_among(choices),
         default=list(choices),
         metavar="NAMES",
-        help=f"{what}, with commas between (default: {', '.join(choices)})",
+        help=f"{what}, separated by commas (default: {', '.join(choices)})",
     )
 
 
 def check_writable(path: str) -> None:
-    """Refuses a file in a folder that is not there, before the work that is to go into it."""
+    """Raises `UsageError` if the file's folder does not exist; call it before the work starts."""
     if not Path(path).absolute().parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no such folder")
 
 
 def check_picture(flag: str, path: str) -> None:
-    """Refuses what is no picture, or cannot be written, or drawn."""
+    """Raises `UsageError` if the path is no picture or not writable, or Matplotlib is missing."""
     optional_import("matplotlib.figure", "matplotlib")
     if Path(path).suffix not in PICTURES:
         raise UsageError(f"{flag} must end in {', '.join(PICTURES)}, got {path!r}")
@@ -102,7 +102,7 @@ def check_picture(flag: str, path: str) -> None:
 
 
 def optional_import(module: str, package: str) -> ModuleType:
-    """Imports `module`, or refuses with the command that installs the `package` it is part of."""
+    """Imports `module`, or raises `UsageError` with the command that installs its `package`."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

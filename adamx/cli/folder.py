@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: its settings, its log, its checkpoints, its report and picture."""
+"""The folder of a run: settings, log, checkpoints, report and picture."""
 
 import json
 from pathlib import Path
@@ -13,13 +13,13 @@ REPORT, PICTURE = "report.html", "run.png"
 
 
 def next_free(task: str) -> Path:
-    """The first of `runs/task-1`, `runs/task-2` … that is not there yet."""
+    """The first of `runs/task-1`, `runs/task-2` … that does not exist yet."""
     name = task.replace(":", "-")
     return next(p for i in range(1, 10**6) if not (p := Path("runs") / f"{name}-{i}").exists())
 
 
 def latest(task: str) -> Path:
-    """The last of them in which there is a run."""
+    """The folder `runs/task-N` with the highest N that has a run in it."""
     name = task.replace(":", "-")
     found = {
         int(number): path
@@ -28,12 +28,12 @@ def latest(task: str) -> Path:
         if kind == name and number.isdecimal() and (path / CONFIG).is_file()
     }
     if not found:
-        raise UsageError(f"--resume: there is no runs/{name}-N; say which folder by --run DIR")
+        raise UsageError(f"--resume: there is no runs/{name}-N; name the folder with --run DIR")
     return found[max(found)]
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    """What the run in the folder was begun with; nothing if there is none."""
+    """The settings of the run in the folder; empty if there is no run."""
     kept = folder / CONFIG
     try:
         return json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
@@ -42,7 +42,7 @@ def settings(folder: Path) -> dict[str, Any]:
 
 
 def make(folder: Path) -> None:
-    """Makes the folder."""
+    """Creates the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -50,14 +50,14 @@ def make(folder: Path) -> None:
 
 
 def keep(folder: Path, config: dict[str, Any]) -> None:
-    """Writes the settings, all or nothing."""
+    """Writes the settings atomically."""
     new = folder / f"{CONFIG}.new"
     new.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     new.replace(folder / CONFIG)
 
 
 def log_until(folder: Path, step: int) -> JsonLines:
-    """The log, opened to go on after this step; rows of later ones, which come again, go."""
+    """Opens the log to continue after this step; deletes rows of later steps, which run again."""
     path = folder / LOG
     rows = [row for row in history(path) if row["step"] <= step] if path.is_file() else []
     text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -66,7 +66,7 @@ def log_until(folder: Path, step: int) -> JsonLines:
 
 
 def held_out(folder: Path, step: int) -> list[float]:
-    """The validation losses that the log has up to this step."""
+    """The validation losses in the log up to this step."""
     path = folder / LOG
     rows = [row for row in history(path) if row["step"] <= step] if path.is_file() else []
     return [row["validation loss"] for row in rows if "validation loss" in row]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recipes and storages that the commands offer, ours and Optax's, by name."""
+"""The recipes (ours and Optax's) and the storages that the commands offer, by name."""
 
 import argparse
 import inspect
@@ -24,12 +24,12 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
         choices=RECIPES,
         default="adamw",
         metavar="NAME",
-        help=f"one of {', '.join(RECIPES)} (default: adamw)",
+        help=f"the optimizer: one of {', '.join(RECIPES)} (default: adamw)",
     )
 
 
 def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
-    """`adamx.<recipe>(**settings)`; a value that it does not take is refused in its own words."""
+    """`adamx.<recipe>(**settings)`; a `ValueError` becomes a `UsageError` with the same message."""
     try:
         return getattr(adamx, recipe)(**settings)
     except ValueError as error:
@@ -37,7 +37,7 @@ def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
-    """Optax's recipe of the same name; an argument that it lacks is refused."""
+    """Optax's recipe of the same name; an argument that it lacks raises `UsageError`."""
     build = _theirs(recipe)
     if build is None:
         raise UsageError(f"Optax has no {recipe}: add --compare none")
@@ -51,7 +51,7 @@ def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArg
 
 
 def usual_arguments(recipe: str) -> frozenset[str]:
-    """The arguments of Optax's recipe of that name, or of ours if Optax has none."""
+    """The argument names of Optax's recipe of that name, or of ours if Optax has none."""
     build = _theirs(recipe) or TABLE[recipe].build
     return frozenset(inspect.signature(build).parameters)
 

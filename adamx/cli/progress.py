@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run shows where it is: a bar on a terminal, plain lines anywhere else."""
+"""Shows the progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -18,13 +18,13 @@ LINES = 10
 def progress(
     title: str, steps: int, units: tuple[str, int] = ("steps", 1), start: int = 0
 ) -> Iterator[Report]:
-    """Yields the function to call after each step.
+    """Yields a `Report` to call after each step.
 
     Args:
-      title: what is running.
-      steps: how many there will be.
-      units: of what a step makes how many, for the speed.
-      start: how many were done before.
+      title: the name of the run.
+      steps: the number of the last step.
+      units: (unit, count per step), for throughput.
+      start: how many steps were done before.
     """
     with (_bar if sys.stdout.isatty() else _lines)(title, steps, units, start) as report:
         yield report
@@ -32,7 +32,7 @@ def progress(
 
 @contextmanager
 def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator[Report]:
-    """The bar has a line, the figures have the next: both fit a terminal of 80 columns."""
+    """The bar on one line, the figures on the next; both fit a terminal of 80 columns."""
     rich = optional_import("rich.progress", "rich")
     group, live = (
         optional_import("rich.console", "rich").Group,
@@ -91,7 +91,7 @@ def _pace(steps: float, units: tuple[str, int]) -> str:
 
 
 def _speedometer(start: int) -> Callable[[int], float]:
-    """Steps per second; the first step, which compiles, counts only where it is the only one."""
+    """Steps per second; the first step, which compiles, counts only if it is the only one."""
     began = time.perf_counter()
     first: list[tuple[int, float]] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameter trees that the benchmark runs on, as shapes; all of them float32."""
+"""The parameter trees of the benchmark, as shapes; all leaves are float32."""
 
 from collections.abc import Callable
 
@@ -7,12 +7,12 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def one() -> Shapes:
-    """One leaf of 33.5 M parameters: nothing but memory traffic."""
+    """One leaf of 33.5 M parameters: memory traffic only."""
     return {"kernel": (4096, 8192)}
 
 
 def gpt2(layers: int = 12, width: int = 768) -> Shapes:
-    """GPT-2, by default small (124 M parameters in 148 leaves): a real mixture of sizes."""
+    """GPT-2, small by default (124 M parameters in 148 leaves): a realistic mix of sizes."""
     ends = {"ln_f/scale": (width,), "ln_f/bias": (width,)}
     return {
         "tokens": (50257, width),
@@ -23,7 +23,7 @@ def gpt2(layers: int = 12, width: int = 768) -> Shapes:
 
 
 def block(width: int) -> Shapes:
-    """A transformer's block with biases and an inner width four times the outer."""
+    """A transformer block with biases; its MLP is four times as wide as the residual stream."""
     return {
         "ln_1/scale": (width,),
         "ln_1/bias": (width,),
@@ -41,12 +41,12 @@ def block(width: int) -> Shapes:
 
 
 def stacked(layers: int, layer: Shapes) -> Shapes:
-    """`layers` times the shapes of one layer, each with leaves of its own."""
+    """The shapes of one layer, repeated `layers` times under names of their own."""
     return {f"block_{i}/{name}": shape for i in range(layers) for name, shape in layer.items()}
 
 
 def leaves() -> Shapes:
-    """1,000 small leaves: nothing but overhead."""
+    """1,000 small leaves: overhead only."""
     return _layers(500)
 
 

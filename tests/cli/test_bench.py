@@ -164,7 +164,7 @@ def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureF
         ("--task oak", "--task must be one of source, digits"),
         ("--task oak:make", "--task oak:make: No module named 'oak'"),
         ("--task json:make", "has no attribute 'make'"),
-        ("--task json:decoder", "--task json:decoder: decoder is no function"),
+        ("--task json:decoder", "--task json:decoder: decoder is not a function"),
         ("--task :make", "--task :make: Empty module name"),
         ("--task regression --data .", "regression makes its own data"),
         ("--data .", "there is no train-images-idx3-ubyte in it"),
@@ -200,7 +200,9 @@ def test_what_a_recipe_refuses_is_refused_in_its_own_words():
 
 @pytest.mark.parametrize("flag", ["--devices 2", "--trees small"])
 def test_guards_are_measured_on_trees_of_their_own(flag: str, capsys: pytest.CaptureFixture[str]):
-    assert "has trees of its own" in refusal(["bench", "--guards", *flag.split()], capsys)
+    assert "exclude each other, --trees and --json" in refusal(
+        ["bench", "--guards", *flag.split()], capsys
+    )
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(

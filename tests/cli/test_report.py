@@ -154,7 +154,7 @@ def test_report_refuses_in_one_sentence(tmp_path, capsys):
         (f"report {tmp_path}", "run.jsonl: there is no such file"),
         (f"report {good} {good} --out x.html", "--out must end in .png, .svg, .pdf, got 'x.html'"),
         (f"report {good} --out {tmp_path / 'none/x.html'}", "No such file or directory"),
-        (f"report {good} --out {tmp_path / 'x.png'}", "of one run it is a page, as .html"),
+        (f"report {good} --out {tmp_path / 'x.png'}", "one run makes a page, as .html"),
         (f"report {odd}", "no line has a step; is this a log of figures?"),
         (f"report {binary}", "binary.png: not a log of figures"),
     ):

@@ -166,7 +166,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     code, out, err = ended(process)
     assert (code, err) == (130, "")
     step = len(losses(tmp_path / "here"))
-    assert f"interrupted: saved at step {step}; go on by --resume --run here" in out
+    assert f"interrupted: saved at step {step}; go on with --resume --run here" in out
     assert (tmp_path / "here/report.html").exists()
     done(f"train --steps {step + 3} --resume --run here --devices 1", tmp_path)
     assert [s for s, _ in losses(tmp_path / "here")] == list(range(1, step + 4))
@@ -241,7 +241,7 @@ def test_the_quadratic_shows_every_step_of_the_arithmetic():
     step = -1e-3 * (m / (1 - 0.9**2)) / (v / (1 - 0.999**2)) ** 0.5
     assert number(rows["2"][6]) == pytest.approx(step, rel=1e-3)
     for flag, said in (
-        ("--recipe nadam", "take --recipe adam"),
+        ("--recipe nadam", "use --recipe adam"),
         ("--weight-decay 0.1", "--task quadratic has no --weight-decay"),
     ):
         assert said in refused(f"train --task quadratic {flag}")
@@ -323,7 +323,7 @@ def test_folders_of_texts_are_kinds(tmp_path):
 
 
 def test_too_little_text_is_refused(tmp_path):
-    assert "it takes two folders or more" in refused(f"train --task text --data {tmp_path / 'no'}")
+    assert "needs at least two folders" in refused(f"train --task text --data {tmp_path / 'no'}")
     (tmp_path / "texts").mkdir()
     for i in range(3):
         (tmp_path / f"texts/{i}.txt").write_text(1000 * "text")

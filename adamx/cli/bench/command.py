@@ -25,36 +25,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trees",
         type=names_among(tuple(TREES)),
         metavar="NAMES",
-        help="any of one (33.5 M in one leaf), gpt2 (124 M in 148), leaves (1,000 small ones), "
-        "small (10), separated by commas (default: one,gpt2,leaves)",
+        help="parameter trees, separated by commas: one (33.5 M in one leaf), gpt2 (124 M in 148), "
+        "leaves (1,000 small ones), small (10) (default: one,gpt2,leaves)",
     )
     add(
         "--recipes",
         type=names_among(names.RECIPES),
         default=["adamw"],
         metavar="NAMES",
-        help=f"any of {', '.join(names.RECIPES)} (default: adamw)",
+        help=f"recipes, separated by commas: {', '.join(names.RECIPES)} (default: adamw)",
     )
-    add_names(parser, "--storages", names.STORAGES, "of our moments; Optax's stay in float32")
+    add_names(
+        parser, "--storages", names.STORAGES, "storages of our moments (Optax's stay in float32)"
+    )
     add(
         "--devices",
         type=whole(2),
         metavar="N",
-        help="instead, measure what it costs to hand a step over to N devices (virtual on a CPU)",
+        help="instead, measure the cost of dispatching a step to N devices (virtual on a CPU)",
     )
     add(
         "--guards",
         action="store_true",
-        help="instead, measure what it costs to observe and to guard",
+        help="instead, measure the cost of observing and of guarding",
     )
     add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
-    add("--quick", action="store_true", help="a look: --trees small --repeats 2, unless given")
+    add("--quick", action="store_true", help="a quick look: --trees small --repeats 2 unless given")
     add("--markdown", action="store_true", help="print Markdown tables")
-    add("--json", metavar="FILE", help="write every sample to FILE as well")
+    add("--json", metavar="FILE", help="also write every sample to FILE")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures tree after tree and prints each table as it is ready."""
+    """Measures one tree after the other and prints each table as soon as it is ready."""
     trees = args.trees or (["small"] if args.quick else ["one", "gpt2", "leaves"])
     repeats = args.repeats or (2 if args.quick else 15)
     if args.devices or args.guards:
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 def _special(args: argparse.Namespace, repeats: int) -> int:
     flag = "--devices" if args.devices else "--guards"
     if args.json or args.trees or (args.devices and args.guards):
-        raise UsageError(f"{flag} has trees of its own, no --json, and no other beside it")
+        raise UsageError(f"{flag}: --devices and --guards exclude each other, --trees and --json")
     if args.devices:
         devices.make_devices(args.devices)
     print(machine(), flush=True)
@@ -98,7 +100,7 @@ def _special(args: argparse.Namespace, repeats: int) -> int:
 
 
 def _open(path: str | None) -> TextIO | None:
-    """Opened before anything is measured: better no figures than figures that cannot be kept."""
+    """Opens the file before anything is measured, so that a bad path fails early."""
     if path is None:
         return None
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One recipe on one tree: every contestant's samples of every measure."""
+"""One recipe on one tree: the samples of every contestant and measure."""
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ Samples = dict[str, dict[str, list[float]]]
 
 
 def contest(recipe: str, storages: Sequence[str], tree: shapes.Shapes, repeats: int) -> Samples:
-    """Measures ours with each storage beside Optax's and, where it can, torch's."""
+    """Measures our recipe with each storage, Optax's and, where available, torch's."""
     builds = _builds(recipe, storages)
     samples: Samples = {name: {} for name in builds}
     avals = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in tree.items()}
@@ -56,7 +56,7 @@ def _collect_one_off_costs(
 ) -> None:
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     for build in builds.values():
-        one_off_costs(build, scalar)  # what is imported or built at first use is not part of it
+        one_off_costs(build, scalar)  # excludes what is imported or built at first use
     for i in range(repeats):
         for name in list(builds)[:: 1 if i % 2 else -1]:
             for measure, value in one_off_costs(builds[name], avals).items():

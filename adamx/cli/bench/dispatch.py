@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to hand a step over to several devices, ours beside Optax's, way by way.
+"""The cost of dispatching a step to several devices, ours beside Optax's.
 
-A hundred small leaves, so that there is little to compute: `dispatch` is until the step returns,
-`step` until its results are there.
+The tree is a hundred small leaves, so that there is little to compute. `dispatch` is the time until
+the step returns, `step` the time until its results are ready.
 """
 
 import itertools
@@ -25,7 +25,7 @@ HEADER = ["", "dispatch: optax [ms]", "adamx", "/ optax", "step: optax [ms]", "a
 
 
 def dispatch_table(recipe: str, devices: int, repeats: int) -> tuple[list[str], list[list[str]]]:
-    """The header and a row for each way, with ZeRO-1 and without."""
+    """The header and a row for each of `HOWS`, with and without ZeRO-1."""
     builds = {"optax": names.theirs, "adamx": names.ours}
     rows = []
     for how, zero in itertools.product(HOWS, (False, True)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much program an `update` traces to: the equations of its jaxpr."""
+"""The size of the program that `update` traces to: the equations of its jaxpr."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ def count_equations(opt: optax.GradientTransformation, shapes: Any) -> tuple[int
     """Counts the equations of `opt.update`, from shapes alone.
 
     Returns:
-        Those of the update itself, an outer `jit` opened, and those in all, where each distinct
-        inner function counts once however often it is called.
+        The equations of the update itself, inside an outer `jit`, and those in all. Each distinct
+        inner function counts once, however often it is called.
     """
     state = jax.eval_shape(opt.init, shapes)
     jaxpr = jax.make_jaxpr(opt.update)(shapes, state, shapes).jaxpr

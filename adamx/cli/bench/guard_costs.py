@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What observing and guarding cost: an update alone, and a step of training a transformer.
+"""The cost of observing and guarding, in an update alone and in a step of training a transformer.
 
-Each sample is a hundred steps, so that what happens at every hundredth counts as it does in a run.
+Each sample is a hundred steps, so that work done every hundredth step counts as it does in a run.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from adamx.cli.tasks import transformer
 
 
 class Load(NamedTuple):
-    """How much there is to do: parameters of an update, a transformer, steps of a sample."""
+    """The size of a measurement: parameters of the update, the transformer, steps per sample."""
 
     parameters: int = 8_388_608
     size: transformer.Size = transformer.Size()
@@ -59,7 +59,7 @@ def watching_table(recipe: str, repeats: int, load: Load) -> tuple[list[str], li
 
 
 def _measured(make: Any, recipe: str, repeats: int, load: Load) -> dict[str, list[float]]:
-    """Seconds per step of each, one sample in each round."""
+    """Seconds per step with each guard, one sample per round."""
     calls = {
         name: make(wrap(names.ours(recipe, learning_rate=1e-3)), load)
         for name, wrap in GUARDS.items()
@@ -91,7 +91,7 @@ def _training(opt: Any, load: Load) -> Callable[[], None]:
 
 
 def _stepping(opt: Any, params: Any, data: Any, grad: Any) -> Callable[[], None]:
-    """Steps in place, one a call."""
+    """A function that takes one step in place."""
 
     def step(state: Any, params: Any, data: Any) -> tuple[Any, Any]:
         grads = grad(params, data)
@@ -99,7 +99,7 @@ def _stepping(opt: Any, params: Any, data: Any, grad: Any) -> Callable[[], None]
         return state, params
 
     stepped = jax.jit(step, donate_argnums=(0, 1))
-    params = jax.tree.map(jnp.array, params)  # to give away
+    params = jax.tree.map(jnp.array, params)  # copies, as the step donates them
     held = opt.init(params), params
 
     def call() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of the machine, for the head of a benchmark."""
+"""A description of the machine, for the head of a benchmark."""
 
 import datetime
 import importlib.metadata

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a step costs before its first run: time to trace, lower and compile, and memory."""
+"""The cost of a step before its first run: time to trace, lower and compile, and memory."""
 
 import math
 from collections.abc import Callable
@@ -16,8 +16,8 @@ Build = Callable[[], optax.GradientTransformation]
 def step_of(opt: optax.GradientTransformation) -> Any:
     """A fresh jitted step (update and apply) that owns its parameters and state.
 
-    JAX pairs donated arguments with results in order: parameters and state are returned in the
-    order in which they came, or each would be written over another's buffer, by way of a copy.
+    JAX pairs donated arguments with results in order. Parameters and state are returned in the
+    order of the arguments, or each would be copied into another's buffer.
     """
 
     def step(
@@ -32,7 +32,7 @@ def step_of(opt: optax.GradientTransformation) -> Any:
 def one_off_costs(build: Build, shapes: Any) -> dict[str, float]:
     """Seconds to trace, lower and compile the step, and its temporary bytes.
 
-    JAX forgets everything before, so that each measurement is that of a fresh process.
+    Clears JAX's caches first, so that each measurement is that of a fresh process.
     """
     jax.clear_caches()
     opt = build()

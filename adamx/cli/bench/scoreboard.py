@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The samples of a contest as the cells of a table: medians, and ratios to Optax."""
+"""The samples of a contest as a table: medians, and ratios to Optax."""
 
 import math
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ UNITS = {
     "eager update": (1e3, " [ms]"),
     "peak temporary": (1e-6, " [MB]"),
 }
-"""Every measure in the order of the table: what its samples are multiplied by, and the unit."""
+"""Every measure in the order of the table: (factor for its samples, unit)."""
 NOISY = ("jitted step", "eager update")
 
 
 def scoreboard(samples: Samples) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows; each contestant but Optax has a second column, its ratio."""
+    """The header and the rows; all but Optax have a second column, the ratio to Optax."""
     header = ["", REFERENCE]
     for name in samples:
         if name != REFERENCE:
@@ -56,7 +56,7 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float], measure: str) -> str:
 
 
 def _figure(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Three significant digits, and always all of those before the decimal point."""
     if math.isnan(value):
         return ""
     if value == int(value):

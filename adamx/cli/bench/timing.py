@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Timing on a machine that others use too: short samples, taken in turn, compared in pairs."""
+"""Timing on a shared machine: short samples, taken in turn, compared in pairs."""
 
 import math
 import time
@@ -29,8 +29,8 @@ def calls_per_sample(call: Callable[[], object]) -> int:
 def in_turn(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
     """Seconds per call of every contestant, `repeats` samples each.
 
-    In each round everybody has one sample, so that whatever slows the machine for a while slows all
-    of them; the order is turned round from one round to the next.
+    Each round takes one sample of every contestant, so that whatever slows the machine for a while
+    slows all of them. The order is reversed from one round to the next.
     """
     counts = {name: calls_per_sample(call) for name, call in calls.items()}
     samples: dict[str, list[float]] = {name: [] for name in calls}

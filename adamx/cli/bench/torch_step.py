@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PyTorch's own optimizer on the benchmark's shapes, where PyTorch is installed."""
+"""PyTorch's own optimizer on the benchmark's shapes, if PyTorch is installed."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 CLASSES = {"adam": "Adam", "adamw": "AdamW"}
-"""The recipes that PyTorch has a fused kernel for."""
+"""The recipes for which PyTorch has a fused kernel."""
 
 
 def torch_step(recipe: str, grads: dict[str, np.ndarray]) -> tuple[str, Callable[[], None]] | None:
@@ -36,7 +36,7 @@ def torch_step(recipe: str, grads: dict[str, np.ndarray]) -> tuple[str, Callable
 
 
 def _optimizer(factory: Callable[..., Any], params: list[Any]) -> tuple[str, Any]:
-    """Fused where this build of PyTorch can, else one call per operation for all leaves."""
+    """Fused if this build of PyTorch supports it, else one call per operation for all leaves."""
     try:
         return "torch fused", factory(params, lr=1e-3, fused=True)
     except RuntimeError:

@@ -15,21 +15,21 @@ from adamx.core.tables import as_markdown, as_text
 LOWEST, HIGHEST, RATES = 1e-4, 3.0, 10
 HEADER = ["", "best rate", HELD_OUT, "accuracy", "rates that train", "s"]
 ACCURACY = "test accuracy"
-COLOURED = 7  # lines that the eye can tell apart
+COLOURED = 7  # as many lines as the eye can tell apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `compare`."""
     add = parser.add_argument
-    add_names(parser, "--optimizers", OPTIMIZERS, "what to compare")
+    add_names(parser, "--optimizers", OPTIMIZERS, "optimizers to compare")
     add_task(parser, "digits")
     add(
         "--learning-rates",
         type=numbers,
         metavar="NUMBERS",
-        help=f"with commas between (default: {RATES}, from {LOWEST:g} to {HIGHEST:g})",
+        help=f"rates, separated by commas (default: {RATES}, from {LOWEST:g} to {HIGHEST:g})",
     )
-    add("--steps", type=whole(1), default=200, metavar="N", help="of each run (default: 200)")
+    add("--steps", type=whole(1), default=200, metavar="N", help="steps of each run (default: 200)")
     add("--seeds", type=whole(1), default=3, metavar="N", help="runs at each rate (default: 3)")
     add("--picture", metavar="FILE", help="write a picture, as .png, .svg or .pdf")
     add("--markdown", action="store_true", help="print a Markdown table")
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def picture(sweeps: dict[str, Sweep]) -> Any:
-    """Held-out losses at the best rates, and over the rates; the first few have colours there.
+    """Held-out losses: left at the best rates, right over all rates, the best few in colour.
 
-    Bars are standard deviations at the best rates, over the rates from the least to the greatest.
+    Bars are standard deviations over seeds on the left, minimum to maximum on the right.
     """
     figure_of = optional_import("matplotlib.figure", "matplotlib").Figure
     figure = figure_of(figsize=(11, 1.5 + 0.26 * max(8, len(sweeps))), layout="constrained")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One optimizer at many learning rates and seeds at once: all runs are one compiled program."""
+"""One optimizer at many learning rates and seeds, in one compiled program."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import adamx
 from adamx.cli.names import RECIPES
 from adamx.cli.tasks import Task
 
-# Those that Adam came from, by name; the family is ours.
+# Adam's predecessors, from Optax; the Adam family is ours.
 OTHERS: dict[str, Callable[[Any], optax.GradientTransformation]] = {
     "sgd": optax.sgd,
     "momentum": lambda rate: optax.sgd(rate, momentum=0.9),
@@ -27,11 +27,11 @@ HELD_OUT = "held-out loss"
 
 
 class Sweep(NamedTuple):
-    """What was reached, by learning rate and seed.
+    """The results by learning rate and seed.
 
     Attributes:
       rates: the learning rates.
-      scores: of each figure an array of rates x seeds; NaN where a run broke down. `HELD_OUT` is
+      scores: an array of rates x seeds for each figure; NaN where a run diverged. `HELD_OUT` is
         always among them.
     """
 
@@ -40,13 +40,13 @@ class Sweep(NamedTuple):
 
     @property
     def best(self) -> int:
-        """The rate with the least mean held-out loss; one that broke down for a seed is none."""
+        """The index of the rate with the least mean held-out loss; a NaN excludes the rate."""
         losses = self.scores[HELD_OUT].mean(1)
         return int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
 
     @property
     def trains(self) -> np.ndarray:
-        """At which rates every seed ends within twice the best loss."""
+        """For each rate, whether every seed ends within twice the best loss."""
         losses = self.scores[HELD_OUT]
         with np.errstate(invalid="ignore"):
             best = losses[self.best].mean()
@@ -54,7 +54,7 @@ class Sweep(NamedTuple):
 
 
 def sweep(name: str, tasks: Sequence[Task], rates: np.ndarray, steps: int) -> Sweep:
-    """Trains every task, one for each seed, at every rate, all on the batches of their own."""
+    """Trains every task (one per seed) on its own batches, at every rate."""
     build = OTHERS.get(name) or getattr(adamx, name)
     params = _stacked([task.params for task in tasks])
     batches = _stacked([_stacked([t.batch(i) for i in range(steps)]) for t in tasks])

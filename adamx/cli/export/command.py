@@ -14,13 +14,13 @@ from adamx.cli.progress import progress
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `run-exported`."""
     add = parser.add_argument
-    add("file", metavar="FILE", help="of `train --export`")
-    add("--steps", type=whole(1), default=100, metavar="N", help="how many more (default: 100)")
-    add("--out", metavar="FILE", help="write what it has become, for more of the same")
+    add("file", metavar="FILE", help="a file written by `train --export`")
+    add("--steps", type=whole(1), default=100, metavar="N", help="steps to train (default: 100)")
+    add("--out", metavar="FILE", help="write the result to FILE, for another `run-exported`")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains on."""
+    """Continues the training."""
     optional_import("flatbuffers", "flatbuffers")
     if args.out:
         check_writable(args.out)
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"{found.about['title']}\nafter {found.about['steps']:,} steps\n", flush=True)
     arrays, step = jax.device_put(found.arrays), jax.jit(found.step, donate_argnums=0)
     units = tuple(found.about["units"])
-    trained = found.about["steps"] - found.about["begun"]  # since the batches begin
+    trained = found.about["steps"] - found.about["begun"]  # since the first batch
     with progress("exported step", args.steps, (str(units[0]), int(units[1]))) as report:
         for i in range(args.steps):
             batch = found.batches[(trained + i) % len(found.batches)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained model and its training step as one file, which needs neither our code nor the model's.
+"""A trained model and its training step in one file, which needs neither our code nor the model's.
 
-The step is `jax.export`'s StableHLO for CPUs, GPUs and TPUs. Beside it in the archive lie the
-parameters and the optimizer's state, and some batches to go on with.
+The step is `jax.export`'s StableHLO for CPUs, GPUs and TPUs. The archive also holds the parameters,
+the optimizer's state, and some batches for further training.
 """
 
 import json
@@ -23,13 +23,13 @@ FORM = 1
 
 
 class Exported(NamedTuple):
-    """What is in a file.
+    """The contents of a file.
 
     Attributes:
-      about: its title, how many steps were trained, the names of the arrays.
+      about: the title, the steps done and those at the export, the units of throughput.
       step: `(arrays, batch) -> (arrays, loss)`, lists of arrays.
-      program: the same, serialized.
-      arrays: parameters and state.
+      program: the step, serialized.
+      arrays: the parameters and the state.
       batches: lists of arrays.
     """
 
@@ -41,7 +41,7 @@ class Exported(NamedTuple):
 
 
 def program(step: Callable[..., Any], arrays: list[Any], batch: list[Any]) -> bytes:
-    """`step`, serialized for all platforms."""
+    """`step`, exported for all platforms and serialized."""
     made = jax.export.export(jax.jit(step), platforms=PLATFORMS)(arrays, batch)
     return bytes(made.serialize())
 
@@ -62,7 +62,7 @@ def write(path: Path, exported: Exported) -> None:
 
 
 def read(path: Path) -> Exported:
-    """Reads the file; an error says what is wrong with it."""
+    """Reads the file; raises `UsageError` if it is not an export."""
     try:
         with zipfile.ZipFile(path) as file:
             contents = {name: file.read(name) for name in file.namelist()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a run to a file of `run-exported`: the step on one device, as a function of plain arrays."""
+"""Writes a run for `run-exported`: the step on one device, as a function of plain arrays."""
 
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ BATCHES = 64
 
 
 def export(path: Path, task: Task, opt: Any, run: Run, steps: int) -> None:
-    """Writes the step and what it steps, after so many steps."""
+    """Writes the step, its arrays after `steps` steps, and the next batches."""
     run = run._replace(key=None if run.key is None else jax.random.key_data(run.key))
-    arrays, form = jax.tree.flatten(jax.device_get(run))  # from however many devices to one
+    arrays, form = jax.tree.flatten(jax.device_get(run))  # from all devices to one
     batches = [task.batch(steps + i) for i in range(BATCHES)]
     flat = [jax.tree.leaves(batch) for batch in batches]
     batch_form = jax.tree.structure(batches[0])

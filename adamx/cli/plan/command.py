@@ -33,27 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
-        help="of all parameters (default: what SOURCE says)",
+        help="the dtype of all parameters (default: what SOURCE says)",
     )
-    add_names(parser, "--storages", names.STORAGES, "of the moments")
-    add_names(parser, "--landings", LANDINGS, "of the steps")
+    add_names(parser, "--storages", names.STORAGES, "storages of the moments")
+    add_names(parser, "--landings", LANDINGS, "landings of the steps")
     add(
         "--mesh",
         type=device_share.mesh,
         default={},
         metavar="AXES",
-        help="the devices, such as data=8,model=4 (default: one device)",
+        help="the axes of the mesh, such as data=8,model=4 (default: one device)",
     )
     add(
         "--zero",
         type=int,
         choices=(0, 1, 2, 3),
         default=0,
-        help="the stage of ZeRO: split over the axis `data` nothing, moments and landing, also "
-        "gradients, also parameters (default: 0)",
+        help="the stage of ZeRO, which says what the axis `data` splits: 0 nothing, 1 moments and "
+        "landing, 2 also gradients, 3 also parameters (default: 0)",
     )
     add("--markdown", action="store_true", help="print a Markdown table")
-    add("--json", metavar="FILE", help="write every figure, in bytes, to FILE as well")
+    add("--json", metavar="FILE", help="also write every figure, in bytes, to FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     leaves = sources.read(args.source)
     params = jax.tree.map(lambda leaf: _trained(leaf, args.dtype), leaves)
     if not jax.tree.leaves(params):
-        raise UsageError(f"{args.source} lists no parameters of floating point")
+        raise UsageError(f"{args.source} lists no floating-point parameters")
     shard = device_share.shard(args.mesh, args.zero)
     rows = side_by_side(args.recipe, args.storages, args.landings, params, shard)
     if args.json:
@@ -74,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _trained(leaf: jax.ShapeDtypeStruct, dtype: str | None) -> jax.ShapeDtypeStruct | None:
-    """The leaf in the dtype that it trains in, or None where it is no floating point."""
+    """The leaf in its training dtype, or None if it is not floating point."""
     if not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return None
     if leaf.dtype.itemsize < 2 and dtype is None:
-        raise UsageError(f"weights are stored in {leaf.dtype}: say with --dtype what trains")
+        raise UsageError(f"weights are stored in {leaf.dtype}: set the training dtype with --dtype")
     return jax.ShapeDtypeStruct(leaf.shape, jnp.dtype(dtype) if dtype else dtypes.of(leaf))
 
 
@@ -103,7 +103,7 @@ def _bytes(footprint: Footprint) -> dict[str, float]:
 
 
 def _title(args: argparse.Namespace, params: Any) -> str:
-    """What is planned, and for which devices, in two lines."""
+    """What is planned and for which devices, in two lines."""
     leaves = jax.tree.leaves(params)
     what = (
         f"{args.source}: {sum(leaf.size for leaf in leaves):,} parameters in {len(leaves):,} "
@@ -128,9 +128,9 @@ def _dtypes(leaves: list[Any]) -> str:
 
 
 def _cells(rows: list[Row], landings: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """The header, which names the one unit of the table, and its lines.
+    """The header, which names the unit of the table, and the lines.
 
-    Landings that take the same share a line, whatever counters they keep.
+    Landings with the same bytes share a line; their counters are ignored.
     """
     largest = max(row.footprint.total for row in rows)
     unit, name = next((unit, name) for unit, name in _UNITS if largest >= unit)
@@ -149,7 +149,7 @@ def _cells(rows: list[Row], landings: Sequence[str]) -> tuple[list[str], list[li
     return header, lines
 
 
-# One unit for a whole table, so that its figures compare at a glance.
+# One unit per table, so that its figures compare at a glance.
 _UNITS = ((1e9, "GB (1e9 bytes)"), (1e6, "MB (1e6 bytes)"), (1e3, "kB (1e3 bytes)"), (1, "bytes"))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one device of a mesh holds: which axes split an array, and from which stage of ZeRO on.
+"""The share of an array that one device of a mesh holds, by axes and stage of ZeRO.
 
-The axis `data` copies everything, until ZeRO splits over it too; every other axis splits every
-array. An axis splits the largest dimension that it divides; what it divides nowhere is copied.
+The axis `data` copies every array unless ZeRO splits it; every other axis splits every array. An
+axis splits the largest dimension that it divides, and copies the array if it divides none.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from adamx.footprint import Part, Shard
 
-# The stage of ZeRO (arXiv 1910.02054) from which on a part is split over `data`; 3 is also FSDP.
+# The first stage of ZeRO (arXiv 1910.02054) that splits a part over `data`; 3 is also FSDP.
 _STAGES: dict[Part, int] = {"moments": 1, "landing": 1, "gradients": 2, "parameters": 3}
 
 
@@ -31,7 +31,7 @@ def shard(axes: Mapping[str, int], zero: int) -> Shard:
 def spec(
     part: Part, shape: tuple[int, ...], axes: Mapping[str, int], zero: int
 ) -> tuple[tuple[str, ...], ...]:
-    """The axes that split each dimension, as a `PartitionSpec` takes them.
+    """The axes that split each dimension, in the form of a `PartitionSpec`.
 
     `data` comes last, so that moments are split within the parameter's own shards.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same parameters and recipe in every format: what each would take."""
+"""The bytes of the same parameters and recipe in every format."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from adamx.footprint import Footprint, Shard, nbytes
 
 
 class Row(NamedTuple):
-    """A storage, a landing (or what others have in its place, or None), and their bytes."""
+    """A storage, a landing (or "float32 copy", or None for neither), and their bytes."""
 
     storage: str
     landing: str | None
@@ -25,13 +25,13 @@ class Row(NamedTuple):
 def side_by_side(
     recipe: str, storages: Sequence[str], landings: Sequence[str], params: Any, shard: Shard
 ) -> list[Row]:
-    """One row for each format, after what is common for parameters narrower than float32."""
+    """One row per format; first the two usual set-ups for parameters narrower than float32."""
 
     def footprint(params: Any, **settings: str) -> Footprint:
         opt = names.ours(recipe, learning_rate=1e-3, **settings)
         try:
             return _total(opt, params, shard)
-        except TypeError as error:  # parameters that a storage does not take, in its own words
+        except TypeError as error:  # a parameter that the storage does not accept
             raise UsageError(str(error)) from error
 
     rows = []
@@ -49,8 +49,10 @@ def side_by_side(
 
 
 def _total(opt: optax.GradientTransformation, params: Any, shard: Shard) -> Footprint:
-    """As `nbytes`, for an optimizer to which every leaf is like any other of its shape and dtype:
-    of a model's hundreds of leaves about ten are distinct."""
+    """As `nbytes`, for an optimizer that treats leaves of one shape and dtype alike.
+
+    A model has hundreds of leaves, about ten of them distinct.
+    """
     alike = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params))
     found = Footprint(0, 0, 0, 0, 0, 0)
     for kind, count in alike.items():
@@ -71,5 +73,5 @@ def _copies(params: Any) -> Any:
     return jax.tree.map(copy, params)
 
 
-# Mixed precision as it is mostly done: beside each narrow parameter rests a float32 copy.
+# The usual mixed precision: a float32 copy of each narrower parameter.
 _FLOAT32_COPIES = optax.GradientTransformation(_copies, optax.identity().update)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models by name, as formulas from their published dimensions to the shapes of their leaves."""
+"""Models by name: the shapes of their leaves, computed from their published dimensions."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,14 +8,14 @@ from adamx.cli.shapes import Shapes, block, gpt2, stacked
 
 
 def llama(layers: int, width: int, key_width: int, hidden: int, vocabulary: int) -> Shapes:
-    """Llama and its kin: no biases, three matrices in the MLP, an output matrix of its own.
+    """Llama and similar models: no biases, three matrices in the MLP, an untied output matrix.
 
     Args:
-      layers: how many blocks.
+      layers: the number of blocks.
       width: of the residual stream, and of all query heads together.
       key_width: of all key heads together, less than `width` where queries share them.
-      hidden: the MLP's inner width.
-      vocabulary: how many tokens.
+      hidden: the inner width of the MLP.
+      vocabulary: the number of tokens.
     """
     layer = {
         "attention/norm": (width,),

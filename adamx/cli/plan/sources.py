@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a plan gets its shapes from: a model's name, a file of shapes, a safetensors header.
+"""Reads the shapes for a plan from a model's name, a file of shapes or a safetensors header.
 
-Only headers are read, never a weight; each source becomes a tree of `jax.ShapeDtypeStruct`s.
+Weights are never read; each source becomes a tree of `jax.ShapeDtypeStruct`s.
 """
 
 import json
@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from adamx.cli.flags import UsageError
 from adamx.cli.plan.models import MODELS
 
-# The dtype of leaves that name none: what most models are trained in.
+# The dtype of leaves without one: what most models are trained in.
 DTYPE = "bfloat16"
 
-# The format's own limit on its header, in bytes: nothing of that size is a list of shapes.
+# The limit of safetensors on its header, in bytes; no list of shapes is as long.
 _LONGEST = 100_000_000
 
 _SAFETENSORS = {
@@ -42,7 +42,7 @@ _SAFETENSORS = {
 
 
 def read(source: str) -> Any:
-    """The leaves of the model or of the file that is called `source`."""
+    """The leaves of the model or file named `source`."""
     if source in MODELS:
         return {name: _leaf(shape, DTYPE, name) for name, shape in MODELS[source]().items()}
     if not os.path.exists(source):
@@ -55,7 +55,7 @@ def read(source: str) -> Any:
 
 
 def _content(path: Path) -> Any:
-    """The JSON in a file, be it the whole file or the header of a safetensors file."""
+    """The JSON in a file: the whole file, or the header of a safetensors file."""
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -70,7 +70,7 @@ def _content(path: Path) -> Any:
 
 
 def _tree(content: Any, path: str) -> Any:
-    """The same containers with a `jax.ShapeDtypeStruct` in the place of each shape."""
+    """The same containers with a `jax.ShapeDtypeStruct` in place of each shape."""
 
     def inside(name: Any) -> str:
         return f"{path}/{name}" if path else str(name)

@@ -16,17 +16,17 @@ from adamx.health.report.plot import History
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the flags of `report`."""
     add = parser.add_argument
-    add("logs", nargs="+", metavar="FILE", help=f"of JSON lines, or a folder with {LOG} in it")
+    add("logs", nargs="+", metavar="FILE", help=f"a JSON-lines file, or a folder with {LOG} in it")
     add(
         "--out",
         metavar="FILE",
-        help="where it goes (default: report.html beside the file; of several, runs.png here)",
+        help="the output (default: report.html beside FILE; for several files, ./runs.png)",
     )
-    add("--title", metavar="TEXT", help="of a page (default: the folder's name)")
+    add("--title", metavar="TEXT", help="the title of the page (default: the folder's name)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the page and prints what the doctor finds, or writes the picture of several runs."""
+    """Writes the page and prints the doctor's findings; for several runs, a picture and a table."""
     optional_import("matplotlib", "matplotlib")
     paths = [Path(log) / LOG if Path(log).is_dir() else Path(log) for log in args.logs]
     histories = [_rows(path) for path in paths]
@@ -57,7 +57,7 @@ def _rows(path: Path) -> History:
 def _page(args: argparse.Namespace, path: Path, rows: History) -> Path:
     out = Path(args.out) if args.out else path.with_name(REPORT)
     if out.suffix in PICTURES:
-        raise UsageError(f"--out {out}: of one run it is a page, as .html")
+        raise UsageError(f"--out {out}: one run makes a page, as .html")
     try:
         text = page(rows, args.title or path.resolve().parent.name)
     except ValueError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses of several runs beside each other: one picture, and a table."""
+"""The losses of several runs side by side: a picture and a table."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ VALIDATION = "validation loss"
 
 
 def rows(runs: Mapping[str, History]) -> list[list[str]]:
-    """The cells of `HEADER` for each run; of losses the last a median over a thirtieth of it."""
+    """The cells of `HEADER` for each run; the last loss is a median over 1 / 30 of the rows."""
     cells = []
     for name, history in runs.items():
         losses, held_out = series(history, "loss")[1], series(history, VALIDATION)[1]
@@ -24,7 +24,7 @@ def rows(runs: Mapping[str, History]) -> list[list[str]]:
 
 
 def picture(runs: Mapping[str, History]) -> Any:
-    """Losses over steps; of the last two thirds validation losses, if there are any."""
+    """Left: all losses. Right: the last two thirds, with validation losses if there are any."""
     figure_of = optional_import("matplotlib.figure", "matplotlib").Figure
     figure = figure_of(figsize=(11, 3.6), layout="constrained")
     whole, last = figure.subplots(1, 2)

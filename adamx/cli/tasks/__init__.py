@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `train` can train: one task per file, each a function that returns a `Task`.
+"""The tasks of `train` and `compare`: one per file, each a function that returns a `Task`.
 
-A task is a row in `TASKS`, or `module:function`, a function of yours of `(seed, batch_size, data)`.
+A task is a row in `TASKS`, or your own function of `(seed, batch_size, data)`, named as
+`module:function`.
 """
 
 import argparse
@@ -31,12 +32,12 @@ TASKS: dict[str, tuple[Make, Defaults]] = {
 
 
 TASK_HELP = (
-    f"one of {', '.join(TASKS)}{{}}, or a function of yours, module:function (default: {{}})"
+    f"one of {', '.join(TASKS)}{{}}, or your own function as module:function (default: {{}})"
 )
 
 
 def add_task(parser: argparse.ArgumentParser, default: str) -> None:
-    """Declares `--task` and what belongs to it; `default` is the task where none is given."""
+    """Declares `--task`, `--data` and `--batch-size`; `default` is the default task."""
     add = parser.add_argument
     add(
         "--task",
@@ -44,16 +45,16 @@ def add_task(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="NAME",
         help=TASK_HELP.format("", default),
     )
-    add("--data", metavar="DIR", help="the task's data; each has its own by default")
-    add("--batch-size", type=whole(1), metavar="N", help="(default: the task's)")
+    add("--data", metavar="DIR", help="a folder of data (default: the task's own)")
+    add("--batch-size", type=whole(1), metavar="N", help="examples in a step (default: the task's)")
 
 
 def find(name: str, *others: str) -> tuple[Make, Defaults]:
-    """The task of that name, or `function` of `module` for `module:function`.
+    """The task of that name, or the one that `module:function` makes, and its defaults.
 
     Args:
-      name: as it was given.
-      *others: names that are known too, to the caller.
+      name: the value of `--task`.
+      *others: further names that the caller accepts, for the error message.
     """
     if name in TASKS:
         return TASKS[name]
@@ -69,7 +70,7 @@ def find(name: str, *others: str) -> tuple[Make, Defaults]:
     finally:
         sys.path.remove("")
     if not callable(make):
-        raise UsageError(f"--task {name}: {function} is no function")
+        raise UsageError(f"--task {name}: {function} is not a function")
     return cast(Make, make), getattr(make, "defaults", YOURS)
 
 

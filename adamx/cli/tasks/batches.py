@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches by their number: any of them at once, so that a run can go on from any step."""
+"""Batches by step number: any of them directly, so that a run can resume at any step."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def epochs(data: tuple[Any, ...], batch_size: int, seed: int) -> Callable[[int], Any]:
-    """Rows of arrays, in another order in each pass over them; a rest is left for the next."""
+    """Batches of rows, shuffled anew in each epoch; an incomplete last batch is left out."""
     count = len(data[0])
     each = count // batch_size
 

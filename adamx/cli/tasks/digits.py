@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Handwritten digits, read by a multilayer perceptron or by a small convolutional network.
+"""Handwritten digits, classified by a multilayer perceptron or a small convolutional network.
 
-Scikit-learn's 1,797 images of 8 x 8 pixels, or MNIST from a folder of its four IDX files.
+The data are scikit-learn's 1,797 images of 8 x 8 pixels, or MNIST from a folder with its
+four IDX files.
 """
 
 import itertools
@@ -28,12 +29,12 @@ DEFAULTS = Defaults(steps=1500, batch_size=128, learning_rate=1e-3)
 
 
 def digits(seed: int, batch_size: int, data: str | None = None) -> Task:
-    """The task for a perceptron, 64 or 784 - 512 - 256 - 10."""
+    """The task with a perceptron of widths 64 (784 for MNIST), 512, 256 and 10."""
     return _task(seed, batch_size, data, _perceptron)
 
 
 def digits_cnn(seed: int, batch_size: int, data: str | None = None) -> Task:
-    """The task for two convolutions, a pooling after each, and a layer on top."""
+    """The task with two convolutions, each followed by pooling, and two dense layers."""
     return _task(seed, batch_size, data, _convolutional)
 
 
@@ -42,7 +43,7 @@ def _task(seed: int, batch_size: int, data: str | None, model: Callable[[int], M
     count, side = len(train[1]), train[0].shape[1]
     if batch_size > count:
         raise UsageError(
-            f"--batch-size must be at most {count}, the training set, got {batch_size}"
+            f"--batch-size must be at most {count}, the size of the training set, got {batch_size}"
         )
     name, init, logits = model(side)
 
@@ -63,7 +64,7 @@ def _task(seed: int, batch_size: int, data: str | None, model: Callable[[int], M
     def scores(params: Any) -> dict[str, float]:
         found = {}
         for which, (images, labels) in (("train", train), ("test", test)):
-            pieces = max(1, -(-len(labels) // 10_000))  # of equal sizes, or nearly
+            pieces = max(1, -(-len(labels) // 10_000))  # of nearly equal sizes
             pairs = zip(np.array_split(images, pieces), np.array_split(labels, pieces), strict=True)
             sums = [len(y) * np.array(part(params, (x, y)), float) for x, y in pairs]
             found[f"{which} loss"], found[f"{which} accuracy"] = np.sum(sums, 0) / len(labels)
@@ -106,8 +107,8 @@ def _perceptron(side: int) -> Model:
         return [_layer(random, *pair) for pair in itertools.pairwise(widths)]
 
     def logits(params: Any, images: jax.Array) -> jax.Array:
-        # GELU, for its smoothness: with ReLU one rounding error switches a unit over, and two runs
-        # of the very same optimizer drift apart by a hundred learning rates.
+        # GELU because it is smooth: with ReLU one rounding error can flip a unit, and two runs of
+        # the same optimizer drift apart by a hundred learning rates.
         *hidden, last = params
         x = jnp.asarray(images).reshape(len(images), -1).astype(last["kernel"].dtype)
         for layer in hidden:

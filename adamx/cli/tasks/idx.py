@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MNIST's own files: arrays after a header of two zeros, a type, and the sizes (IDX)."""
+"""Reads MNIST's IDX files: a header of two zeros, a type and the sizes, then the array."""
 
 import gzip
 import zlib
@@ -18,7 +18,7 @@ FILES = {
 
 
 def read_mnist(folder: str) -> tuple[Any, Any]:
-    """Images in [0, 1] and labels, to train on and to test on; files may be gzipped."""
+    """The training and the test set, each as images in [0, 1] and labels; files may be gzipped."""
     found = []
     for names in FILES.values():
         images, labels = (read_idx(_path(Path(folder), name)) for name in names)
@@ -31,7 +31,7 @@ def read_mnist(folder: str) -> tuple[Any, Any]:
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The array in a file."""
+    """The array in an IDX file."""
     data = path.read_bytes()
     try:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data

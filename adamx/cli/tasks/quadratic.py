@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adam's arithmetic step by step: x squared, from x = 5."""
+"""Adam's arithmetic step by step, on x squared from x = 5."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ HEADER = ["t", "x", "g = 2x", "m", "v", "m / (1 - b1^t)", "v / (1 - b2^t)", "ste
 
 
 def narrated(rate: float, steps: int) -> str:
-    """A table with a row for each step, of what the optimizer itself remembers."""
+    """A table with one row per step, read from the optimizer's own state."""
     opt = adamx.adam(rate, B1, B2)
     params: Any = jnp.float32(START)
     after: Any
@@ -38,7 +38,7 @@ def _moments(state: Any) -> tuple[float, float]:
     for node in jax.tree.leaves(state, is_leaf=_is_adams):
         if _is_adams(node) and jnp.shape(node.mu) == ():
             return float(node.mu), float(node.nu)
-    raise TypeError(f"no state of Adam's in {state}")
+    raise TypeError(f"no Adam state in {state}")
 
 
 def _is_adams(x: Any) -> bool:

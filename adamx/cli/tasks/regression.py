@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A smooth function of ten numbers under noise, by a perceptron with dropout.
+"""Regression of a smooth function of ten numbers under noise, by a perceptron with dropout.
 
-The function is Friedman's first: 10 sin(pi a b) + 20 (c - 1/2)^2 + 10 d + 5 e; five more numbers
-mean nothing.
+The function is Friedman's first: 10 sin(pi a b) + 20 (c - 1/2)^2 + 10 d + 5 e; the other five
+numbers have no effect.
 """
 
 from typing import Any
@@ -40,7 +40,7 @@ def regression(seed: int, batch_size: int, data: str | None = None) -> Task:
         return jnp.mean(jnp.square(_predicted(params, x, None) - y))
 
     def scores(params: Any) -> dict[str, Any]:
-        # In the units of the function: noise has a root mean square of 1.
+        # In the function's own units, in which the noise has a root mean square of 1.
         errors = {"of what is noisy": y, "of what is exact": exact}
         found = {
             k: 5 * float(error(params, x[TRAIN:], v[TRAIN:])) ** 0.5 for k, v in errors.items()
@@ -75,7 +75,7 @@ def _init(random: np.random.Generator) -> dict[str, Any]:
 
 
 def _predicted(params: Any, x: Any, key: Any) -> jax.Array:
-    """Without a key nothing is dropped."""
+    """The model's output; dropout is on only with a key."""
     x = jnp.asarray(x).astype(params["layer_0"]["bias"].dtype)
     last = len(params) - 1
     for i in range(last):

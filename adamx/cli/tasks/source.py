@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python standard library's own source, byte by byte, for a small transformer.
+"""Next-byte prediction on the source of Python's standard library, by a small transformer.
 
-Every machine already has it. Its bytes differ from one version of Python to the next.
+Every machine already has this text. It differs from one version of Python to the next.
 """
 
 import bz2
@@ -21,7 +21,7 @@ from adamx.cli.tasks.task import Defaults, Task
 
 SIZE = transformer.Size()
 HELD_OUT = 200_000
-AT_ONCE = 64  # windows
+AT_ONCE = 64  # windows per evaluation call
 LEFT_OUT = frozenset("test tests site-packages idlelib lib2to3 encodings __pycache__ runs".split())
 
 DEFAULTS = Defaults(
@@ -35,7 +35,7 @@ DEFAULTS = Defaults(
 
 
 def source(seed: int, batch_size: int, data: str | None = None) -> Task:
-    """The task; `data` is a folder of text files instead, of which every twentieth is held out."""
+    """The task; `data` is a folder of text files instead. Every twentieth file is held out."""
     text, held_out = (np.frombuffer(part, np.uint8) for part in read(data))
     length = SIZE.context + 1
 
@@ -51,7 +51,7 @@ def source(seed: int, batch_size: int, data: str | None = None) -> Task:
         return loss(params, windows)
 
     count = (len(held_out) - 1) // SIZE.context // AT_ONCE * AT_ONCE
-    starts = np.arange(count) * SIZE.context  # each byte is told once
+    starts = np.arange(count) * SIZE.context  # each byte is predicted once
     windows = held_out[starts[:, None] + np.arange(length)].reshape(-1, AT_ONCE, length)
     told = held_out[: count * SIZE.context + 1].tobytes()
 
@@ -79,7 +79,7 @@ def source(seed: int, batch_size: int, data: str | None = None) -> Task:
 
 @functools.cache
 def read(folder: str | None = None) -> tuple[bytes, bytes]:
-    """The text to train on and the one that is held out."""
+    """The training text and the held-out text."""
     root = Path(folder or sysconfig.get_paths()["stdlib"])
     files = sorted(
         path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of a training task, and what it is trained with where nobody says."""
+"""The interface of a training task, and its default settings."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,19 +9,20 @@ import optax
 
 
 class Task(NamedTuple):
-    """Data and a model, ready to train; every random choice in it comes from one seed.
+    """Data and a model, ready to train; all randomness in it comes from one seed.
 
     Attributes:
-      title: one line for people: data, model, sizes.
-      params: where the training starts.
-      loss: `loss(params, batch)`, a scalar; with `key=` where `random`. The seed is not in it.
-      batch: the batch of each step, from 0: the same one at every call, so that a run that is
-        resumed goes on as it would have.
-      glance: a held-out loss, quick enough for now and then.
+      title: one line to print: data, model, sizes.
+      params: the initial parameters.
+      loss: `loss(params, batch)`, a scalar; takes `key=` if `random`. It does not depend on the
+        seed.
+      batch: the batch of a step, counted from 0. It depends on the step alone, so that a resumed
+        run sees the batches that it would have seen.
+      glance: a held-out loss, cheap enough to evaluate during training.
       scores: final figures by name; `"loss"` is always among them.
-      units: of what a batch has how many, for the speed.
+      units: (unit, count per batch), for throughput.
       random: whether the loss draws random numbers, as dropout does.
-      beside: figures of others, to compare with, by name.
+      beside: (method, result) pairs to compare with.
     """
 
     title: str
@@ -36,7 +37,7 @@ class Task(NamedTuple):
 
 
 class Defaults(NamedTuple):
-    """How a task is trained where nobody says otherwise."""
+    """The settings of a task, used where no flag overrides them."""
 
     steps: int
     batch_size: int

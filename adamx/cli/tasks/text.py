@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of several kinds a piece of text is of, told by a small convolutional network over bytes.
+"""Text classification by a small convolutional network over bytes.
 
-By default the kinds are packages of Python's standard library, else the folders in a folder.
+By default the classes are packages of Python's standard library, else the folders in a folder.
 """
 
 import sysconfig
@@ -19,19 +19,21 @@ from adamx.cli.tasks.task import Defaults, Task
 
 PACKAGES = ("asyncio", "ctypes", "email", "importlib", "json", "multiprocessing", "tkinter")
 LENGTH, WIDTH, SPANS = 256, 32, (3, 5, 7)
-HELD_OUT = 5  # one piece of so many
+HELD_OUT = 5  # one piece in this many
 
 DEFAULTS = Defaults(steps=600, batch_size=64, learning_rate=2e-3, schedule="cosine", clip=1.0)
 
 
 def text(seed: int, batch_size: int, data: str | None = None) -> Task:
-    """The task; `data` is a folder with a folder of texts for each kind."""
+    """The task; `data` is a folder with one folder of texts per class."""
     kinds, pieces, labels = _read(data)
     order = np.random.default_rng([seed, 0]).permutation(len(labels))
     test, train = np.split(order, [len(order) // HELD_OUT])
     if batch_size > len(train):
         most = len(train)
-        raise UsageError(f"--batch-size must be at most {most}, the training set, got {batch_size}")
+        raise UsageError(
+            f"--batch-size must be at most {most}, the size of the training set, got {batch_size}"
+        )
     held_out = pieces[test], labels[test]
 
     @jax.jit
@@ -70,7 +72,7 @@ def _read(folder: str | None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         labels.append(np.full(len(pieces[-1]), label, np.int32))
     if len(names) < 2 or min(map(len, pieces)) < HELD_OUT:
         raise UsageError(
-            f"{root}: it takes two folders or more, with {HELD_OUT * LENGTH:,} bytes of text in "
+            f"{root}: needs at least two folders with {HELD_OUT * LENGTH:,} bytes of text in "
             f"each, found {len(names)}"
         )
     return names, np.concatenate(pieces), np.concatenate(labels)
@@ -97,7 +99,7 @@ def _init(random: np.random.Generator, kinds: int) -> dict[str, Any]:
 
 
 def _logits(params: Any, pieces: Any) -> jax.Array:
-    """Spans of bytes are looked for anywhere, and what was found best anywhere decides."""
+    """Convolutions over spans of bytes, the maximum of each over all positions, a linear layer."""
     x = params["bytes"][jnp.asarray(pieces).astype(jnp.int32)]
     found = []
     for layer in params["spans"].values():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small decoder-only transformer over bytes, with embeddings of pairs, triples and quadruples.
+"""A small decoder-only transformer over bytes, with embeddings of 2-, 3- and 4-grams.
 
-The n-grams are hashed into tables, so that short memories cost a lookup each and no arithmetic.
+The n-grams are hashed into tables, so that local context costs a lookup each and no arithmetic.
 """
 
 import math
@@ -16,7 +16,7 @@ GRAMS = (2, 3, 4)
 
 
 class Size(NamedTuple):
-    """How large the model is; `rows` of each table of n-grams is a power of two."""
+    """The size of the model; `rows`, the length of each n-gram table, is a power of two."""
 
     width: int = 128
     heads: int = 4
@@ -26,8 +26,10 @@ class Size(NamedTuple):
 
 
 def init(seed: int, size: Size) -> dict[str, Any]:
-    """Normal kernels of variance 1 / inputs; what is added to the residual stream is smaller, so
-    that depth keeps its size."""
+    """Normal kernels of variance 1 / inputs.
+
+    Kernels that write to the residual stream are smaller, so that depth does not change its size.
+    """
     random = np.random.default_rng([seed, 2])
     width, deep = size.width, (2 * size.layers) ** -0.5
 
@@ -63,7 +65,7 @@ def init(seed: int, size: Size) -> dict[str, Any]:
 
 
 def loss(params: Any, windows: jax.Array, heads: int) -> jax.Array:
-    """The mean cross entropy of each byte after those before it, in nats."""
+    """The mean cross entropy of each byte given those before it, in nats."""
     inputs, labels = windows[:, :-1].astype(jnp.int32), windows[:, 1:].astype(jnp.int32)
     x = params["bytes"][inputs] + params["positions"] + _grams(params["grams"], inputs)
     for name in sorted(params):

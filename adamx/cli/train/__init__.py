@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a small model with a recipe of ours: by default a transformer, on Python's own source.
+"""Train a small model with one of our recipes, by default a transformer on Python's own source.
 
-A run has a folder: its settings, its log (`run.jsonl`), its checkpoints, and at the end a page and
-a picture of what Adam did. Ctrl-C saves, and --resume goes on as if nothing had happened, with the
-settings in the folder. --task quadratic prints every step of Adam's arithmetic instead.
+A run has a folder with its settings, its log (`run.jsonl`), its checkpoints, and at the end a page
+and a picture of what Adam did. Ctrl-C saves the run; --resume continues it as if uninterrupted,
+with the settings in the folder. --task quadratic instead prints every step of Adam's arithmetic.
 """
 
 from adamx.cli.train.command import add_arguments, run

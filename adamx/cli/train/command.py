@@ -24,8 +24,8 @@ from adamx.health.scalars import first
 from adamx.health.states import ObserveState, nodes
 from adamx.parallel import processes
 
-GLANCES = 20  # looks at the held-out loss in a run
-TOLD = 3  # findings of the doctor that are printed
+GLANCES = 20  # evaluations of the held-out loss per run
+TOLD = 3  # findings of the doctor to print
 NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, then prints what was reached."""
+    """Trains, then prints the results."""
     given = settings.given(args)
     return _run(settings.settled(given), given)
 
@@ -43,16 +43,16 @@ def run(args: argparse.Namespace) -> int:
 def _run(args: Settings, given: dict[str, Any]) -> int:
     if args.task == "quadratic":
         return _quadratic(args, given)
-    optional_import("matplotlib.figure", "matplotlib")  # of the page at the end
+    optional_import("matplotlib.figure", "matplotlib")  # for the page at the end
     if args.export:
         optional_import("flatbuffers", "flatbuffers")
         check_writable(args.export)
         if args.distributed:
-            raise UsageError(f"--export {args.export}: one process only")
+            raise UsageError(f"--export {args.export}: works with one process only")
     if args.distributed and not args.run:
         raise UsageError("--distributed needs --run DIR, one folder for all processes")
     make, defaults = find(args.task, "quadratic")
-    if args.distributed:  # who cannot write refuses before the others wait
+    if args.distributed:  # an unwritable folder fails before others wait
         folder.make(Path(args.run or ""))
     devices.prepare(args)
     size = args.batch_size or defaults.batch_size
@@ -78,7 +78,7 @@ def _quadratic(args: Settings, given: dict[str, Any]) -> int:
         if name not in ("task", "steps", "learning_rate", "recipe"):
             raise UsageError(f"--task quadratic has no --{name.replace('_', '-')}")
     if args.recipe not in ("adam", "adamw"):
-        raise UsageError("--task quadratic shows Adam's own arithmetic: take --recipe adam")
+        raise UsageError("--task quadratic shows Adam's own arithmetic: use --recipe adam")
     rate = quadratic.RATE if args.learning_rate is None else args.learning_rate
     print(quadratic.narrated(rate, args.steps or quadratic.STEPS))
     return 0
@@ -105,7 +105,7 @@ class _Training:
         self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
         self.ours, self.key = self.runners[self.name], key
         self.glanced = float("nan")
-        self.held_out: list[float] = []  # the validation losses of all looks
+        self.held_out: list[float] = []  # all validation losses so far
         self.norms = dict.fromkeys(NORMS, float("nan"))
         self.seen = 0
         self.root = Path(args.run) if args.run else folder.next_free(args.task)
@@ -114,7 +114,7 @@ class _Training:
         self.report: Any = None
 
     def go(self) -> int:
-        """Trains from the start, or from the checkpoint, and ends with a table."""
+        """Trains from the start or from the checkpoint, then prints a table."""
         root = self.root
         if self.speaks:
             print(f"{root}\n", flush=True)
@@ -128,11 +128,11 @@ class _Training:
             self.log = stack.enter_context(log)
             bar = progress(self.name, self.steps, self.task.units, start)
             self.report = stack.enter_context(bar if self.speaks else nullcontext())
-            # Of several processes one cannot stop between two steps by itself.
+            # With several processes, one of them cannot stop between two steps on its own.
             alone = jax.process_count() == 1
             self.pressed = stack.enter_context(interruptible()) if alone else lambda: False
             race(self.task, self.runners, range(start, self.steps), self._after)
-            # All processes make it, or those that do would wait for the others.
+            # On all processes: collecting the parameters waits for every one of them.
             summary = reached(self.task, self.runners) if self.done == self.steps else ""
         if self.speaks:
             self._end(root, summary)
@@ -151,13 +151,13 @@ class _Training:
             raise UsageError(str(error)) from error
 
     def _begin(self, kept: Checkpoints | None, root: Path) -> int:
-        """The step to go on from."""
+        """Restores the checkpoint, if there is one; returns the number of steps done."""
         if kept is None or kept.latest is None:
             return 0
         if not self.args.resume:
             raise UsageError(
                 f"{root} has a checkpoint of step {kept.latest}: add --resume to go on from it, "
-                "or take another folder"
+                "or choose another folder"
             )
         if kept.latest >= self.steps:
             raise UsageError(
@@ -169,11 +169,11 @@ class _Training:
         return kept.latest
 
     def _after(self, done: int) -> bool:
-        """After each step: look, log, tell, save; whether to go on."""
+        """Evaluates, logs, reports and saves after a step; returns whether to go on."""
         self.done, stops = done, self.pressed()
         looks = done % max(1, self.steps // GLANCES) == 0 or done == self.steps
         if looks:
-            params = self.ours.params  # all processes have to ask
+            params = self.ours.params  # all processes have to call this
             self.glanced = float(self.task.glance(params))
             health.check(self.ours.run.state, params)
             self.held_out.append(self.glanced)
@@ -181,7 +181,7 @@ class _Training:
                 self.steps = done
         rate = float(self.rate(done - 1))
         if self.speaks:
-            if done == self.start + 1:  # what was refused has left the settings as they were
+            if done == self.start + 1:  # a refused run leaves the settings unchanged
                 folder.keep(self.root, self.to_keep)
             figures: dict[str, Any] = {"loss": self.ours.loss, "learning rate": rate}
             if self._has_looked():
@@ -198,7 +198,7 @@ class _Training:
         return not stops and done < self.steps
 
     def _enough(self) -> str:
-        """Why the run ends before its last step; empty if it does not."""
+        """The reason to end the run before its last step; empty if there is none."""
         args, losses = self.args, self.held_out
         if args.stop_at is not None and health.reached(losses, args.stop_at):
             return f"the validation loss is {losses[-1]:.4g}, --stop-at {args.stop_at:g}"
@@ -209,7 +209,7 @@ class _Training:
         return ""
 
     def _has_looked(self) -> bool:
-        """Whether the observer did at this step; it does not count a step that was taken back."""
+        """Whether the observer recorded this step; a step that was undone does not count."""
         for node in nodes(self.ours.run.state):
             if isinstance(node, ObserveState):
                 before, self.seen = self.seen, int(first(node.step))
@@ -219,7 +219,7 @@ class _Training:
     def _end(self, root: Path, summary: str) -> None:
         if self.done < self.steps:
             folder.report(root)
-            saved = f"saved at step {self.done}; go on by --resume --run {root}"
+            saved = f"saved at step {self.done}; go on with --resume --run {root}"
             print(f"\ninterrupted: {saved if self.kept is not None else 'nothing is saved'}")
             return
         print(f"\n{summary}\n", flush=True)
@@ -236,4 +236,4 @@ class _Training:
 def _advice(kept: Checkpoints | None) -> str:
     if kept is None or kept.latest is None:
         return "There is no checkpoint: start again."
-    return f"Go on from step {kept.latest} by --resume, with as many processes as you have."
+    return f"Go on from step {kept.latest} with --resume, on any number of processes."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ctrl-C between two steps: in the middle of one there is nothing whole to save."""
+"""Handles Ctrl-C between two steps; in the middle of one there is no consistent state to save."""
 
 import signal
 import threading
@@ -10,9 +10,9 @@ from typing import Any
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields whether Ctrl-C was pressed; pressed twice, it interrupts at once."""
+    """Yields a function that tells if Ctrl-C was pressed; a second Ctrl-C interrupts at once."""
     pressed = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+    if threading.current_thread() is not threading.main_thread():  # the only one with signals
         yield pressed.is_set
         return
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From flags to an optimizer: recipe, schedule, clip, and what watches and guards it."""
+"""Builds the optimizer from the flags: recipe, schedule, clip, observer and guards."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from adamx.cli.tasks import Defaults
 from adamx.cli.train.settings import Settings
 from adamx.core import paths
 
-WARMUP = 20  # a schedule rises over one step in so many
+WARMUP = 20  # a schedule warms up over 1 / WARMUP of the steps
 
 
 def schedule(args: Settings, defaults: Defaults, steps: int) -> Any:
@@ -33,8 +33,8 @@ def schedule(args: Settings, defaults: Defaults, steps: int) -> Any:
 
 
 def optimizers(args: Settings, defaults: Defaults, steps: int) -> dict[str, Any]:
-    """Ours, and Optax's beside it if asked for, by name."""
-    # Of the task's defaults, those that the recipe usually has; flags always count.
+    """Our optimizer by name, and Optax's too if `--compare` asks for it."""
+    # The task's defaults apply where the recipe usually has the argument; flags always apply.
     known = names.usual_arguments(args.recipe)
     settings = {k: v for k, v in defaults.settings if k in known}
     settings["learning_rate"] = schedule(args, defaults, steps)
@@ -54,7 +54,7 @@ def optimizers(args: Settings, defaults: Defaults, steps: int) -> dict[str, Any]
 
 
 def _mask(pattern: str) -> Any:
-    """A path pattern as a function of parameters, as Optax has it."""
+    """A path pattern as a function of the parameters, the form that Optax takes."""
 
     def mask(params: Any) -> Any:
         matched = [paths.matches(pattern, name) for name in paths.names(params)]
@@ -64,12 +64,12 @@ def _mask(pattern: str) -> Any:
 
 
 def clipped(clip: float | None, opt: Any) -> Any:
-    """With the clip before it, counted."""
+    """Puts a counted clip before `opt`, unless `clip` is 0 or None."""
     return optax.chain(health.counted(adamx.clip_by_global_norm(clip)), opt) if clip else opt
 
 
 def guarded(args: Settings, opt: Any) -> Any:
-    """With the guards that the flags ask for around it, in their order."""
+    """Wraps `opt` in the guards that the flags ask for, in the order below."""
     if args.skip_nonfinite:
         opt = health.skip_nonfinite(opt)
     if args.skip_spikes:
@@ -84,5 +84,5 @@ def guarded(args: Settings, opt: Any) -> Any:
 
 
 def in_dtype(params: Any, dtype: str) -> Any:
-    """Parameters in another dtype."""
+    """The parameters, cast to `dtype`."""
     return jax.tree.map(lambda p: jnp.asarray(p).astype(dtype), params)

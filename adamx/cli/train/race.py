@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several optimizers training one task on the same batches, one step each in turn."""
+"""Trains one task with several optimizers on the same batches, one step each in turn."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from adamx.cli.tasks import Task
 
 @dataclass
 class Runner:
-    """One optimizer on its way: what it has reached and what each step cost."""
+    """One optimizer in training: its run, its last loss and the seconds of each step."""
 
     train: parallel.DataParallel
     run: parallel.Run
@@ -33,12 +33,12 @@ class Runner:
 
     @property
     def params(self) -> optax.Params:
-        """The parameters, in whole arrays."""
+        """The parameters as whole arrays."""
         return self.train.collect(self.run).params
 
     @property
     def state_bytes(self) -> int:
-        """What the optimizer keeps between steps, on one device."""
+        """Bytes of the optimizer's state on one device."""
         shards = [leaf.addressable_shards[0].data for leaf in jax.tree.leaves(self.run.state)]
         return sum(shard.nbytes for shard in shards)
 
@@ -53,7 +53,7 @@ def race(
 ) -> None:
     """Trains every runner for these steps on the same batches.
 
-    `after` is called with the number of every step that is done, and says whether to go on.
+    `after` is called with the number of steps done and returns whether to go on.
     """
     ordered = list(runners.values())
     for step in steps:
@@ -67,7 +67,7 @@ def race(
 def at_the_start(
     task: Task, opt: optax.GradientTransformation, over: Mapping[str, Any], key: Any = None
 ) -> Runner:
-    """A runner before its first step, spread over devices as `over` says."""
+    """A runner before its first step; `over` are the settings of `data_parallel`."""
     train = parallel.data_parallel(task.loss, opt, task.params, **over)
     return Runner(train, train.init(task.params, key=key))
 

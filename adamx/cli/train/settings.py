@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of a run, each declared once: flag, default, help, what `--resume` makes of it.
+"""The settings of a run, each declared once: flag, default, help, how `--resume` treats it.
 
-The parser, `config.json` and the check of `--resume` follow from `Settings`.
+The parser, `config.json` and the check of `--resume` are derived from `Settings`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _TASK, _OPTIMIZER, _GUARDS, _DEVICES, _KEPT = "", "optimizer", "guards", "device
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Every setting of `train`; None where the task decides."""
+    """Every setting of `train`; None means that the task decides."""
 
     task: str = _setting(
         "source", _TASK, "fixed", TASK_HELP.format(", quadratic", "source"), metavar="NAME"
@@ -227,7 +227,7 @@ FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Declares a flag for each setting. Without it the parser leaves None."""
+    """Declares a flag for each setting; a flag that is not given parses to None."""
     groups = {"": parser}
     for name, field in FIELDS.items():
         group = field.metadata["group"]
@@ -238,7 +238,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def given(args: argparse.Namespace) -> dict[str, Any]:
-    """The flags on the command line; a folder of data by its whole path."""
+    """The flags on the command line; an existing data folder as an absolute path."""
     found = {k: v for k, v in vars(args).items() if k in FIELDS and v is not None}
     if "data" in found and Path(found["data"]).exists():
         found["data"] = str(Path(found["data"]).resolve())
@@ -246,7 +246,7 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def settled(told: dict[str, Any]) -> Settings:
-    """All settings: those told, else those that the resumed run has kept, else the defaults."""
+    """All settings: those given, else those kept by the resumed run, else the defaults."""
     found = Settings(**told)
     if not found.resume:
         if found.run and folder.settings(Path(found.run)):
@@ -277,7 +277,7 @@ def settled(told: dict[str, Any]) -> Settings:
 
 
 def check_data(settings: Settings, title: str) -> None:
-    """Refuses to resume with a task whose title, which has its sizes, is another than it was."""
+    """Raises `UsageError` if the task's title, which has its sizes, is not the resumed run's."""
     before = folder.settings(Path(settings.run or "")).get("title", title)
     if settings.resume and before != title:
         raise UsageError(
@@ -287,7 +287,7 @@ def check_data(settings: Settings, title: str) -> None:
 
 
 def to_keep(settings: Settings, **resolved: Any) -> dict[str, Any]:
-    """What `config.json` keeps; `resolved` are the values that the task decided."""
+    """The contents of `config.json`; `resolved` are the values that the task decided."""
     names = [name for name, f in FIELDS.items() if f.metadata["resume"] != "of the call"]
     return {name: getattr(settings, name) for name in names} | resolved
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table at the end of a training: what each runner has reached, and at what cost."""
+"""The table at the end of a training: the scores of each runner, and their cost."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from adamx.core.tables import as_text
 
 
 def reached(task: Task, runners: Mapping[str, Runner]) -> str:
-    """Scores, time per step and bytes of state; of two runners how far they are apart."""
+    """Scores, time per step and bytes of state; for two runners also how far they are apart."""
     scores = {name: task.scores(runner.params) for name, runner in runners.items()}
     everyone = list(runners.values())
     rows = [
