@@ -20,8 +20,15 @@ def advanced(opt, steps=3):
     return params, state
 
 
-@pytest.mark.parametrize("storage", cases.STORAGES)
-@pytest.mark.parametrize("name", ["adamw", "adamax", "lion", "adan"])
+@pytest.mark.parametrize(
+    "name, storage",
+    [
+        pytest.param(name, storage, marks=() if fast else pytest.mark.slow)
+        for name in ("adamw", "adamax", "lion", "adan")
+        for storage in cases.STORAGES
+        for fast in [name == "adamw" or storage == "int8"]
+    ],
+)
 def test_a_state_goes_on_in_another_storage(name, storage):
     recipe = cases.RECIPES[name]
     before, after = recipe(), recipe(storage=storage)

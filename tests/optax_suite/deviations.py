@@ -2,6 +2,7 @@
 """Optax's tests that ours cannot pass, as a contract of ours says otherwise, and those left out.
 
 A deviation is run and must fail in its way: one that passes has lost its reason, and its row goes.
+Where the reason is a mistake of Optax, it may pass (`strict=False`).
 """
 
 from typing import NamedTuple
@@ -20,6 +21,7 @@ REST = Deviation("contract 3: moments of half-precision parameters rest in float
 EXACT = Deviation(
     "contract 5: compares with a float32 scale_by_rms of Optax, whose bias correction is 7e-6 off",
     passes_in_double=True,
+    strict=False,  # Optax may mend it
 )
 INTEGERS = Deviation("contract 11: integer parameters are refused", TypeError)
 EARLY = Deviation("contract 11: a wrong `mode` is refused when the link is built", ValueError)

@@ -253,7 +253,7 @@ def test_the_maximum_of_amsgrad_never_falls(name):
         state = link.update(g, state)[1]
         return state, (state.arrays if name == "int4" else state._asdict())["nu_max"]
 
-    _, codes = jax.jit(lambda: jax.lax.scan(body, link.init(g[0]), g))()
+    _, codes = jax.jit(lambda s, gs: jax.lax.scan(body, s, gs))(link.init(g[0]), g)
     moves = np.diff(np.asarray(codes, np.int32), axis=0)
     assert (moves >= 0).all()
     assert (moves > 0).any()
@@ -293,8 +293,16 @@ def test_zero_gradients_leave_zero_moments(name):
     chex.assert_trees_all_equal(state._replace(count=0), start._replace(count=0))
 
 
-@compact
-@pytest.mark.parametrize("recipe", RULES.values(), ids=RULES)
+@pytest.mark.parametrize(
+    "recipe, name",
+    [
+        pytest.param(rule, name, id=f"{key}-{name}", marks=() if fast else pytest.mark.slow)
+        for key, rule in RULES.items()
+        for name in ("int8", "int4")
+        # int4's layouts: a mean beside a square, a mean alone, and three means
+        for fast in [name == "int8" or rule.name in ("adam", "lion", "adan")]
+    ],
+)
 def test_what_is_not_finite_stays_in_its_coordinate_and_visible(recipe, name):
     link = recipe.scale_by(storage=name)
     good = np.random.default_rng(0).normal(size=(3, 9)).astype(np.float32)
@@ -612,8 +620,17 @@ def test_int4_has_no_room_for_complex_means_and_says_where():
         opt.update(params, opt.init(real), real)
 
 
-@compact
-@pytest.mark.parametrize("link", ["scale_by_adam", "scale_by_adamax", "scale_by_lion"])
+@pytest.mark.parametrize(
+    "link, name",
+    [
+        ("scale_by_adam", "int8"),
+        ("scale_by_adam", "int4"),
+        ("scale_by_adamax", "int8"),
+        pytest.param("scale_by_adamax", "int4", marks=pytest.mark.slow),
+        pytest.param("scale_by_lion", "int8", marks=pytest.mark.slow),
+        ("scale_by_lion", "int4"),
+    ],
+)
 def test_double_precision_runs_whatever_the_numbers(link, name):
     g = np.float64([1.0, 1e100, 1e300, 3e38, 1e20, 1e-30, 1e-100, 1e-300, 0.0])
     with jax.enable_x64():
@@ -636,7 +653,14 @@ def test_double_precision_runs_whatever_the_numbers(link, name):
 
 
 @compact
-@pytest.mark.parametrize("spec", [PartitionSpec("x"), PartitionSpec(None, "x"), PartitionSpec()])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PartitionSpec(None, "x"),
+        pytest.param(PartitionSpec("x"), marks=pytest.mark.slow),
+        pytest.param(PartitionSpec(), marks=pytest.mark.slow),
+    ],
+)
 def test_codes_are_the_same_under_any_sharding(name, spec):
     mesh = Mesh(np.array(jax.devices()), "x")
     g = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(16, 24)), jnp.float32)}

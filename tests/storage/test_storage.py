@@ -77,7 +77,7 @@ def test_rounded_moments_follow_float32s_without_bias(name):
         def body(state, g):
             return link.update(g, state)[1], None
 
-        state, _ = jax.jit(lambda: jax.lax.scan(body, link.init(stream[0]), stream))()
+        state, _ = jax.jit(lambda s, gs: jax.lax.scan(body, s, gs))(link.init(stream[0]), stream)
         held = storage.named(name).decode({"mu": state.mu, "nu": state.nu}, kinds)
         return {k: np.asarray(x, np.float64) for k, x in held.items()}
 

@@ -18,6 +18,7 @@ from adamx.transforms.clipping import (
     clip_by_global_norm,
     clip_by_leaf_norm,
 )
+from tests import cases
 
 LINKS = {
     "clip_by_leaf_norm": clip_by_leaf_norm,
@@ -50,14 +51,14 @@ def bound_for(name, magnitude):
     return 0.1 if name == "adaptive_grad_clip" else float(MAGNITUDES[magnitude].max() / 10)
 
 
-def update(name, bound, axis_name, grads, params):
+def update(name, axis_name, bound, grads, params):
     return LINKS[name](bound, axis_name=axis_name).update(grads, EMPTY, params)[0]
 
 
 def setting(name, magnitude):
-    grads, params = tree(magnitude), tree("ordinary")
-    one = functools.partial(update, name, bound_for(name, magnitude))
-    return grads, params, one, one(None, grads, params)
+    """A bound, gradients, parameters, and what they become where nothing is sharded."""
+    args = bound_for(name, magnitude), tree(magnitude), tree("ordinary")
+    return args, update(name, None, *args)
 
 
 def close(got, want):
@@ -72,34 +73,48 @@ def mesh(kind=AxisType.Auto):
     return jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
 
 
-@pytest.mark.parametrize("magnitude", MAGNITUDES)
-@pytest.mark.parametrize("name", LINKS)
-def test_shards_in_pmap_and_vmap_are_clipped_as_one(name, magnitude):
-    grads, params, one, want = setting(name, magnitude)
-    pieces = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), (grads, params))
-    for mapped in (jax.pmap, jax.vmap):
-        close(mapped(functools.partial(one, "i"), axis_name="i")(*pieces), want)
+# One program serves all magnitudes: the bound is one of its arguments.
 
 
-@pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("axes", ["x", ("x", "y"), ["y", "x"]])
-@pytest.mark.parametrize("magnitude", ["ordinary", "one huge", "large together", "one in range"])
 @pytest.mark.parametrize("name", LINKS)
-def test_shards_in_shard_map_are_clipped_as_one(name, magnitude, axes, check_vma):
-    grads, params, one, want = setting(name, magnitude)
+def test_shards_in_pmap_and_vmap_are_clipped_as_one(name):
+    one = functools.partial(update, name, "i")
+    ways = (jax.pmap(one, "i", in_axes=(None, 0, 0)), jax.jit(jax.vmap(one, (None, 0, 0), 0, "i")))
+    for magnitude in MAGNITUDES:
+        (bound, *whole), want = setting(name, magnitude)
+        pieces = jax.tree.map(lambda x: x.reshape(8, -1, *x.shape[1:]), whole)
+        for mapped in ways:
+            close(mapped(bound, *pieces), want)
+
+
+@pytest.mark.parametrize(
+    "axes, check_vma",
+    [
+        ("x", True),
+        (("x", "y"), True),
+        (["y", "x"], False),
+        pytest.param("x", False, marks=pytest.mark.slow),
+        pytest.param(("x", "y"), False, marks=pytest.mark.slow),
+        pytest.param(["y", "x"], True, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("name", LINKS)
+def test_shards_in_shard_map_are_clipped_as_one(name, axes, check_vma):
     spec = P(axes) if axes == "x" else P(tuple(axes))
     mapped = jax.shard_map(
-        functools.partial(one, axes),
+        functools.partial(update, name, axes),
         mesh=mesh(),
-        in_specs=(spec, spec),
+        in_specs=(P(), spec, spec),
         out_specs=spec,
         check_vma=check_vma,
     )
-    close(jax.jit(mapped)(grads, params), want)
+    mapped = jax.jit(mapped)
+    for magnitude in ("ordinary", "one huge", "large together", "one in range"):
+        args, want = setting(name, magnitude)
+        close(mapped(*args), want)
 
 
 @pytest.mark.parametrize("name", LINKS)
-@pytest.mark.parametrize("magnitude", ["ordinary", "large"])
 @pytest.mark.parametrize(
     "specs, axes",
     [
@@ -110,36 +125,37 @@ def test_shards_in_shard_map_are_clipped_as_one(name, magnitude, axes, check_vma
         ({"kernel": P(("x", "y")), "bias": P("x")}, ("y", "x")),
     ],
 )
-def test_a_leaf_known_to_be_the_same_everywhere_counts_once(name, magnitude, specs, axes):
-    grads, params, one, want = setting(name, magnitude)
-    mapped = jax.shard_map(
-        functools.partial(one, axes), mesh=mesh(), in_specs=(specs, specs), out_specs=specs
-    )
-    close(jax.jit(mapped)(grads, params), want)
+def test_a_leaf_known_to_be_the_same_everywhere_counts_once(name, specs, axes):
+    one = functools.partial(update, name, axes)
+    mapped = jax.shard_map(one, mesh=mesh(), in_specs=(P(), specs, specs), out_specs=specs)
+    mapped = jax.jit(mapped)
+    for magnitude in ("ordinary", "large"):
+        args, want = setting(name, magnitude)
+        close(mapped(*args), want)
 
 
 @pytest.mark.parametrize("name", ["clip_by_leaf_norm", "clip_by_block_rms", "adaptive_grad_clip"])
 def test_a_leaf_that_does_not_vary_is_not_made_to_by_its_neighbours(name):
     # With `out_specs` P(), shard_map itself refuses a bias that came to vary along x.
-    grads, params, one, want = setting(name, "ordinary")
+    args, want = setting(name, "ordinary")
     specs = {"kernel": P(None, "x"), "bias": P()}
-    mapped = jax.shard_map(
-        functools.partial(one, None), mesh=mesh(), in_specs=(specs, specs), out_specs=specs
-    )
-    np.testing.assert_allclose(jax.jit(mapped)(grads, params)["bias"], want["bias"], rtol=2e-6)
+    one = functools.partial(update, name, None)
+    mapped = jax.shard_map(one, mesh=mesh(), in_specs=(P(), specs, specs), out_specs=specs)
+    np.testing.assert_allclose(jax.jit(mapped)(*args)["bias"], want["bias"], rtol=2e-6)
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("name", LINKS)
 def test_sharded_arrays_need_no_axis_name_and_keep_their_sharding(name, kind):
-    grads, params, one, want = setting(name, "one huge")
+    (bound, grads, params), want = setting(name, "one huge")
+    one = functools.partial(update, name, None, bound)
     with jax.set_mesh(mesh(kind)) as now:
         specs = {"kernel": P("x", "y"), "bias": P("y")}
         place = jax.tree.map(
             lambda spec: NamedSharding(now or jax.sharding.get_mesh(), spec), specs
         )
         placed = jax.device_put((grads, params), (place, place))
-        for call in (functools.partial(one, None), jax.jit(functools.partial(one, None))):
+        for call in (one, jax.jit(one)):
             got = call(*placed)
             close(got, want)
             for key in got:
@@ -207,4 +223,6 @@ def test_optax_takes_the_norm_of_a_shard_for_that_of_the_gradient():
         got = jax.pmap(lambda g, link=link: link.update(g, EMPTY)[0], axis_name="i")(g[:, None])
         seen[name] = np.linalg.norm(np.float64(got))
     np.testing.assert_allclose(np.linalg.norm(np.float64(g[:1])), 0.4264, rtol=1e-3)
-    np.testing.assert_allclose([seen["optax"], seen["ours"]], [1.206, 0.5], rtol=1e-6)
+    np.testing.assert_allclose(seen["ours"], 0.5, rtol=1e-6)
+    if not np.isclose(seen["optax"], 1.206, rtol=1e-6):
+        cases.skip_where_optax_is_right()
