@@ -13,10 +13,11 @@ def exact() -> Link:
     """Keeps float32 weights in a half-precision parameter and an int16, 4 bytes in all.
 
     With the same gradients and compiled alike (update and `apply_updates` in one `jit`, as in
-    `adamx.step`), a bfloat16 run of a recipe follows a float32 run bit for bit: the parameter is
-    the weight's upper half to nearest, the remainder its lower half. A float16 run does so for
-    weights of at least 2^-17; smaller ones are kept to 2^-41. In `optax.chain` the links before
-    it, such as weight decay, see the parameter instead of the weight.
+    `adamx.step`), a bfloat16 run of a recipe follows a float32 run bit for bit, but for the last
+    bit of a step where the compiler fuses a multiplication into an addition in one of the two.
+    The parameter is the weight's upper half to nearest, the remainder its lower half. A float16
+    run does so for weights of at least 2^-17; smaller ones are kept to 2^-41. In `optax.chain`
+    the links before it, such as weight decay, see the parameter instead of the weight.
 
     A parameter that is changed from outside keeps its remainder, which is at most half a unit in
     its last place.

@@ -251,12 +251,16 @@ def test_exact_follows_gradients_that_the_bfloat16_parameters_gave():
 @every_recipe
 def test_every_recipe_lands_exactly_on_its_float32_run(recipe):
     rng = np.random.default_rng(0)
+    steps = 20
     p = jnp.asarray(rng.normal(size=(4, 8)), jnp.bfloat16)
-    grads = jnp.asarray(rng.normal(size=(20, 4, 8)), jnp.bfloat16)
-    kwargs = {"weight_decay": 0.1}
+    grads = jnp.asarray(rng.normal(size=(steps, 4, 8)), jnp.bfloat16)
+    kwargs = {"weight_decay": 10.0}  # of a rounded parameter it would be off by some 200 units
     want, _ = scanned(recipe(**kwargs), p.astype(jnp.float32), grads)
     got, state = scanned(recipe(**kwargs, landing="exact"), p, grads)
-    np.testing.assert_array_equal(adamx.master_params(state, got), want)
+    # A unit in the last place per step: LLVM may contract `p + lr * step` in one of the programs.
+    np.testing.assert_allclose(
+        adamx.master_params(state, got), want, rtol=steps * 2.0**-23, atol=1e-8
+    )
 
 
 @pytest.mark.parametrize(
