@@ -15,17 +15,19 @@ from jax.typing import ArrayLike
 from adamx.core.hyperparameters import Split
 
 
-def complement(b: ArrayLike | Split, t: jax.Array) -> Any:
-    """`1 - b` in the dtype of `t`, subtracted in double precision where `b` is a Python number.
+def weights(b: ArrayLike | Split, t: jax.Array) -> tuple[Any, Any]:
+    """`b` and `1 - b` in the dtype of `t`, each with all its digits.
 
-    A rate that was rounded to 1 by a cast to half precision (0.999 in bfloat16) is replaced by the
-    last number before 1. This gives a plain average of all gradients instead of 0 / 0.
+    `1 - b` is subtracted in double precision where `b` is a Python number. A rate that was rounded
+    to 1 by a cast to half precision (0.999 in bfloat16) is replaced by the last number before 1.
+    This gives a plain average of all gradients instead of 0 / 0.
     """
     if isinstance(b, int | float):
-        return t.dtype.type(1.0 - b)
+        return t.dtype.type(b), t.dtype.type(1.0 - b)
     if isinstance(b, Split):
-        return (1 - b.high) - b.low
-    return jnp.clip(1 - jnp.asarray(b, t.dtype), _last_gap(t), 1)
+        return b.high + b.low, (1 - b.high) - b.low
+    b = jnp.minimum(jnp.asarray(b, t.dtype), 1 - _last_gap(t))
+    return b, 1 - b
 
 
 def correction(c: jax.Array, t: jax.Array) -> jax.Array:
@@ -47,9 +49,16 @@ def _last_gap(x: jax.Array) -> float:
     return float(jnp.finfo(x.dtype).epsneg)
 
 
-def lerp(average: jax.Array, x: jax.Array, c: jax.Array) -> jax.Array:
-    """`(1 - c) average + c x`, computed from the exact `c` alone, not from a rounded `b`."""
-    return average + times(c, x - average)
+def lerp(average: jax.Array, x: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
+    """`b average + c x` for `b + c = 1`, computed from the smaller weight, which has more digits.
+
+    The larger weight's part is whole: `average + c (x - average)` loses an `x` that is small beside
+    the average where `c` is near 1, and all of it at `b = 0`.
+    """
+    if isinstance(b, np.generic) and isinstance(c, np.generic):
+        return x + times(b, average - x) if b < c else average + times(c, x - average)
+    start, end = jnp.where(b < c, x, average), jnp.where(b < c, average, x)
+    return start + times(jnp.minimum(b, c), end - start)
 
 
 def times(scalar: jax.Array, x: jax.Array) -> jax.Array:

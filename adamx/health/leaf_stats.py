@@ -115,7 +115,7 @@ def _known(rule: Any, storage: Any, rest: dict, count: jax.Array) -> Known:
     scalars = rule.at(t, **values)
     left = 1.0
     if mean is not None and "b1" in values:
-        c1 = arithmetic.complement(values["b1"], t)
+        _, c1 = arithmetic.weights(values["b1"], t)
         weight = arithmetic.correction(c1, t)
         left = c1 * (2 - weight) / ((2 - c1) * weight)
         mean = mean / weight

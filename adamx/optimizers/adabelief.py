@@ -5,7 +5,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -18,18 +18,26 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adabelief", "scale_by_belief"]
 
 
-def formula(g, mu, nu, *, c1, c2, am, av, eps, eps_root, ag=None):
-    surprise = times(1 - c1, g - mu)  # the gradient less the new mean, without cancellation
-    mu = lerp(mu, g, c1)
-    nu = lerp(nu, abs_sq(surprise), c2) + eps_root
+def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, eps, eps_root, ag=None):
+    surprise = times(b1, g - mu)  # the gradient less the new mean, without cancellation
+    mu = lerp(mu, g, b1, c1)
+    nu = lerp(nu, abs_sq(surprise), b2, c2) + eps_root
     top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
     return ratio(top, root(av * nu), eps), {"mu": mu, "nu": nu}
 
 
 def scalars(t, b1, b2, eps, eps_root, *, nesterov):
-    c1, c2 = complement(b1, t), complement(b2, t)
-    scalars = {"c1": c1, "c2": c2, "av": 1 / correction(c2, t), "eps": eps, "eps_root": eps_root}
-    return scalars | mean_weights(t, c1, nesterov)
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
+    return {
+        "b1": b1,
+        "c1": c1,
+        "b2": b2,
+        "c2": c2,
+        "av": 1 / correction(c2, t),
+        "eps": eps,
+        "eps_root": eps_root,
+        **mean_weights(t, b1, c1, nesterov),
+    }
 
 
 def rule(

@@ -9,7 +9,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -24,9 +24,9 @@ __all__ = ["adam", "adamw", "scale_by_adam"]
 EpsMode = Literal["outside", "hat", "atan2"]
 
 
-def formula(g, mu, nu, *, c1, c2, am, av, eps, eps_root, ag=None, eps_mode):
-    mu = lerp(mu, g, c1)
-    nu = lerp(nu, abs_sq(g), c2)
+def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, eps, eps_root, ag=None, eps_mode):
+    mu = lerp(mu, g, b1, c1)
+    nu = lerp(nu, abs_sq(g), b2, c2)
     top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
     bottom = root(av * nu + eps_root)
     u = atan2(top, bottom) if eps_mode == "atan2" else ratio(top, bottom, eps)
@@ -34,15 +34,17 @@ def formula(g, mu, nu, *, c1, c2, am, av, eps, eps_root, ag=None, eps_mode):
 
 
 def scalars(t, b1, b2, eps, eps_root, momentum_decay=None, *, nesterov, eps_mode):
-    c1, c2 = complement(b1, t), complement(b2, t)
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
     bc2 = correction(c2, t)
     return {
+        "b1": b1,
         "c1": c1,
+        "b2": b2,
         "c2": c2,
         "av": 1 / bc2,
         "eps": epsilon(eps, eps_mode, bc2),
         "eps_root": eps_root,
-        **mean_weights(t, c1, nesterov, momentum_decay),
+        **mean_weights(t, b1, c1, nesterov, momentum_decay),
     }
 
 

@@ -6,7 +6,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import complement, correction, lerp, magnitude, ratio, times
+from adamx.core.arithmetic import correction, lerp, magnitude, ratio, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.landing import LandingLike
@@ -17,15 +17,15 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adamax", "adamaxw", "scale_by_adamax"]
 
 
-def formula(g, mu, nu, *, c1, c2, am, eps):
-    mu = lerp(mu, g, c1)
-    nu = jnp.maximum(magnitude(g) + eps, nu - c2 * nu)
+def formula(g, mu, nu, *, b1, c1, b2, c2, am, eps):
+    mu = lerp(mu, g, b1, c1)
+    nu = jnp.maximum(magnitude(g) + eps, lerp(nu, jnp.zeros_like(nu), b2, c2))
     return ratio(times(am, mu), nu), {"mu": mu, "nu": nu}
 
 
 def scalars(t, b1, b2, eps):
-    c1, c2 = complement(b1, t), complement(b2, t)
-    return {"c1": c1, "c2": c2, "am": 1 / correction(c1, t), "eps": eps}
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
+    return {"b1": b1, "c1": c1, "b2": b2, "c2": c2, "am": 1 / correction(c1, t), "eps": eps}
 
 
 def rule(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:

@@ -6,7 +6,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.landing import LandingLike
@@ -17,21 +17,24 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adan", "scale_by_adan"]
 
 
-def formula(grad, m, v, n, g, *, c1, c2, c3, later, weight, am, av, an, eps, eps_root):
+def formula(grad, m, v, n, g, *, b1, c1, b2, c2, b3, c3, later, weight, am, av, an, eps, eps_root):
     difference = jnp.where(later > 0, grad - g, jnp.zeros_like(grad))
-    m = lerp(m, grad, c1)
-    v = lerp(v, difference, c2)
-    n = lerp(n, abs_sq(grad + times(weight, difference)), c3)
+    m = lerp(m, grad, b1, c1)
+    v = lerp(v, difference, b2, c2)
+    n = lerp(n, abs_sq(grad + times(weight, difference)), b3, c3)
     u = ratio(times(am, m) + times(av, v), root(an * n + eps_root), eps)
     return u, {"m": m, "v": v, "n": n, "g": grad}
 
 
 def scalars(t, b1, b2, b3, eps, eps_root, difference_weight=None):
-    c1, c2, c3 = complement(b1, t), complement(b2, t), complement(b3, t)
+    (b1, c1), (b2, c2), (b3, c3) = weights(b1, t), weights(b2, t), weights(b3, t)
     weight = c2 if difference_weight is None else difference_weight
     return {
+        "b1": b1,
         "c1": c1,
+        "b2": b2,
         "c2": c2,
+        "b3": b3,
         "c3": c3,
         "later": t > 1,
         "weight": weight,

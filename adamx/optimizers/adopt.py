@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, lerp, magnitude, ratio, root, times
+from adamx.core.arithmetic import abs_sq, lerp, magnitude, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -26,20 +26,23 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adopt", "scale_by_adopt"]
 
 
-def formula(g, mu, nu, *, c1, c2, eps, bound=None, nesterov):
+def formula(g, mu, nu, *, b1, c1, b2, c2, eps, bound=None, nesterov):
     x = ratio(g, jnp.maximum(root(nu), eps))
     if bound is not None:
         x = _bounded(x, bound)
-    mu = lerp(mu, x, c1)
-    u = lerp(mu, x, c1) if nesterov else mu
-    return u, {"mu": mu, "nu": lerp(nu, abs_sq(g), c2)}
+    mu = lerp(mu, x, b1, c1)
+    u = lerp(mu, x, b1, c1) if nesterov else mu
+    return u, {"mu": mu, "nu": lerp(nu, abs_sq(g), b2, c2)}
 
 
 def scalars(t, b1, b2, eps, *, bound_at):
     first = t == 1
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
     scalars = {
-        "c1": jnp.where(first, 0, complement(b1, t)),
-        "c2": jnp.where(first, 1, complement(b2, t)),
+        "b1": jnp.where(first, 1, b1),
+        "c1": jnp.where(first, 0, c1),
+        "b2": jnp.where(first, 0, b2),
+        "c2": jnp.where(first, 1, c2),
         "eps": eps,
     }
     return scalars if bound_at is None else scalars | {"bound": bound_at(t - 1)}

@@ -13,7 +13,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -26,9 +26,9 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["amsgrad", "scale_by_amsgrad"]
 
 
-def formula(g, mu, nu, nu_max, *, c1, c2, am, before, after, eps, eps_root):
-    mu = lerp(mu, g, c1)
-    nu = lerp(nu, abs_sq(g), c2)
+def formula(g, mu, nu, nu_max, *, b1, c1, b2, c2, am, before, after, eps, eps_root):
+    mu = lerp(mu, g, b1, c1)
+    nu = lerp(nu, abs_sq(g), b2, c2)
     nu_max = jnp.maximum(nu_max, before * nu)
     u = ratio(times(am, mu), root(after * nu_max + eps_root), eps)
     return u, {"mu": mu, "nu": nu, "nu_max": nu_max}
@@ -67,11 +67,13 @@ def rule(
 
 
 def scalars(t, b1, b2, eps, eps_root, *, bias_correction_mu, bias_correction_nu, max_of, eps_mode):
-    c1, c2 = complement(b1, t), complement(b2, t)
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
     bc2 = correction(c2, t)
     av = 1 / bc2 if bias_correction_nu else 1.0
     return {
+        "b1": b1,
         "c1": c1,
+        "b2": b2,
         "c2": c2,
         "am": 1 / correction(c1, t) if bias_correction_mu else 1.0,
         "before": av if max_of == "corrected" else 1.0,

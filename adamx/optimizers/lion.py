@@ -8,7 +8,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import complement, lerp, magnitude, times
+from adamx.core.arithmetic import lerp, magnitude, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -20,19 +20,20 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["lion", "scale_by_lion"]
 
 
-def formula(g, mu, *, c1, c2, smooth_beta, mode):
-    x = lerp(mu, g, c1)
+def formula(g, mu, *, b1, c1, b2, c2, smooth_beta, mode):
+    x = lerp(mu, g, b1, c1)
     if mode == "smooth":
         u = jnp.tanh(times(smooth_beta, x))
     elif mode == "refined":
         u = jnp.where(magnitude(x) < 1, x, jnp.sign(x))
     else:
         u = jnp.sign(x)
-    return u, {"mu": lerp(mu, g, c2)}
+    return u, {"mu": lerp(mu, g, b2, c2)}
 
 
 def scalars(t, b1, b2, smooth_beta):
-    return {"c1": complement(b1, t), "c2": complement(b2, t), "smooth_beta": smooth_beta}
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
+    return {"b1": b1, "c1": c1, "b2": b2, "c2": c2, "smooth_beta": smooth_beta}
 
 
 def rule(

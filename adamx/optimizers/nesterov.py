@@ -16,6 +16,7 @@ from adamx.core.arithmetic import correction, log_rate
 
 def mean_weights(
     t: jax.Array,
+    b1: jax.Array,
     c1: jax.Array,
     nesterov: bool,
     momentum_decay: float | jax.Array | None = None,
@@ -24,9 +25,9 @@ def mean_weights(
     if not nesterov:
         return {"am": 1 / correction(c1, t)}
     if momentum_decay is None:
-        return {"am": (1 - c1) / correction(c1, t + 1), "ag": c1 / correction(c1, t)}
+        return {"am": b1 / correction(c1, t + 1), "ag": c1 / correction(c1, t)}
     psi = jnp.asarray(momentum_decay, t.dtype)
-    now, ahead = (1 - c1) * _warmth(t, psi), (1 - c1) * _warmth(t + 1, psi)
+    now, ahead = b1 * _warmth(t, psi), b1 * _warmth(t + 1, psi)
     return {
         "am": ahead / -jnp.expm1(_log_product(t + 1, c1, psi)),
         "ag": (1 - now) / -jnp.expm1(_log_product(t, c1, psi)),

@@ -23,7 +23,16 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, correction, lerp, log_rate, ratio, root, times
+from adamx.core.arithmetic import (
+    abs_sq,
+    correction,
+    lerp,
+    log_rate,
+    ratio,
+    root,
+    times,
+    weights,
+)
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -37,29 +46,31 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["radam", "scale_by_radam"]
 
 
-def formula(g, mu, nu, *, c1, c2, am, av, adaptive, plain, eps, eps_root, ag=None):
-    mu = lerp(mu, g, c1)
-    nu = lerp(nu, abs_sq(g), c2)
+def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, adaptive, plain, eps, eps_root, ag=None):
+    mu = lerp(mu, g, b1, c1)
+    nu = lerp(nu, abs_sq(g), b2, c2)
     top = times(am, mu) if ag is None else times(am, mu) + times(ag, g)
     bottom = adaptive * (root(av * nu + eps_root) + eps) + plain
     return ratio(top, bottom), {"mu": mu, "nu": nu}
 
 
 def scalars(t, b1, b2, eps, eps_root, threshold, *, nesterov, eps_mode):
-    c1, c2 = complement(b1, t), complement(b2, t)
+    (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
     bc2 = correction(c2, t)
     rho = length(t, c2)
     rectified = (rho >= threshold) & (rho > 4)
     r = rectification(jnp.where(rectified, rho, 5), 2 / c2 - 1)
     return {
+        "b1": b1,
         "c1": c1,
+        "b2": b2,
         "c2": c2,
         "av": 1 / bc2,
         "adaptive": jnp.where(rectified, 1 / r, 0),
         "plain": jnp.where(rectified, 0, 1),
         "eps": epsilon(eps, eps_mode, bc2),
         "eps_root": eps_root,
-        **mean_weights(t, c1, nesterov),
+        **mean_weights(t, b1, c1, nesterov),
     }
 
 

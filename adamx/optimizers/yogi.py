@@ -6,7 +6,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import abs_sq, complement, correction, lerp, ratio, root, times
+from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.landing import LandingLike
@@ -17,17 +17,17 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["scale_by_yogi", "yogi"]
 
 
-def formula(g, mu, nu, *, c1, c2, am, av, eps, eps_root):
-    mu = lerp(mu, g, c1)
+def formula(g, mu, nu, *, b1, c1, c2, am, av, eps, eps_root):
+    mu = lerp(mu, g, b1, c1)
     sq = abs_sq(g)
     nu = nu - c2 * jnp.sign(nu - sq) * sq
     return ratio(times(am, mu), root(av * nu + eps_root), eps), {"mu": mu, "nu": nu}
 
 
 def scalars(t, b1, b2, eps, eps_root):
-    c1, c2 = complement(b1, t), complement(b2, t)
+    (b1, c1), (_, c2) = weights(b1, t), weights(b2, t)
     am, av = 1 / correction(c1, t), 1 / correction(c2, t)
-    return {"c1": c1, "c2": c2, "am": am, "av": av, "eps": eps, "eps_root": eps_root}
+    return {"b1": b1, "c1": c1, "c2": c2, "am": am, "av": av, "eps": eps, "eps_root": eps_root}
 
 
 def rule(

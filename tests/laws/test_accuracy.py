@@ -19,6 +19,7 @@ RULES = {r.link: r for r in cases.RECIPES.values()} | {
 RATES = (0.9, 0.95, 0.999, 0.9999, 0.99999, 1 - 1e-7)
 STEPS = (1, 2, 3, 5, 6, 7, 10, 100, 1_000, 100_000, 1_000_000)
 TELLING = (0.999, 1 - 1e-7)
+FORGETFUL = (0.0, 1e-8, 1e-3, 0.5)
 
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 every_rate = pytest.mark.parametrize(
@@ -53,13 +54,41 @@ def test_a_traced_float32_rate_is_taken_at_its_word(rule):
     assert traces == 1
 
 
-def check_accuracy(rule, link, update, oracle_kwargs, steps):
+@pytest.mark.parametrize(
+    "rate", [pytest.param(b, marks=() if b == 0 else pytest.mark.slow) for b in FORGETFUL]
+)
+@every_rule
+def test_a_rule_that_forgets_at_once_is_within_1e_6_of_the_oracle(rule, rate):
+    """After a spike too: `nu + 1 * (g^2 - nu)` is 0 where `g^2` is lost beside `nu`."""
+    rates = dict.fromkeys(("b1", "b2", "b3") if "adan" in rule.link else ("b1", "b2"), rate)
+    link = rule.scale_by(**rates)
+    update = jax.jit(lambda g, s: link.update(g, s))
+    for spike in (1.0, 1e4):
+        check_accuracy(rule, link, update, rates, STEPS[:6], spike)
+
+
+@every_rule
+def test_a_traced_rate_that_forgets_at_once_is_taken_at_its_word(rule):
+    names = ("b1", "b2", "b3") if "adan" in rule.link else ("b1", "b2")
+    link = rule.scale_by()
+    step = jax.jit(lambda g, s, rates: link.update(g, s, **rates))
+    for rate in map(np.float32, FORGETFUL):
+        rates = dict.fromkeys(names, jnp.float32(rate))
+        update = functools.partial(step, rates=rates)
+        for spike in (1.0, 1e4):
+            check_accuracy(
+                rule, link, update, dict.fromkeys(names, float(rate)), STEPS[:6:2], spike
+            )
+
+
+def check_accuracy(rule, link, update, oracle_kwargs, steps, spike=1.0):
+    """Compares steps from moments of gradients `spike` times as large as the step's own."""
     oracle, names = oracles.TABLE[rule.link]
     kwargs = rule.link_kwargs | oracle_kwargs
     rng = np.random.default_rng(7)
     size = 2_000
     g = (rng.normal(size=size) * 10.0 ** rng.uniform(-6, 4, size)).astype(np.float32)
-    near = (g * rng.normal(1, 0.5, size)).astype(np.float32)
+    near = (spike * g * rng.normal(1, 0.5, size)).astype(np.float32)
     held = {k: np.zeros(size, np.float32) for k in names}
     state = link.init(jnp.asarray(g))
     for t in steps:
@@ -74,9 +103,10 @@ def check_accuracy(rule, link, update, oracle_kwargs, steps):
         want, moments = oracle(g, held, t, **kwargs)
         largest = oracles.largest_term(oracle, g, held, t, **kwargs)
         if rule.link == "scale_by_lion":  # a sum before its sign, and a sign that may be in doubt
-            terms = np.abs(0.9 * held["mu"]) + np.abs(0.1 * g)
+            b1 = kwargs.get("b1", 0.9)
+            terms = np.abs(b1 * held["mu"]) + np.abs((1 - b1) * g)
             largest = np.maximum(largest, np.minimum(terms * kwargs.get("smooth_beta", 1.0), 1))
-            sure = np.abs(0.9 * held["mu"] + 0.1 * g) > 1e-6 * terms
+            sure = np.abs(b1 * held["mu"] + (1 - b1) * g) > 1e-6 * terms
             got, want, largest = np.asarray(got)[sure], want[sure], largest[sure]
         np.testing.assert_array_less(np.abs(got - want), 1e-6 * largest + 1e-37, err_msg=f"t={t}")
         for name in names:
