@@ -108,6 +108,9 @@ def check_accuracy(rule, link, update, oracle_kwargs, steps, spike=1.0):
             largest = np.maximum(largest, np.minimum(terms * kwargs.get("smooth_beta", 1.0), 1))
             sure = np.abs(b1 * held["mu"] + (1 - b1) * g) > 1e-6 * terms
             got, want, largest = np.asarray(got)[sure], want[sure], largest[sure]
+        if rule.link == "scale_by_yogi":  # at b2 = 0 a difference of squares, which may be alike
+            sure = moments["nu"] > 0.1 * held["nu"]
+            got, want, largest = np.asarray(got)[sure], want[sure], largest[sure]
         np.testing.assert_array_less(np.abs(got - want), 1e-6 * largest + 1e-37, err_msg=f"t={t}")
         for name in names:
             scale = np.abs(held[name]) + np.abs(moments[name])
