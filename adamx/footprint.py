@@ -91,7 +91,7 @@ def nbytes(
         shape = held(part, paths.name(path), jnp.shape(leaf))
         found[part] += math.prod(shape) * dtypes.of(leaf).itemsize
 
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+    for path, leaf in paths.flatten(params)[0]:
         found["size"] += math.prod(jnp.shape(leaf))
         count("parameters", path, leaf)
         count("gradients", path, leaf)

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of leaves like `params/dense/kernel`, patterns over them, and errors that use them."""
+"""Names of leaves like `params/dense/kernel`, patterns over them, and errors that use them.
 
+A leaf has one name, whatever boxes it: the path to a Flax `Variable` or to a boxed parameter
+(`nn.with_partitioning`) names the array inside, with and without the box.
+"""
+
+import difflib
 import fnmatch
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +23,38 @@ def name(path: KeyPath) -> str:
 
 def names(tree: Any) -> list[str]:
     """The name of every leaf, in the order of `jax.tree.leaves`."""
-    return [name(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+    return [name(path) for path, _ in flatten(tree)[0]]
+
+
+def flatten(
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[tuple[KeyPath, Any]], Any]:
+    """As `jax.tree_util.tree_flatten_with_path`, but boxes leave no trace in the paths."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    boxes = _boxes()
+    if not boxes:
+        return leaves, treedef
+    paths = _unboxed(tree, boxes, is_leaf)
+    return [(path, leaf) for path, (_, leaf) in zip(paths, leaves, strict=True)], treedef
+
+
+def _boxes() -> tuple[type, ...]:
+    """Flax's classes that hold one array as `.value`, if the program has imported them."""
+    known = (("flax.nnx.variablelib", "Variable"), ("flax.core.meta", "AxisMetadata"))
+    return tuple(getattr(sys.modules[m], name) for m, name in known if m in sys.modules)
+
+
+def _unboxed(
+    tree: Any, boxes: tuple[type, ...], is_leaf: Callable[[Any], bool] | None
+) -> Iterator[KeyPath]:
+    def stops(x: Any) -> bool:
+        return (x is not tree and isinstance(x, boxes)) or (is_leaf is not None and is_leaf(x))
+
+    for path, x in jax.tree_util.tree_flatten_with_path(tree, is_leaf=stops)[0]:
+        if isinstance(tree, boxes) and path and getattr(path[0], "name", "") == "value":
+            path = path[1:]
+        inside = x is not tree and isinstance(x, boxes)
+        yield from (path + rest for rest in _unboxed(x, boxes, is_leaf)) if inside else (path,)
 
 
 def matches(pattern: str, path: str) -> bool:
@@ -43,19 +80,48 @@ def _rooted(glob: str) -> str:
 
 
 def mask(pattern: str) -> Callable[[Any], Any]:
-    """A function from a tree to a tree of booleans: which leaves' paths match `pattern`.
-
-    A pattern that matches no leaf is an error, except in a tree that another mask already hides
-    in part.
-    """
+    """A function from a tree to a tree of booleans: which leaves' paths match `pattern`."""
 
     def select(tree: Any) -> Any:
-        chosen = jax.tree_util.tree_map_with_path(lambda p, _: matches(pattern, name(p)), tree)
-        if not any(jax.tree.leaves(chosen)) and jax.tree.leaves(tree) and not _hidden(tree):
-            raise ValueError(f"`mask` {pattern!r} matches none of {_listing(tree)}")
-        return chosen
+        leaves, treedef = flatten(tree)
+        check_used("`mask`", [pattern], tree)
+        return treedef.unflatten([matches(pattern, name(path)) for path, _ in leaves])
 
     return select
+
+
+def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
+    """Raises where a pattern matches no leaf, negated ones without their `!`; `*` may.
+
+    A tree that another mask already hides in part is not checked: the leaf may be there.
+
+    Example:
+      >>> check_used("`mask`", ["!*/biass"], {"dense": {"kernel": 1.0, "bias": 1.0}})
+      Traceback (most recent call last):
+      ...
+      ValueError: `mask`: no leaf matches '!*/biass'; the nearest are dense/bias, dense/kernel
+    """
+    found = names(tree)
+    unused = [p for p in patterns if not any(matches(p.removeprefix("!"), n) for n in found)]
+    unused = [pattern for pattern in unused if pattern != "*"]
+    if not unused or not found or _hidden(tree):
+        return
+    raise ValueError(
+        f"{argument}: no leaf matches {unused[0]!r}; the nearest are {_nearest(unused[0], found)}"
+    )
+
+
+def _nearest(pattern: str, names: list[str], most: int = 5) -> str:
+    """The names most like a pattern, as a whole or in their last words."""
+
+    def likeness(name: str) -> float:
+        globs = [glob.strip(" !*/") for glob in pattern.split("|")]
+        ends = [name, name.rpartition("/")[2]]
+        pairs = [(glob, end) for glob in globs for end in ends]
+        return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    nearest = sorted(names, key=likeness, reverse=True)[:most]
+    return ", ".join(nearest) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
 def _hidden(tree: Any) -> bool:
@@ -63,11 +129,6 @@ def _hidden(tree: Any) -> bool:
         return isinstance(x, optax.MaskedNode)
 
     return any(map(is_hidden, jax.tree.leaves(tree, is_leaf=is_hidden)))
-
-
-def _listing(tree: Any, most: int = 8) -> str:
-    found = names(tree)
-    return ", ".join(found[:most]) + (f" … ({len(found)} in all)" if len(found) > most else "")
 
 
 def difference(expected: Any, got: Any, expected_name: str, got_name: str) -> str:

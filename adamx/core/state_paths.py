@@ -8,7 +8,6 @@ this works for every Optax state.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.tree_util import KeyPath
 
@@ -45,10 +44,8 @@ def owned(state: Any, params: Any) -> list[Owned]:
       >>> [(x.name, x.leaf.shape) for x in owned(optax.adam(1e-3).init(params), params)]
       [('', ()), ('kernel', (2, 3)), ('kernel', (2, 3))]
     """
-    known = dict(jax.tree_util.tree_flatten_with_path(params)[0])
-    return [
-        _owned(path, leaf, known) for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
-    ]
+    known = dict(paths.flatten(params)[0])
+    return [_owned(path, leaf, known) for path, leaf in paths.flatten(state)[0]]
 
 
 def _owned(path: KeyPath, leaf: Any, params: Mapping[KeyPath, Any]) -> Owned:

@@ -80,7 +80,7 @@ def leaves(
       state: the optimizer's state after the step.
     """
     known = remembered(opt, params, state)
-    flat, treedef = jax.tree_util.tree_flatten_with_path(grads)
+    flat, treedef = paths.flatten(grads)
     rows = zip(flat, *map(treedef.flatten_up_to, (updates, params)), strict=True)
     return {
         (name := paths.name(path)): _leaf(name, g, u, p, known.get(name, Known()))

@@ -53,11 +53,11 @@ def observe(
     def groups_of(tree: Any) -> dict[str, list[str]]:
         """The leaves of each group, by the suffix of its figures' names."""
         names = paths.names(tree)
-        found = {"": names}
-        for pattern in groups:
-            found[f"/{pattern}"] = [name for name in names if paths.matches(pattern, name)]
-            if not found[f"/{pattern}"]:
-                raise ValueError(f"`groups`: {pattern!r} matches none of {', '.join(names[:8])} …")
+        paths.check_used("`groups`", groups, tree)
+        found = {"": names} | {
+            f"/{pattern}": [name for name in names if paths.matches(pattern, name)]
+            for pattern in groups
+        }
         return found | ({f"/{name}": [name] for name in names} if per_leaf else {})
 
     def init(params: optax.Params) -> ObserveState:

@@ -34,7 +34,7 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
       [0.] [0.9999]
     """
     rests = _remainders(state)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    leaves, treedef = paths.flatten(params)
     named = {paths.name(path): leaf for path, leaf in leaves}
     for path, rest in rests.items():
         if path not in named:
@@ -54,7 +54,7 @@ def _remainders(state: optax.OptState) -> dict[str, jax.Array]:
     for landing in jax.tree.leaves(state, is_leaf=_is_landing):
         if not _is_landing(landing):
             continue
-        for path, rest in jax.tree_util.tree_flatten_with_path(landing.remainder)[0]:
+        for path, rest in paths.flatten(landing.remainder)[0]:
             name = paths.name(path)
             if name in found:
                 raise ValueError(

@@ -80,7 +80,7 @@ class LandingLink:
             raise ValueError(
                 f"{name}: a landing needs the parameters: call `update(grads, state, params)`"
             )
-        steps, treedef = jax.tree_util.tree_flatten_with_path(updates, is_leaf=_is_none)
+        steps, treedef = paths.flatten(updates, is_leaf=_is_none)
         parameters = _columns(name, treedef, updates, params, "the parameters")
         rests: list[Any] = [None] * len(steps)
         if self.remainder is not None:

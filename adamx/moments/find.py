@@ -54,7 +54,7 @@ def leaves(state: Any) -> tuple[list[str], list[list[Any]], Any]:
     """For each leaf its name and the arrays that are there, and the treedef, holes included."""
     trees = state.arrays if isinstance(state, PackedState) else state._asdict()
     trees = [tree for k, tree in trees.items() if k not in ("count", "t")]
-    flat, treedef = jax.tree_util.tree_flatten_with_path(trees[0], is_leaf=is_hole)
+    flat, treedef = paths.flatten(trees[0], is_leaf=is_hole)
     rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True)
     held = [[x for x in row if not is_hole(x)] for row in rows]
     return [paths.name(path) for path, _ in flat], held, treedef

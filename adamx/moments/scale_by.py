@@ -60,7 +60,8 @@ class ScaleBy:
 
     def init(self, params: optax.Params) -> Any:
         rule, choice = self.rule, self.choice
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+        leaves, treedef = paths.flatten(params)
+        paths.check_used("`storage`", choice.patterns, params)
         stored, storages = [], []
         for path, leaf in leaves:
             name = paths.name(path)
@@ -75,7 +76,7 @@ class ScaleBy:
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         rule, choice = self.rule, self.choice
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        leaves, treedef = paths.flatten(updates)
         names = [paths.name(path) for path, _ in leaves]
         parts = [shards.part(n, jnp.shape(x)) for n, (_, x) in zip(names, leaves, strict=True)]
         shapes = [p.whole or jnp.shape(x) for p, (_, x) in zip(parts, leaves, strict=True)]

@@ -3,7 +3,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -44,7 +43,7 @@ def average_gradients(
                 f"average_gradients({shards.axis_name()!r}): with ZeRO gradients are averaged "
                 "before the optimizer sees them: leave this link out"
             )
-        for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
+        for path, leaf in paths.flatten(updates)[0]:
             _check(paths.name(path), leaf, axis_name)
         return average(updates, axis_name, dtype), state
 

@@ -30,7 +30,7 @@ from adamx.parallel.zero_state import Parts
 
 def shard_mapped(task: Task) -> DataParallel:
     """Training by `shard_map` over one axis of the mesh; other axes are left to the compiler."""
-    for path, spec in jax.tree_util.tree_flatten_with_path(task.specs, is_leaf=is_spec)[0]:
+    for path, spec in paths.flatten(task.specs, is_leaf=is_spec)[0]:
         if has(spec, task.axis):
             raise ValueError(
                 f"{paths.name(path)}: `param_specs` splits it over {task.axis!r}, but "

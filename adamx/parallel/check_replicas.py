@@ -37,7 +37,7 @@ def check_replicas(tree: Any, *, stacked: bool = False) -> None:
       ...
       ValueError: kernel: the copy of row 3 is not that of row 0
     """
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    flat = paths.flatten(tree)[0]
     names = [paths.name(path) for path, x in flat if isinstance(x, jax.Array)]
     arrays = [x for _, x in flat if isinstance(x, jax.Array)]
     if stacked:

@@ -108,7 +108,7 @@ def state_shardings(
     """
     if zero_axis is not None and zero_axis not in mesh.shape:
         raise ValueError(f"`zero_axis` must be one of {tuple(mesh.shape)}, got {zero_axis!r}")
-    owners = [path for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    owners = [path for path, _ in paths.flatten(params)[0]]
     given = jax.tree.leaves(specs_of(params, mesh, param_specs), is_leaf=is_spec)
     specs = dict(zip(owners, given, strict=True))
     state = jax.eval_shape(opt.init, params)

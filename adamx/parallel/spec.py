@@ -109,7 +109,9 @@ def ways(
     begun = copied(lambda *args: pack(first(*args)), rests)
 
     def init(params: Any, model: Any = None, key: Any = None) -> Run:
-        jax.tree_util.tree_map_with_path(_check_shape, task.shapes, params)
+        leaves, treedef = paths.flatten(task.shapes)
+        for (path, told), p in zip(leaves, treedef.flatten_up_to(params), strict=True):
+            _check_shape(path, told, p)
         given = Run(params, None, model, key)
         params, _, model, key = jax.device_put(from_host(given), plain._replace(state=None))
         return begun(params, model, key)
@@ -142,7 +144,7 @@ def _check_shape(path: Any, told: Any, p: Any) -> None:
 def checked(task: Task, batch: Any) -> Any:
     """The batch; raises if a leaf can't be split over the devices, and names the leaf."""
     processes = jax.process_count()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(batch)[0]:
+    for path, leaf in paths.flatten(batch)[0]:
         shape, is_global = jnp.shape(leaf), _is_global(leaf)
         over = task.devices * task.loss.micro_batches // (1 if is_global else processes)
         if not shape or shape[0] % over:

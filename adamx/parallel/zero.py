@@ -150,7 +150,7 @@ def zero(
       >>> [(name, cut.dim, plan.padded(cut), plan.part(cut)) for name, cut in plan.leaves]
       [('bias', 0, (64,), (8,)), ('kernel', 1, (10, 64), (10, 8))]
     """
-    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    leaves = paths.flatten(params)[0]
     twice = [name for name, n in Counter(paths.names(params)).items() if n > 1]
     if twice:
         raise ValueError(f"{twice[0]}: two parameters have this path; paths must be unique")

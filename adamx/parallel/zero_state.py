@@ -48,7 +48,7 @@ class Parts(NamedTuple):
         """The parts of a task's state: leaves of a parameter's shape are split like it."""
         state = jax.eval_shape(task.opt.init, task.shapes)
         leaves, treedef = owned(state, task.shapes), jax.tree.structure(state)
-        owners = [path for path, _ in jax.tree_util.tree_flatten_with_path(task.shapes)[0]]
+        owners = [path for path, _ in paths.flatten(task.shapes)[0]]
         specs = dict(zip(owners, jax.tree.leaves(task.specs, is_leaf=is_spec), strict=True))
         plan, of_owner = None, {}
         if task.zero:

@@ -37,6 +37,11 @@ class Choice:
         """The storages of all rows; empty if `function` decides."""
         return tuple(storage for _, storage in self.rows)
 
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The path patterns of all rows."""
+        return tuple(pattern for pattern, _ in self.rows)
+
     def of(self, path: str, shape: tuple[int, ...]) -> Storage:
         """The storage of the leaf with this path and global shape."""
         if self.function is not None:

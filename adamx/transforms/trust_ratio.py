@@ -81,13 +81,15 @@ class TrustRatio:
             )
         scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 
-        def one(path: Any, u: Any, p: Any) -> Any:
-            if u is None:
-                return None
-            return _scaled((shards.masked(paths.name(path), u), p), scalars, self.axis_name)
-
-        is_none = lambda x: x is None  # noqa: E731
-        return jax.tree_util.tree_map_with_path(one, updates, params, is_leaf=is_none), state
+        leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)
+        held = treedef.flatten_up_to(params)
+        scaled = [
+            None
+            if u is None
+            else _scaled((shards.masked(paths.name(path), u), p), scalars, self.axis_name)
+            for (path, u), p in zip(leaves, held, strict=True)
+        ]
+        return treedef.unflatten(scaled), state
 
 
 @leafwise

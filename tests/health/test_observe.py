@@ -253,7 +253,9 @@ def test_optimizers_of_optax_are_observed_too():
 def test_mistakes_of_observing_are_named():
     with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
         health.observe(adamx.adam(1e-3), every=0)
-    with pytest.raises(ValueError, match=r"`groups`: 'bias' matches none of kernel"):
+    with pytest.raises(
+        ValueError, match=r"`groups`: no leaf matches 'bias'; the nearest are kernel"
+    ):
         health.observe(adamx.adam(1e-3), groups=["bias"]).init({"kernel": jnp.ones(2)})
     opt = health.observe(adamx.adam(1e-3))
     state = opt.init({"k": jnp.ones(2)})

@@ -276,6 +276,6 @@ def test_atan2_refuses_complex_parameters():
 
 def test_a_pattern_that_matches_nothing_is_named():
     opt = adamx.adamw(1e-3, mask="*/kernels")
-    message = "`mask` '*/kernels' matches none of params/dense/bias, params/dense/kernel"
+    message = "`mask`: no leaf matches '*/kernels'; the nearest are params/dense/kernel"
     with pytest.raises(ValueError, match=re.escape(message)):
         opt.init(tree())

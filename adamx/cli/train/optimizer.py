@@ -45,22 +45,12 @@ def optimizers(args: Settings, defaults: Defaults, steps: int) -> dict[str, Any]
     found = {f"adamx.{args.recipe}": guarded(args, clipped(clip, ours))}
     if args.compare == "optax":
         if "mask" in settings:
-            settings["mask"] = _mask(settings["mask"])
+            settings["mask"] = paths.mask(settings["mask"])
         theirs = names.theirs(args.recipe, **settings)
         if clip:
             theirs = optax.chain(optax.clip_by_global_norm(clip), theirs)
         found[f"optax.{args.recipe}"] = theirs
     return found
-
-
-def _mask(pattern: str) -> Any:
-    """A path pattern as a function of the parameters, the form that Optax takes."""
-
-    def mask(params: Any) -> Any:
-        matched = [paths.matches(pattern, name) for name in paths.names(params)]
-        return jax.tree.unflatten(jax.tree.structure(params), matched)
-
-    return mask
 
 
 def clipped(clip: float | None, opt: Any) -> Any:

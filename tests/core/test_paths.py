@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of leaves, and patterns that must match one."""
+
+import equinox
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen, nnx
+
+import adamx
+from adamx import health
+from adamx.core import paths
+
+PARAMS = {"decoder": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "embedding": jnp.ones(3)}
+NAMES = ["decoder/bias", "decoder/kernel", "embedding"]
+
+USES = {
+    "mask": lambda pattern: adamx.adamw(0.1, mask=pattern),
+    "negated mask": lambda pattern: adamx.adamw(0.1, mask="!" + pattern),
+    "link": lambda pattern: adamx.add_decayed_weights(0.1, mask=pattern),
+    "storage": lambda pattern: adamx.adam(0.1, storage={pattern: "float32", "*": "int8"}),
+    "groups": lambda pattern: health.observe(adamx.adam(0.1), groups=[pattern]),
+}
+
+
+def test_boxes_leave_no_trace_in_names():
+    boxed = {
+        "decoder": {k: linen.Partitioned(x, (None,)) for k, x in PARAMS["decoder"].items()},
+        "embedding": nnx.Param(PARAMS["embedding"]),
+    }
+    assert paths.names(boxed) == NAMES == paths.names(PARAMS)
+    assert paths.names(nnx.Param(jnp.ones(1))) == ["leaf"]
+    assert paths.names({"x": nnx.Param(boxed)}) == [f"x/{name}" for name in NAMES]
+
+
+def test_a_field_called_value_that_is_no_box_keeps_its_name():
+    class Attention(equinox.Module):
+        query: jax.Array
+        value: jax.Array
+
+    assert paths.names({"a": Attention(jnp.ones(1), jnp.ones(1))}) == ["a/query", "a/value"]
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_pattern_that_matches_nothing_is_an_error_with_the_nearest_names(use):
+    with pytest.raises(
+        ValueError, match=r"no leaf matches '!?\*/biass'; the nearest are decoder/b"
+    ):
+        use("*/biass").init(PARAMS)
+    use("*/bias").init(PARAMS)
+    use("*/biass|*/kernel").init(PARAMS)
+
+
+def test_the_rest_of_a_storage_table_may_be_nothing():
+    adamx.adam(0.1, storage={"decoder/*": "int8", "*/embedding": "int4", "*": "float32"}).init(
+        PARAMS
+    )
