@@ -148,7 +148,9 @@ def test_the_same_leaves_are_chosen_in_every_framework(configured):
         chex.assert_trees_all_equal(got, want, custom_message=name)
         chex.assert_trees_all_close(seen, figures, rtol=1e-5, custom_message=name)  # other orders
     got, seen = trained_by_nnx(configured())
-    chex.assert_trees_all_close(got, want, 1e-6, 1e-7)  # the step is fused into its addition
+    chex.assert_trees_all_close(
+        got, want, rtol=1e-6, atol=1e-7
+    )  # the step is fused into its addition
     chex.assert_trees_all_close(seen, figures, rtol=1e-5)
 
 
