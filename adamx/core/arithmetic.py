@@ -89,6 +89,17 @@ def _root_jvp(primals, tangents):
     return y, jnp.where(x > 0, 0.5 / jnp.where(x > 0, y, 1), 0) * dx
 
 
+@jax.custom_jvp
+def straight(rounded: jax.Array, plain: jax.Array) -> jax.Array:
+    """`rounded` with the derivative of `plain` (straight-through), as rounding itself has none."""
+    return rounded
+
+
+@straight.defjvp
+def _straight_jvp(primals, tangents):
+    return primals[0], tangents[1].astype(primals[0].dtype)
+
+
 def ratio(top: jax.Array, bottom: jax.Array, eps: Any = 0.0) -> jax.Array:
     """`top / (bottom + eps)`; `top` itself, which is only underflow, where the divisor is 0."""
     bottom = bottom + eps

@@ -15,7 +15,7 @@ may settle a per cent off. This is noise for rounding, not for statistics.
 
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,9 @@ class Key(NamedTuple):
     first: ArrayLike = 0
 
 
+Seed = int | jax.Array  # may be traced, so that members of a `vmap` differ
+
+
 class Streams(NamedTuple):
     """The bits of all leaves at one step, with their words computed at once.
 
@@ -64,14 +67,19 @@ class Streams(NamedTuple):
 
     @classmethod
     def of(
-        cls, seeds: Sequence[int | None], count: ArrayLike | None, names: Sequence[str]
+        cls, seeds: Sequence[Seed | None], count: ArrayLike | None, names: Sequence[str]
     ) -> "Streams":
         """The streams of leaves with these seeds and names; a seed of None draws no bits."""
         drawn = tuple(seed is not None for seed in seeds)
         if count is None or not any(drawn):
             return cls(None, drawn)
         salts = np.asarray([salt(name) for name in names], np.uint32)
-        return cls(keys(np.asarray([seed or 0 for seed in seeds], np.uint32), count, salts), drawn)
+        words: Any = [0 if seed is None else seed for seed in seeds]
+        if all(isinstance(seed, int | np.integer) for seed in words):
+            words = np.asarray(words, np.uint32)
+        else:
+            words = jnp.stack([jnp.asarray(seed).astype(jnp.uint32) for seed in words])
+        return cls(keys(words, count, salts), drawn)
 
     def row(self, i: int) -> tuple[jax.Array, np.uint32] | None:
         """The arguments of `key` for leaf `i`; None if it draws no bits.

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from adamx.core.random_bits import Seed
 from adamx.landing import split_words
 from adamx.landing.transform import Link, link
 
 
-def compensated8(seed: int = 0) -> Link:
+def compensated8(seed: Seed = 0) -> Link:
     """Keeps a half-precision parameter's remainder in an int8, in 1/256 of its last place.
 
     The remainder is rounded stochastically: steps far below its resolution are taken on average,

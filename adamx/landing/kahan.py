@@ -6,11 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from adamx.core.random_bits import Seed
 from adamx.landing import float_words
 from adamx.landing.transform import Link, link
 
 
-def kahan(seed: int = 0) -> Link:
+def kahan(seed: Seed = 0) -> Link:
     r"""Adds steps :math:`u` to parameters :math:`p` with a remainder :math:`r` in their own dtype.
 
     .. math:: y = u + r, \quad p \leftarrow \mathrm{nearest}(p + y), \quad

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, paths
+from adamx.core.arithmetic import straight
 from adamx.core.per_leaf import leafwise
+from adamx.core.snapshots import Snapshot
 from adamx.landing import split_words
 from adamx.landing.float_words import HALVES
 from adamx.landing.kahan import weight as compensated
-from adamx.landing.transform import LandingState, straight
+from adamx.landing.transform import LandingState
 
 
 def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -51,7 +53,7 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
 def _remainders(state: optax.OptState) -> dict[str, jax.Array]:
     """All remainders in `state`, by leaf name."""
     found: dict[str, jax.Array] = {}
-    for landing in jax.tree.leaves(state, is_leaf=_is_landing):
+    for landing in jax.tree.leaves(state, is_leaf=_stops):
         if not _is_landing(landing):
             continue
         for path, rest in paths.flatten(landing.remainder)[0]:
@@ -66,6 +68,10 @@ def _remainders(state: optax.OptState) -> dict[str, jax.Array]:
 
 def _is_landing(x: Any) -> bool:
     return isinstance(x, LandingState)
+
+
+def _stops(x: Any) -> bool:
+    return isinstance(x, LandingState | Snapshot)  # a snapshot's remainder is of other parameters
 
 
 def _weight(p: Any, rest: jax.Array | None) -> Any:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Landing by stochastic rounding, which keeps the parameter's expectation exact."""
 
+from adamx.core.random_bits import Seed
 from adamx.landing import split_words
 from adamx.landing.transform import Link, link
 
 
-def stochastic(seed: int = 0) -> Link:
+def stochastic(seed: Seed = 0) -> Link:
     """Rounds a half-precision parameter plus its step stochastically, and keeps no remainder.
 
     No step is lost on average; each adds noise of up to one unit in the parameter's last place.

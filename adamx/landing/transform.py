@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, paths, random_bits, shards
+from adamx.core.arithmetic import straight
 from adamx.core.compiled import compiled
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
@@ -40,7 +41,7 @@ def link(
     name: str,
     land: Land,
     remainder: Callable[[jnp.dtype], Any] | None = None,
-    seed: int | None = None,
+    seed: random_bits.Seed | None = None,
 ) -> Link:
     """The transformation that applies `land` to the steps of bfloat16 and float16 parameters.
 
@@ -64,7 +65,7 @@ class LandingLink:
     name: str
     land: Land
     remainder: Callable[[jnp.dtype], Any] | None
-    seed: int | None
+    seed: random_bits.Seed | None
 
     def init(self, params: optax.Params) -> Any:
         draws = None if self.seed is None else jnp.zeros([], jnp.int32)
@@ -129,17 +130,6 @@ def _land_leaf(
     step = dtypes.cast(jnp.asarray(step), _FLOAT32)
     update, rest = land(jnp.asarray(p), step, rest, bits)
     return straight(update, step), rest
-
-
-@jax.custom_jvp
-def straight(rounded: jax.Array, plain: jax.Array) -> jax.Array:
-    """`rounded` with the derivative of `plain` (straight-through), as rounding itself has none."""
-    return rounded
-
-
-@straight.defjvp
-def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    return primals[0], tangents[1]
 
 
 _FLOAT32 = jnp.dtype(jnp.float32)

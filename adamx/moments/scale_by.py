@@ -5,10 +5,14 @@ The only place where a leaf's moments are decoded, updated by the rule and encod
 belong to `optimizers/`, bit layouts to `storage/`, the dtype of an update to `landing/`.
 """
 
+import dataclasses
+import functools
+import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 from jax.typing import ArrayLike
@@ -92,7 +96,7 @@ class ScaleBy:
         for i, ((_, g), storage, part) in enumerate(zip(leaves, storages, parts, strict=True)):
             now = scalars[dtypes.real(_working(g, stored[i]))]
             arrays = (g, stored[i], noise.row(i), part.first)
-            direction, stored[i] = _step_leaf(arrays, now, formula, storage, part.whole)
+            direction, stored[i] = _step_leaf(arrays, now, formula, _static(storage), part.whole)
             directions.append(direction)
         count = optax.safe_increment(count)
         return treedef.unflatten(directions), layout.state(count, stored, treedef)
@@ -113,10 +117,37 @@ def _step_leaf(
         k: m.astype(dtype if is_signed(rule.moments[k]) else dtypes.real(dtype))
         for k, m in storage.decode(stored, rule.moments).items()
     }
-    g = _saturated(jnp.asarray(g).astype(dtype))
+    narrow = any(dtypes.working(a.dtype) not in _DOUBLE for a in stored.values())
+    g = _saturated(jnp.asarray(g).astype(dtype), jnp.float32 if narrow else dtypes.real(dtype))
     direction, moments = rule.formula(g, **moments, **scalars)
     key: Any = None if row is None else random_bits.key(row, whole, first)
-    return direction, storage.encode(moments, rule.moments, stored, key)
+    stored = storage.encode(moments, rule.moments, stored, key)
+    for k, codes in stored.items():
+        if jnp.issubdtype(codes.dtype, jnp.integer):
+            stored[k] = _without_derivative(codes, moments, storage.name)
+    return direction, stored
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _without_derivative(codes: jax.Array, moments: dict[str, jax.Array], name: str) -> jax.Array:
+    """`codes`, with a warning where someone differentiates `moments`: integers have no tangent."""
+    return codes
+
+
+@_without_derivative.defjvp
+def _(name: str, primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
+    warnings.warn(
+        f"storage {name!r} keeps integers, which pass no derivative on to the next step: "
+        "derivatives through several steps need storage 'float32' or 'bfloat16'",
+        stacklevel=2,
+    )
+    return primals[0], np.zeros(primals[0].shape, jax.dtypes.float0)
+
+
+def _static(storage: Any) -> Storage:
+    """The storage without a seed that may be traced; the noise has it already."""
+    known = storage.seed is None or isinstance(storage.seed, int)
+    return storage if known else dataclasses.replace(storage, seed=0)
 
 
 def _working(g: ArrayLike, stored: dict[str, jax.Array]) -> jnp.dtype:
@@ -125,19 +156,20 @@ def _working(g: ArrayLike, stored: dict[str, jax.Array]) -> jnp.dtype:
     return dtypes.working(dtypes.of(g), *wide)
 
 
-_WIDE = (jnp.float64, jnp.complex64, jnp.complex128)
+_DOUBLE = (jnp.float64, jnp.complex128)
+_WIDE = (*_DOUBLE, jnp.complex64)
 
 
-def _saturated(g: jax.Array) -> jax.Array:
-    """`g` with finite values held within the root of the dtype's range; inf becomes NaN.
+def _saturated(g: jax.Array, narrowest: Any) -> jax.Array:
+    """`g` with finite values held within the root of the narrowest dtype's range; inf becomes NaN.
 
-    The square of a float32 gradient of 1e20 is inf, and inf in a moment is for ever. Held at
-    2^62 (2^510 in float64), squares and three-fold sums of squares stay finite, and a coordinate
+    The square of a float32 gradient of 1e20 is inf, and inf in a moment is for ever. Held at 2^62
+    (2^510 if all is float64), squares and three-fold sums of squares stay finite, and a coordinate
     that met one wild gradient moves again as soon as b2 has forgotten it.
     """
     if jnp.iscomplexobj(g):
-        return lax.complex(_saturated(g.real), _saturated(g.imag))
-    most = jnp.asarray(2.0 ** (jnp.finfo(g.dtype).maxexp // 2 - 2), g.dtype)
+        return lax.complex(_saturated(g.real, narrowest), _saturated(g.imag, narrowest))
+    most = jnp.asarray(2.0 ** (jnp.finfo(narrowest).maxexp // 2 - 2), g.dtype)
     return lax.clamp(-most, g, most) + 0 * g  # inf * 0 is NaN: an infinite gradient stays visible
 
 

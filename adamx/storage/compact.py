@@ -6,7 +6,6 @@ fourth root, means as a ratio to the stored root. Both are rounded stochasticall
 rounded to nearest, slow averages would stand still. The last code is for non-finite values.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx.core import dtypes, random_bits
+from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
+from adamx.core.values import value
 from adamx.storage.means import Alone, Ratios
 from adamx.storage.pair import Pair
 from adamx.storage.squares import Sizes, Squares
@@ -31,17 +32,17 @@ PAIR = Pair(Squares(13, -26, 4), Ratios(9, 0.7, 0.8))
 PACKED = "packed"
 
 
-def int8(seed: int = 0) -> "Compact":
+def int8(seed: Seed = 0) -> "Compact":
     """One byte per moment: 2 bytes per parameter for Adam's two."""
     return Compact("int8", None, seed)
 
 
-def int4(seed: int = 0) -> "Compact":
+def int4(seed: Seed = 0) -> "Compact":
     """One byte for a mean and its square together, one byte for each other moment."""
     return Compact("int4", PAIR, seed)
 
 
-@dataclasses.dataclass(frozen=True)
+@value
 class Compact:
     """Moments as small integers; means of complex leaves stay complex.
 
@@ -53,7 +54,7 @@ class Compact:
 
     name: str
     pair: Pair | None = None
-    seed: int = 0
+    seed: Seed = 0
 
     def fields(self, kinds: Kinds) -> tuple[str, ...]:
         shared = self._shared(kinds)

@@ -6,7 +6,6 @@ unit of bfloat16 per step at b2 = 0.999. Rounded to nearest it would stand still
 10,000 steps. It is rounded stochastically instead, which keeps its expectation exact.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -15,11 +14,14 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from adamx.core import dtypes, random_bits
+from adamx.core.arithmetic import straight
+from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
+from adamx.core.values import value
 from adamx.storage.storage import Arrays
 
 
-@dataclasses.dataclass(frozen=True)
+@value
 class Floats:
     """Each moment is a floating-point array.
 
@@ -34,7 +36,7 @@ class Floats:
     name: str
     mean: jnp.dtype | None = None
     square: jnp.dtype | None = None
-    seed: int | None = None
+    seed: Seed | None = None
     complex_mean: bool = False
 
     def fields(self, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
@@ -51,7 +53,7 @@ class Floats:
         self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: random_bits.Key
     ) -> Arrays:
         return {
-            k: stochastic(m, random_bits.bits(key, m.shape, draw=i))
+            k: straight(stochastic(m, random_bits.bits(key, m.shape, draw=i)), m)
             if not is_signed(kinds[k]) and old[k].dtype == jnp.bfloat16
             else dtypes.cast(m, old[k].dtype)
             for i, (k, m) in enumerate(moments.items())
@@ -80,7 +82,7 @@ class Floats:
         return dtypes.working(leaf) if asked is None or keep else asked
 
 
-def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: int = 0) -> Floats:
+def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: Seed = 0) -> Floats:
     """The storage for `mu_dtype` and `nu_dtype`; None means the parameter's, at least float32."""
     mu, nu = _checked("mu_dtype", mu_dtype), _checked("nu_dtype", nu_dtype)
     if nu == jnp.float16:
@@ -96,7 +98,7 @@ def float32() -> Floats:
     return Floats("float32")
 
 
-def bfloat16(seed: int = 0) -> Floats:
+def bfloat16(seed: Seed = 0) -> Floats:
     """Moments in bfloat16, squares rounded stochastically; means of complex leaves stay complex."""
     dtype = jnp.dtype(jnp.bfloat16)
     return Floats("bfloat16", dtype, dtype, seed, complex_mean=True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adamx.core.random_bits import Key
+from adamx.core.random_bits import Key, Seed
 from adamx.core.rule import Kind
 
 Arrays = dict[str, jax.Array]
@@ -24,14 +24,15 @@ class Storage(Protocol):
 
     Attributes:
       name: its name in error messages.
-      seed: the seed of the noise in `encode`; None if it needs no noise.
+      seed: the seed of the noise in `encode`; None if it needs no noise. It may be traced, so that
+        the members of a `vmap` round with different bits.
     """
 
     @property
     def name(self) -> str: ...
 
     @property
-    def seed(self) -> int | None: ...
+    def seed(self) -> Seed | None: ...
 
     def fields(self, kinds: Kinds) -> tuple[str, ...]:
         """The names of the stored arrays.

@@ -13,6 +13,7 @@ import adamx
 from adamx import health, parallel
 from adamx.core.norms import global_norm
 from adamx.core.snapshots import Snapshot
+from adamx.health.states import RewindState
 from tests import cases
 from tests.parallel.test_data_parallel import batch, loss_fn, model
 from tests.products import rest_slow, ways_in_turn
@@ -568,3 +569,27 @@ def test_what_is_finite_is_never_skipped_whatever_the_state_begins_with(wrap, gu
             updates, state = update(grads, state, params, value=1.0)
         assert all(np.any(u) for u in jax.tree.leaves(updates))
     assert int(state.total) == 0
+
+
+CAUTIOUS = {
+    "zscore": lambda: adamx.clip_by_zscore(warmup=1),
+    "percentile": lambda: adamx.clip_by_percentile(history=3),
+    "counted": lambda: health.counted(adamx.clip_by_percentile(history=3)),
+    "spikes": lambda: health.skip_spikes(adamx.adam(0.1), warmup=2),
+    "nonfinite": lambda: health.skip_nonfinite(adamx.adam(0.1)),
+    "scale": lambda: health.scale_loss(adamx.adam(0.1)),
+    "rewind": lambda: health.rewind(adamx.adam(0.1)),
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("link", CAUTIOUS.values(), ids=CAUTIOUS)
+def test_no_clip_and_no_guard_makes_a_nan_or_an_infinity_of_its_own(link, compiled):
+    opt, params = link(), {"a": jnp.ones(3), "b": jnp.zeros(2)}
+    with jax.debug_nans(True), jax.debug_infs(True):
+        state = opt.init(params)
+        update = jax.jit(opt.update) if compiled else opt.update
+        for size in (1.0, 0.0, 2.0, 1e6):
+            grads = jax.tree.map(lambda p, size=size: size * p, params)
+            extra = {"value": jnp.float32(1.0)} if isinstance(state, RewindState) else {}
+            _, state = update(grads, state, params, **extra)

@@ -16,7 +16,7 @@ from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import adamx
-from adamx import landing
+from adamx import health, landing
 from adamx.core import random_bits
 from adamx.landing import float_words
 from tests import cases
@@ -705,6 +705,17 @@ def test_master_params_finds_remainders_wherever_they_are(opt):
         assert (off <= unit(near, "bfloat16")).all()
         assert (off > 0).mean() > 0.5
     np.testing.assert_array_equal(got["c"], p["c"])
+
+
+def test_master_params_are_not_those_of_a_snapshot():
+    opt = health.rewind(adamx.adamw(1e-2, landing="exact"))
+    p = {"a": jnp.ones(5, jnp.bfloat16)}
+    state = opt.init(p)
+    for _ in range(2):
+        p, state = adamx.step(opt, p, state, p, value=jnp.float32(1.0))
+    want = state.inner[-1].remainder["a"]
+    got = adamx.master_params(state, p)["a"]
+    np.testing.assert_array_equal(got, landing.split_words.weight(p["a"], want))
 
 
 def test_master_params_without_a_landing_are_the_parameters():

@@ -117,3 +117,22 @@ def test_adam_is_finite_on_any_float32_gradients(values):
 @functools.cache
 def _shared_link():
     return adamx.scale_by_adam()
+
+
+@pytest.mark.parametrize("moments", ["bfloat16", "float32", "int8"])
+@pytest.mark.parametrize("spike", [1e21, -1e100, 1e300])
+def test_a_float64_gradient_that_narrow_moments_cannot_hold_is_forgotten(moments, spike):
+    with jax.enable_x64(True):
+        dtypes = (
+            {"storage": "int8"}
+            if moments == "int8"
+            else dict.fromkeys(("mu_dtype", "nu_dtype"), moments)
+        )
+        opt = adamx.adam(1e-3, b1=0.5, b2=0.9, **dtypes)
+        params = jnp.ones(3, jnp.float64)
+        grads = jnp.ones((2_000, 3)).at[3].set(spike)
+        state, updates = jax.lax.scan(
+            lambda s, g: opt.update(g, s, params)[::-1], opt.init(params), grads
+        )
+        chex.assert_tree_all_finite((state, updates))
+        np.testing.assert_allclose(updates[-1], -1e-3, rtol=0.2)

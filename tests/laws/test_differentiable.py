@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+import adamx
 from tests import cases
 from tests.cases import every_recipe
 
@@ -63,3 +64,47 @@ def test_derivative_by_a_hyperparameter_is_the_difference_quotient(name):
         h = 1e-6
         quotient = (total(0.97 + h, grads)[0] - total(0.97 - h, grads)[0]) / (2 * h)
         np.testing.assert_allclose(total(0.97, grads)[1], quotient, rtol=1e-6)
+
+
+def _derivatives(storage):
+    """Of a loss after six steps, by b1 and by b2."""
+    rng = np.random.default_rng(1)
+    target = jnp.asarray(rng.normal(size=5_000), jnp.float32)
+    noise = jnp.asarray(rng.normal(size=(6, 5_000)), jnp.float32)
+
+    def loss(rates):
+        opt = adamx.adam(0.5, storage=storage)
+        params = jnp.zeros(5_000)
+        state = opt.init(params)
+        for shake in noise:
+            grads = params - target + 2 * shake
+            updates, state = opt.update(grads, state, params, **rates)
+            params = optax.apply_updates(params, updates)
+        return jnp.mean((params - target) ** 2)
+
+    return jax.jit(jax.grad(loss))({"b1": jnp.float32(0.9), "b2": jnp.float32(0.9)})
+
+
+def test_derivatives_go_through_bfloat16_moments_as_if_nothing_were_rounded():
+    want, got = _derivatives("float32"), _derivatives("bfloat16")
+    for rate in want:  # the derivative is taken at moments that are off by 2^-9 each
+        np.testing.assert_allclose(got[rate], want[rate], rtol=0.01)
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_integers_say_that_they_pass_no_derivative_on(storage):
+    with pytest.warns(UserWarning, match=f"storage '{storage}' keeps integers, .* 'bfloat16'"):
+        _derivatives(storage)
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_one_step_from_integers_has_its_derivatives_by_the_learning_rate_without_a_warning(storage):
+    params = jnp.array([1.0, -2.0])
+    before = adamx.adam(1.0, storage=storage)
+    _, state = before.update(params, before.init(params), params)
+
+    def moved(rate):
+        updates, _ = adamx.adam(rate, storage=storage).update(params, state, params)
+        return updates.sum()
+
+    np.testing.assert_allclose(jax.grad(moved)(0.1), moved(1.0), rtol=1e-6)

@@ -35,7 +35,7 @@ def counted(link: optax.GradientTransformation) -> optax.GradientTransformationE
 
     def init(params: optax.Params) -> CountedState:
         steps, total = (jnp.zeros([], jnp.int32) for _ in range(2))
-        return CountedState(link.init(params), steps, total, jnp.full([], jnp.nan, jnp.float32))
+        return CountedState(link.init(params), steps, total, jnp.zeros([], jnp.float32))
 
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
@@ -47,8 +47,7 @@ def counted(link: optax.GradientTransformation) -> optax.GradientTransformationE
         acted = anywhere(jnp.any(jnp.stack(changed))) if changed else jnp.zeros([], bool)
         steps = state.steps + 1
         share = jnp.maximum(1 - DECAY, 1 / steps.astype(jnp.float32))
-        rate = jnp.nan_to_num(state.rate)
-        rate = rate + share * (acted.astype(jnp.float32) - rate)
+        rate = state.rate + share * (acted.astype(jnp.float32) - state.rate)
         return clipped, CountedState(inner, steps, state.total + acted.astype(jnp.int32), rate)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -17,6 +17,7 @@ from adamx.landing import LandingState
 DECAY = 0.98  # of the loss statistics: some 50 steps
 WARMUP = 20  # the number of first losses that only update the statistics
 HOST = "pinned_host"
+_LARGEST = float(jnp.finfo(jnp.float32).max)
 
 
 def rewind(
@@ -139,7 +140,7 @@ def rewind(
             inner,
             Snapshot(*kept, due=back),
             jnp.where(renew | back, 0, state.age) + 1,
-            learned(state.loss, loss, jnp.where(warm, most, jnp.inf), DECAY),
+            learned(state.loss, loss, jnp.where(warm, most, _LARGEST), DECAY),
             jnp.where(back, 0, bad),
             jnp.where(back, 0, skipped),
             state.total + back.astype(jnp.int32),

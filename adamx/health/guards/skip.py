@@ -101,7 +101,10 @@ def skip_spikes(
         most = jnp.where(known.looks >= warmup, enough, jnp.inf)
         return Verdict(skip, jnp.argmax(off)), learned(known, sizes, most, DECAY)
 
-    return _guard("skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), judge)
+    # Compiled, so that its infinities are never results that `jax_debug_infs` looks at.
+    return _guard(
+        "skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), jax.jit(judge)
+    )
 
 
 def _guard(

@@ -109,7 +109,7 @@ class PercentileState(NamedTuple):
     """The state of `clip_by_percentile`.
 
     Attributes:
-      norms: the last of them; NaN where there was none yet.
+      norms: the last of them; -1 where there was none yet.
     """
 
     norms: jax.Array
@@ -155,19 +155,19 @@ class Percentile:
     history: int
 
     def init(self) -> PercentileState:
-        return PercentileState(jnp.full(self.history, jnp.nan, jnp.float32))
+        return PercentileState(jnp.full(self.history, -1, jnp.float32))
 
     def bound(self, norm: jax.Array, state: Any) -> tuple[jax.Array, PercentileState]:
         seen = jnp.isfinite(norm)
         norms = jnp.where(seen, jnp.append(state.norms[1:], norm), state.norms)
         most = _percentile(norms, self.percentile / 100)
-        return jnp.where(jnp.isnan(most), norm, most), PercentileState(norms)
+        return jnp.where(jnp.any(norms >= 0), most, norm), PercentileState(norms)
 
 
 def _percentile(x: jax.Array, share: float) -> jax.Array:
-    """Of the elements that are no NaN, interpolated; NaN where there are none."""
-    place = share * (jnp.sum(~jnp.isnan(x)) - 1).astype(jnp.float32)
-    below, ordered = jnp.floor(place), jnp.sort(x)  # NaN comes last
+    """Of the elements that are not negative, interpolated."""
+    place = share * (jnp.sum(x >= 0) - 1).astype(jnp.float32)
+    below, ordered = jnp.floor(place), jnp.sort(jnp.where(x >= 0, x, jnp.finfo(x.dtype).max))
     low, high = (ordered[i.astype(jnp.int32)] for i in (below, jnp.ceil(place)))
     return low + (place - below) * (high - low)
 
