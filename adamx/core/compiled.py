@@ -71,6 +71,12 @@ def compiled(
     return transformation(Compiled(link, tuple(names), not any(map(callable, hyper))))
 
 
+def shares(opt: Any) -> bool:
+    """Whether an optimizer is one value of ours, which shares its compiled code with its equals."""
+    update = getattr(opt, "update", None)
+    return isinstance(update, Update) and getattr(update.link, "shares", False)
+
+
 @value
 class Compiled:
     """A link with an `update` that compiles itself and ignores unknown extra arguments."""

@@ -21,7 +21,10 @@ def of(x: ArrayLike | jax.ShapeDtypeStruct) -> jnp.dtype:
 
 @functools.cache
 def wider(a: DTypeLike, b: DTypeLike) -> jnp.dtype:
-    """The narrowest dtype that holds both `a` and `b`."""
+    """The narrowest dtype that holds both `a` and `b`; bfloat16 for two different 8-bit floats."""
+    a, b = jnp.dtype(a), jnp.dtype(b)
+    if a != b and {a.itemsize, b.itemsize} & {1}:  # JAX leaves 8-bit floats out of its promotion
+        a, b = (jnp.dtype(jnp.bfloat16) if dtype.itemsize == 1 else dtype for dtype in (a, b))
     with jax.numpy_dtype_promotion("standard"):
         return jnp.promote_types(a, b)
 

@@ -104,7 +104,7 @@ def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
     found = names(tree)
     unused = [p for p in patterns if not any(matches(p.removeprefix("!"), n) for n in found)]
     unused = [pattern for pattern in unused if pattern != "*"]
-    if not unused or not found or _hidden(tree):
+    if not unused or not found or is_hidden(tree):
         return
     raise ValueError(
         f"{argument}: no leaf matches {unused[0]!r}; the nearest are {_nearest(unused[0], found)}"
@@ -124,16 +124,45 @@ def _nearest(pattern: str, names: list[str], most: int = 5) -> str:
     return ", ".join(nearest) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _hidden(tree: Any) -> bool:
-    def is_hidden(x: Any) -> bool:
+def is_hidden(tree: Any) -> bool:
+    """Whether a mask of Optax's hides a part of a tree."""
+
+    def masked(x: Any) -> bool:
         return isinstance(x, optax.MaskedNode)
 
-    return any(map(is_hidden, jax.tree.leaves(tree, is_leaf=is_hidden)))
+    return any(map(masked, jax.tree.leaves(tree, is_leaf=masked)))
+
+
+def beside(updates: Any, params: Any, who: str) -> Any:
+    """`params` as a tree like `updates`, with None where there is no gradient, as in Equinox.
+
+    Raises where they differ, in the name of `who`.
+    """
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+    try:
+        held = treedef.flatten_up_to(params)
+        matches = is_bare(params) or not is_bare(updates)
+    except (ValueError, TypeError):
+        held, matches = [], False
+    if not matches:
+        what = difference(params, updates, "the tree of parameters", "the gradient")
+        raise ValueError(f"{who}: {what}")
+    return treedef.unflatten([None if u is None else p for u, p in zip(leaves, held, strict=True)])
+
+
+def is_bare(tree: Any) -> bool:
+    """Whether a tree is one leaf, or nothing."""
+    return jax.tree.structure(tree).num_nodes <= 1
 
 
 def difference(expected: Any, got: Any, expected_name: str, got_name: str) -> str:
     """One sentence about the first leaf at which the structures of two trees differ."""
     here, there = names(expected), names(got)
+    if is_bare(got) and there and not is_bare(expected):
+        return (
+            f"{got_name} is one array of shape {jax.numpy.shape(got)}, {expected_name} has leaves "
+            f"like {here[0]}: pass the gradients, not the loss"
+        )
     for path in here:
         if path not in there:
             return f"{path}: {expected_name} has this leaf, {got_name} does not"

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import KeyPath
 
 from adamx.core import dtypes, paths
 from adamx.core.arithmetic import straight
@@ -14,7 +15,7 @@ from adamx.core.snapshots import Snapshot
 from adamx.landing import split_words
 from adamx.landing.float_words import HALVES
 from adamx.landing.kahan import weight as compensated
-from adamx.landing.transform import LandingState
+from adamx.landing.transform import WIDENED, LandingState
 
 
 def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -37,32 +38,32 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     """
     rests = _remainders(state)
     leaves, treedef = paths.flatten(params)
-    named = {paths.name(path): leaf for path, leaf in leaves}
+    there = dict(leaves)
     for path, rest in rests.items():
-        if path not in named:
-            raise ValueError(f"{path}: the state has a remainder for this leaf, `params` lacks it")
-        p = named[path]
+        name = paths.name(path)
+        if path not in there:
+            raise ValueError(f"{name}: the state has a remainder for this leaf, `params` lacks it")
+        p = there[path]
         if jnp.shape(p) != rest.shape or dtypes.of(p) not in HALVES:
             raise ValueError(
-                f"{path}: the state's remainder is for a half-precision parameter of shape "
-                f"{rest.shape}, got {dtypes.of(p)} of shape {jnp.shape(p)}"
+                f"{name}: the state's remainder is for a half-precision parameter of shape "
+                f"{rest.shape}, got {dtypes.of(p)} of shape {jnp.shape(p)}. {WIDENED}"
             )
-    return treedef.unflatten([_weight(p, rests.get(path)) for path, p in named.items()])
+    return treedef.unflatten([_weight(p, rests.get(path)) for path, p in leaves])
 
 
-def _remainders(state: optax.OptState) -> dict[str, jax.Array]:
-    """All remainders in `state`, by leaf name."""
-    found: dict[str, jax.Array] = {}
+def _remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
+    """All remainders in `state`, by the path of their parameter."""
+    found: dict[KeyPath, jax.Array] = {}
     for landing in jax.tree.leaves(state, is_leaf=_stops):
         if not _is_landing(landing):
             continue
         for path, rest in paths.flatten(landing.remainder)[0]:
-            name = paths.name(path)
-            if name in found:
+            if path in found:
                 raise ValueError(
-                    f"{name}: two landings in the state hold a remainder for this leaf"
+                    f"{paths.name(path)}: two landings in the state hold a remainder for this leaf"
                 )
-            found[name] = rest
+            found[path] = rest
     return found
 
 

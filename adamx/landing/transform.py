@@ -4,6 +4,7 @@
 Walks the tree, hands out noise and keeps the state. The arithmetic is in each landing's own file.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -82,11 +83,16 @@ class LandingLink:
                 f"{name}: a landing needs the parameters: call `update(grads, state, params)`"
             )
         steps, treedef = paths.flatten(updates, is_leaf=_is_none)
-        parameters = _columns(name, treedef, updates, params, "the parameters")
+        parameters = _columns(name, treedef, updates, params, "the tree of parameters")
         rests: list[Any] = [None] * len(steps)
         if self.remainder is not None:
             rests = _columns(name, treedef, updates, state.remainder, "the state's remainder")
         names = [paths.name(path) for path, _ in steps]
+        if steps and not any(map(_is_half, parameters)) and not paths.is_hidden(updates):
+            warnings.warn(
+                f"landing {name!r} does nothing: no parameter is bfloat16 or float16. {WIDENED}",
+                stacklevel=2,
+            )
         if extra.get("step_scale") is not None:
             steps = [(path, _scaled(step, extra["step_scale"])) for path, step in steps]
         seeds = [self.seed] * len(steps)
@@ -100,6 +106,11 @@ class LandingLink:
                 arrays = (p, step, rests[i], noise.row(i), part.first)
                 step, rests[i] = _land_leaf(arrays, {}, self.land, part.whole)
             elif step is not None:
+                if hasattr(rests[i], "dtype"):
+                    raise TypeError(
+                        f"{names[i]}: the state has the remainder of a half-precision parameter, "
+                        f"got one of {dtypes.of(p)} ({name}). {WIDENED}"
+                    )
                 step = _as_it_is(step, p)
             landed.append(step)
         draws = None if self.seed is None else optax.safe_increment(state.draws)
@@ -135,6 +146,12 @@ def _land_leaf(
 _FLOAT32 = jnp.dtype(jnp.float32)
 
 
+WIDENED = (
+    "If the last step widened them: `adamx.step` and `optax.apply_updates` keep a parameter's "
+    "dtype, `equinox.apply_updates` and `p + u` do not"
+)
+
+
 def _is_none(x: Any) -> bool:
     return x is None
 
@@ -144,8 +161,8 @@ def _is_half(p: Any) -> bool:
 
 
 def _as_it_is(step: Any, p: Any) -> jax.Array:
-    step = jnp.asarray(step)
-    return dtypes.cast(step, dtypes.wider(step.dtype, dtypes.of(p)))
+    step, dtype = jnp.asarray(step), dtypes.of(p)
+    return dtypes.cast(step, dtype if dtype.itemsize == 1 else dtypes.wider(step.dtype, dtype))
 
 
 def _columns(name: str, treedef: Any, updates: Any, tree: Any, what: str) -> list[Any]:

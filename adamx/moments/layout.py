@@ -72,14 +72,18 @@ class Layout(NamedTuple):
             try:
                 columns[field] = treedef.flatten_up_to(trees[field])
             except (ValueError, TypeError, KeyError) as e:
-                tree = trees.get(field)
-                what = paths.difference(tree, like, f"the state's `{field}`", "the gradient")
-                raise ValueError(f"{self.rule.name}: {what}") from e
+                raise ValueError(self._mismatch(field, trees.get(field), like)) from e
+            if paths.is_bare(like) and not paths.is_bare(trees[field]):
+                raise ValueError(self._mismatch(field, trees[field], like))
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         held = [
             {k: a for k, a in row.items() if not isinstance(a, optax.MaskedNode)} for row in rows
         ]
         return (getattr(state, self.rule.count) if self.is_plain else state.count), held
+
+    def _mismatch(self, field: str, tree: Any, like: Any) -> str:
+        what = paths.difference(tree, like, f"the state's `{field}`", "the gradient")
+        return f"{self.rule.name}: {what}"
 
     def _difference(self, state: Any, wanted: Any) -> str:
         if {type(state), wanted} == {self.rule.state, PackedState}:

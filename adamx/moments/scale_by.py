@@ -203,8 +203,9 @@ def _check_dtype(rule: Rule, name: str, what: str, leaf: Any) -> None:
         dtype = type(leaf).__name__
     if isinstance(dtype, str) or not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
-            f"{name}: {what} is {dtype}, {rule.name} needs floating point "
-            "(leave such leaves out with `optax.masked` or `optax.partition`)"
+            f"{name}: {what} is {dtype}, {rule.name} needs floating point (leave such leaves out "
+            "with `optax.masked`, `optax.partition` or `equinox.filter(model, "
+            "equinox.is_inexact_array)`)"
         )
 
 

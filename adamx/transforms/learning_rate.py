@@ -58,6 +58,12 @@ class Descend:
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         counts = callable(self.learning_rate)
+        if counts and not isinstance(state, optax.ScaleByScheduleState):
+            raise ValueError(
+                f"the learning rate is a schedule, its state a {type(state).__name__} without a "
+                "count: it was made by an optimizer with a constant rate. Put `optax."
+                "ScaleByScheduleState(count)` in its place, with the number of steps so far"
+            )
         count: Any = state.count if counts else None
         if self.learning_rate is None and extra.get("learning_rate") is None:
             return updates, state

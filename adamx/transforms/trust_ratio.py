@@ -79,6 +79,7 @@ class TrustRatio:
             raise ValueError(
                 "the trust ratio needs the parameters: call `update(g, state, params)`"
             )
+        params = None if params is None else paths.beside(updates, params, "the trust ratio")
         scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 
         leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)

@@ -164,6 +164,7 @@ class Pull:
     ) -> tuple[optax.Updates, Any]:
         if params is None and jax.tree.leaves(updates):
             raise ValueError("weight decay needs the parameters: call `update(g, state, params)`")
+        params = None if params is None else paths.beside(updates, params, "weight decay")
         decay, strength = self.decay, self.decay.strength
         count: Any = state.count if self._counts else None
         if self._counts:
@@ -202,6 +203,7 @@ class Masked:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        params = None if params is None else paths.beside(updates, params, "weight decay")
         return self._masked().update(updates, state, params, **extra)
 
     def _masked(self) -> Any:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`adamx.step`, and updates that compile themselves."""
 
+import gc
+import weakref
+
 import chex
 import equinox as eqx
 import jax
@@ -95,6 +98,46 @@ def test_a_whole_equinox_model_may_stand_for_the_parameters():
     opt = adamx.adam(0.1)
     updates, _ = opt.update(arrays, opt.init(arrays), model)
     assert jax.tree.structure(updates) == jax.tree.structure(arrays)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"storage": "int8", "mask": "*bias", "weight_decay": 0.1}])
+def test_a_step_of_a_whole_equinox_model_keeps_its_functions(kwargs):
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    grads = eqx.filter_grad(lambda model: jnp.sum(model(jnp.ones(2))))(model)
+    opt = adamx.adam(0.1, **kwargs)
+    state = opt.init(eqx.filter(model, eqx.is_inexact_array))
+    for _ in range(2):
+        moved, state = adamx.step(opt, grads, state, model)
+    assert moved.activation is model.activation
+    assert not np.allclose(moved.layers[0].weight, model.layers[0].weight)
+    with pytest.raises(TypeError, match=r"activation: parameter is .* `equinox.filter\(model, "):
+        opt.init(model)
+
+
+def test_eager_steps_keep_no_optimizer_alive():
+    """Nor the arrays that its schedules and closures hold."""
+    held, params = [], jnp.ones(3)
+
+    def built(table):
+        def schedule(count):
+            return table[count]
+
+        return [
+            adamx.adam(schedule),
+            optax.chain(optax.trace(0.9), optax.scale_by_schedule(schedule)),
+            optax.chain(adamx.clip_by_global_norm(1.0), adamx.adam(schedule)),
+        ]
+
+    for kind in range(3):
+        for _ in range(3):
+            table = jnp.ones(100)
+            held.append(weakref.ref(table))
+            opt = built(table)[kind]
+            del table
+            adamx.step(opt, params, opt.init(params), params)
+    del opt
+    gc.collect()
+    assert [ref() is None for ref in held] == [True] * 9
 
 
 def test_donation_works():

@@ -2,7 +2,9 @@
 """Contract 11: an error names the argument or the leaf, the rule and the value."""
 
 import re
+import warnings
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -279,3 +281,76 @@ def test_a_pattern_that_matches_nothing_is_named():
     message = "`mask`: no leaf matches '*/kernels'; the nearest are params/dense/kernel"
     with pytest.raises(ValueError, match=re.escape(message)):
         opt.init(tree())
+
+
+@every_recipe
+def test_a_loss_in_the_place_of_gradients_is_named(recipe):
+    opt, params = recipe(), tree()
+    with pytest.raises(ValueError, match=r"the gradient is one array of shape \(\).* not the loss"):
+        opt.update(jnp.float32(1.0), opt.init(params), params)
+    with pytest.raises(ValueError, match=r"adamx.step: the gradient is one array .* not the loss"):
+        adamx.step(opt, jnp.float32(1.0), opt.init(params), params)
+
+
+@pytest.mark.parametrize("landing", ["nearest", "stochastic", "exact"])
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_a_parameter_that_is_missing_is_named(name, landing):
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), tree())
+    opt, fewer = cases.RECIPES[name](weight_decay=0.1, landing=landing), tree()
+    del fewer["params"]["dense"]["bias"]
+    fewer = jax.tree.map(lambda x: x.astype(jnp.bfloat16), fewer)
+    for call in (
+        lambda: opt.update(params, opt.init(params), fewer),
+        lambda: adamx.step(opt, params, opt.init(params), fewer),
+        lambda: adamx.step(optax.sgd(0.1), params, optax.sgd(0.1).init(params), fewer),
+    ):
+        with pytest.raises(ValueError, match=r"params/dense/bias: the (gradient|state) has"):
+            call()
+
+
+def test_a_schedule_that_meets_the_state_of_a_constant_rate_says_so():
+    params = tree()
+    scheduled = adamx.adamw(optax.constant_schedule(0.1))
+    with pytest.raises(ValueError, match="the learning rate is a schedule, its state a EmptyState"):
+        scheduled.update(params, adamx.adamw(0.1).init(params), params)
+
+
+@pytest.mark.parametrize("landing", ["stochastic", "kahan", "exact", "compensated8"])
+def test_parameters_that_were_widened_by_their_addition_are_noticed(landing):
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    opt = adamx.adam(0.1, landing=landing)
+    updates, state = opt.update(params, opt.init(params), params)
+    with jax.numpy_dtype_promotion("standard"):
+        wide = eqx.apply_updates(params, updates)
+    assert wide["w"].dtype == jnp.float32
+    kind, raised = (
+        (UserWarning, pytest.warns) if landing == "stochastic" else (Exception, pytest.raises)
+    )
+    with noticed(match="`equinox.apply_updates` and `p \\+ u` do not"):
+        opt.update(params, state, wide)
+    last = getattr(adamx.landing, landing)()
+    with noticed(match="`equinox.apply_updates` and `p \\+ u` do not"):
+        last.update(updates, last.init(params), wide)
+
+
+def test_siblings_whose_paths_read_alike_are_told_apart_by_a_landing():
+    params = {"a/b": jnp.ones(2, jnp.bfloat16), "a": {"b": 2 * jnp.ones(2, jnp.bfloat16)}}
+    opt = adamx.adam(1e-4, landing="exact")
+    params, state = adamx.step(opt, params, opt.init(params), params)
+    weights = adamx.master_params(state, params)
+    np.testing.assert_allclose(weights["a/b"], 1 - 1e-4, rtol=1e-6)
+    np.testing.assert_allclose(weights["a"]["b"], 2 - 1e-4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("kwargs", [{}, {"storage": "int8"}, {"landing": "exact"}])
+def test_8_bit_parameters_step_as_in_optax(dtype, kwargs):
+    params = {"w": jnp.asarray([1.0, -2.0], dtype)}
+    opt, theirs = adamx.adam(0.5, **kwargs), optax.adam(0.5)
+    with jax.numpy_dtype_promotion("standard"):
+        want = optax.apply_updates(params, theirs.update(params, theirs.init(params), params)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the landing does nothing
+        got, _ = adamx.step(opt, params, opt.init(params), params)
+    assert got["w"].dtype == dtype
+    np.testing.assert_array_equal(got["w"].astype(jnp.float32), want["w"].astype(jnp.float32))
