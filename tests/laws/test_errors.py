@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract 11: an error names the argument or the leaf, the rule and the value."""
 
+import functools
 import re
 import warnings
 
