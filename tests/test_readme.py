@@ -4,11 +4,13 @@
 import re
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen, nnx
 
 import adamx
 
@@ -54,11 +56,59 @@ def block(part):
 def test_the_ten_lines_train():
     reader = theirs()
     reader["loss"] = reader["loss_fn"]
-    exec(block("def train_step"), reader)
+    exec(block("cosine_decay"), reader)
     params, state = reader["train_step"](reader["params"], reader["state"], reader["batch"])
     before, after = (reader["loss"](p, reader["batch"]) for p in (reader["params"], params))
     assert after < before
     assert all(count == 1 for _, count in optax.tree.get_all_with_path(state, "count"))
+
+
+def test_flax_nnx_trains():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.dense, self.norm = nnx.Linear(8, 8, rngs=rngs), nnx.LayerNorm(8, rngs=rngs)
+
+        def __call__(self, x):
+            return self.norm(self.dense(x))
+
+    reader = {"adamx": adamx, "nnx": nnx, "model": Net(nnx.Rngs(0))}
+    reader["loss_fn"] = lambda model, batch: jnp.mean((model(batch) - 1) ** 2)
+    exec(block("nnx.Optimizer"), reader)
+    batch = theirs()["batch"]
+    before = reader["loss_fn"](reader["model"], batch)
+    for _ in range(3):
+        reader["train_step"](reader["model"], reader["optimizer"], batch)
+    assert reader["loss_fn"](reader["model"], batch) < before
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_flax_linen_trains(boxed):
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, batch):
+            first = linen.initializers.normal(0.1)
+            first = linen.with_partitioning(first, (None, None)) if boxed else first
+            table = linen.Embed(8, 4, embedding_init=first, name="words")(jnp.arange(8))
+            return linen.Dense(1, kernel_init=first)(table) * batch
+
+    reader = theirs() | {"model": Net(), "loss_fn": lambda out: jnp.mean((out - 1) ** 2)}
+    exec(block("model.apply"), reader)
+    before = reader["params"]
+    params, state = reader["train_step"](before, reader["state"], reader["batch"])
+    table, dense = params["words"]["embedding"], before["words"]["embedding"]
+    assert not np.array_equal(jax.tree.leaves(table)[0], jax.tree.leaves(dense)[0])
+    held = jax.tree.leaves(state[0].nu["words"])[0], state[0].nu["Dense_0"]["bias"]
+    assert [x.dtype for x in held] == [jnp.float32, jnp.uint8]
+
+
+def test_equinox_trains():
+    model = eqx.nn.MLP(8, 1, 8, 1, key=jax.random.key(0))
+    reader = theirs() | {"eqx": eqx, "model": model}
+    reader["loss_fn"] = lambda model, batch: jnp.mean((jax.vmap(model)(batch) - 1) ** 2)
+    exec(block("filter_jit"), reader)
+    stepped, _ = reader["train_step"](model, reader["state"], reader["batch"])
+    assert reader["loss_fn"](stepped, reader["batch"]) < reader["loss_fn"](model, reader["batch"])
+    assert stepped.activation is model.activation
 
 
 def test_a_state_of_optax_goes_on_in_two_bytes():
@@ -98,7 +148,8 @@ def test_a_run_is_watched_logged_and_guarded(tmp_path, monkeypatch):
 
 
 def test_every_block_is_typed_by_a_test():
-    parts = ("def train_step", "adamx.convert", "parallel.data_parallel", "adamx.Checkpoints")
+    parts = ("cosine_decay", "adamx.convert", "parallel.data_parallel", "adamx.Checkpoints")
+    parts += ("nnx.Optimizer", "model.apply", "filter_jit")
     parts += ("health.observe(opt, every=100", 'JsonLines("run.jsonl")', "health.scaled")
     assert sorted(BLOCKS) == sorted(block(part) for part in parts)
 

@@ -88,7 +88,8 @@ class LandingLink:
         if self.remainder is not None:
             rests = _columns(name, treedef, updates, state.remainder, "the state's remainder")
         names = [paths.name(path) for path, _ in steps]
-        if steps and not any(map(_is_half, parameters)) and not paths.is_hidden(updates):
+        kept = any(hasattr(rest, "dtype") for rest in rests)  # then the leaf is named below
+        if steps and not any(map(_is_half, parameters)) and not (kept or paths.is_hidden(updates)):
             warnings.warn(
                 f"landing {name!r} does nothing: no parameter is bfloat16 or float16. {WIDENED}",
                 stacklevel=2,
