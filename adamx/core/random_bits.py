@@ -3,7 +3,8 @@
 
 No key in the state, no collective, no dependence on how an array is sharded or on how often a run
 was restarted. (Inside `shard_map` or `pmap` a shard looks like a whole array, and all shards would
-draw the same bits; `shards.cutting` gives their place in the whole array.)
+draw the same bits; `shards.cutting` gives their place in the whole array. Likewise all members of
+a `vmap` draw the same bits, unless each has a seed of its own, which may be traced.)
 
 Each element starts at a hash of seed, leaf and element, modulo 2^32. Each step adds a fixed,
 irrational fraction of 2^32. So at each step the elements' bits are independent and uniform, as

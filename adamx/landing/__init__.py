@@ -5,6 +5,10 @@
 last place are lost. The others are links that can end any Optax chain:
 `optax.chain(optax.adamw(1e-3), adamx.landing.exact())`. For bfloat16 and float16 parameters they
 emit float32 updates, whose sum with the parameter is exactly the intended new parameter.
+
+Optax's `apply_if_finite`, `conditionally_mask` and `conditionally_transform` need updates of the
+gradients' dtype: with a landing in them give them float32 gradients, or take
+`health.skip_nonfinite` for the first.
 """
 
 from adamx.landing.chain import Ended, Landing, ending

@@ -104,7 +104,8 @@ SHARED = {
     "storage": """How moments are stored, instead of the two dtypes: `"float32"`, `"bfloat16"`,
     `"int8"` (two bytes per parameter for both), `"int4"` (one byte), a `Storage`, a table of
     path patterns to one of these (`{"*/embedding": "float32", "*": "int8"}`), or a function of
-    a leaf's path and shape.""",
+    a leaf's path and shape. Members of a `vmap` round alike unless each has its own seed:
+    `storage.int8(seed=i)`.""",
     "landing": """How steps are added to bfloat16 and float16 parameters: `"nearest"`,
     `"stochastic"`, `"kahan"`, `"exact"`, `"compensated8"`, or one of `adamx.landing`. With all but
     the first, updates are float32 and `update` needs the parameters.""",

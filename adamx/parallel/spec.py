@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input and the result of every way of training in parallel."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -58,7 +59,8 @@ class DataParallel(NamedTuple):
       init: `(params, model=None, key=None) -> run`, the run before the first step. It copies its
         arguments: no buffer is shared.
       step: `(run, batch) -> (run, outcome)`. The input run is donated. Batches are whole; with
-        several processes each passes its own part.
+        several processes each passes its own part. It returns before the step is done, but on
+        virtual devices of a CPU, where it waits at every eighth.
       collect: converts a run to the layout of one device, in whole arrays.
       spread: the inverse of `collect`.
       like: from `(params, model=None, key=None)` to the shapes and shardings of a collected run,
@@ -125,12 +127,36 @@ def ways(
 
     return DataParallel(
         init=init,
-        step=step,
+        step=paced(step) if _is_virtual(task.mesh) else step,
         collect=copied(unpack, plain),
         spread=copied(pack, rests),
         like=like,
         report=report,
     )
+
+
+def _is_virtual(mesh: Mesh) -> bool:
+    """Whether the devices of this process are parts of one CPU."""
+    return len(mesh.local_devices) > 1 and mesh.local_devices[0].platform == "cpu"
+
+
+def paced(
+    step: Callable[[Run, Any], tuple[Run, Outcome]], every: int = 8
+) -> Callable[[Run, Any], tuple[Run, Outcome]]:
+    """`step`, which waits at every eighth call until it is done.
+
+    The devices of a CPU share its threads. Where many steps are queued, one device may be late for
+    a collective by more than XLA's limit, which ends the process.
+    """
+    calls = itertools.count(1)
+
+    def call(run: Run, batch: Any) -> tuple[Run, Outcome]:
+        run, outcome = step(run, batch)
+        if next(calls) % every == 0 and not isinstance(outcome.loss, Tracer):
+            jax.block_until_ready(outcome.loss)
+        return run, outcome
+
+    return call
 
 
 def _check_shape(path: Any, told: Any, p: Any) -> None:

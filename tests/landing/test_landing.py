@@ -664,6 +664,28 @@ def test_derivatives_go_through_a_landing_as_if_nothing_were_rounded(dtype, name
     np.testing.assert_allclose(by_p, [0.95, 0.95], rtol=4e-3)  # a cotangent rests in `dtype`
 
 
+CONDITIONAL = {
+    "apply_if_finite": lambda opt: optax.apply_if_finite(opt, 3),
+    "conditionally_mask": lambda opt: optax.conditionally_mask(
+        opt, lambda step, **_: step % 2 == 0
+    ),
+    "conditionally_transform": lambda opt: optax.conditionally_transform(
+        opt, lambda step, **_: step % 2 == 0
+    ),
+}
+
+
+@pytest.mark.parametrize("wrap", CONDITIONAL.values(), ids=CONDITIONAL)
+def test_conditions_of_optax_take_a_landing_with_float32_gradients(wrap):
+    opt, p = wrap(adamx.adam(1e-3, landing="exact")), jnp.ones(3, jnp.bfloat16)
+    state = opt.init(p)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = jax.jit(opt.update)(jnp.ones(3), state, p)
+        assert updates.dtype == jnp.float32
+        with pytest.raises(TypeError, match="must have equal"):  # of XLA's branches, Optax's own
+            opt.update(p, state, p)
+
+
 # master_params
 
 

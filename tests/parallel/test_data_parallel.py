@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 import adamx
 from adamx import parallel
+from adamx.parallel import spec
 from tests import cases
 from tests.products import HOWS, IN_TURN, WAYS, rest_slow, ways, ways_in_turn
 
@@ -676,3 +677,29 @@ def test_what_would_be_confused_is_refused():
     other = {**model(), "odd": jnp.ones((5, 3))}
     with pytest.raises(ValueError, match=r"odd: `data_parallel` was given shape \(3, 5\)"):
         train.init(other)
+
+
+class Waited:
+    """A loss that counts how often someone waited for it."""
+
+    def __init__(self):
+        self.times = 0
+
+    def block_until_ready(self):
+        self.times += 1
+        return self
+
+
+def test_virtual_devices_are_waited_for_at_every_eighth_step(monkeypatch):
+    loss, calls = Waited(), []
+    monkeypatch.setattr(spec, "_is_virtual", lambda mesh: calls.append(mesh) or True)
+    step = spec.paced(lambda run, batch: (run + 1, parallel.Outcome(loss, None)))
+    run = 0
+    for _ in range(17):
+        run, _ = step(run, None)
+    assert (run, loss.times) == (17, 2)
+    params = jnp.ones(8)
+    train = parallel.data_parallel(lambda p, x: jnp.mean(x * p), adamx.adam(0.1), params)
+    assert calls
+    run, state = train.init(params), jax.make_jaxpr(train.step)
+    state(run, jnp.ones((8, 8)))  # under a trace there is nothing to wait for
