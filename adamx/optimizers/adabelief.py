@@ -53,7 +53,7 @@ def rule(
     return Rule(
         name="adabelief",
         state=optax.ScaleByBeliefState,
-        moments={"mu": "signed", "nu": "squared"},
+        moments={"mu": "signed", "nu": "spread"},
         hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
         at=bind(scalars, nesterov=nesterov),
         formula=formula,

@@ -53,7 +53,7 @@ def rule(
     return Rule(
         name="amsgrad",
         state=optax.ScaleByAmsgradState,
-        moments={"mu": "signed", "nu": "squared", "nu_max": "squared"},
+        moments={"mu": "signed", "nu": "squared", "nu_max": "maximum"},
         hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
         at=bind(
             scalars,

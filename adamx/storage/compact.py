@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -33,12 +34,16 @@ PACKED = "packed"
 
 
 def int8(seed: Seed = 0) -> "Compact":
-    """One byte per moment: 2 bytes per parameter for Adam's two."""
+    """One byte per moment: 2 bytes per parameter for Adam's two; 3 for AdaBelief's."""
     return Compact("int8", None, seed)
 
 
 def int4(seed: Seed = 0) -> "Compact":
-    """One byte for a mean and its square together, one byte for each other moment."""
+    """One byte for a mean and its square together, one byte for each other moment.
+
+    Rules with a maximum (Adamax, AMSGrad) or without a bound on the mean (AdaBelief) are stored as
+    by `int8`: one byte would be too coarse for them.
+    """
     return Compact("int4", PAIR, seed)
 
 
@@ -77,7 +82,7 @@ class Compact:
         books, codes, anchor = self._books(kinds), self._split(arrays, kinds), _anchor(kinds)
         root = books[anchor].root(codes[anchor]) if anchor else None
         return {
-            k: code if jnp.iscomplexobj(code) else books[k].decode(code, _scale(kinds[k], root))
+            k: books[k].decode(code, _scale(kinds[k], root)) if _is_code(code) else code
             for k, code in codes.items()
         }
 
@@ -87,25 +92,27 @@ class Compact:
         for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
             moment = _narrow(moments[name], kinds[name])
             bits = random_bits.bits(key, moment.shape, draw)
+            bits = self._noise(name, kinds, moment, before[name], bits)
             beside = _scale(kinds[name], root) if is_signed(kinds[name]) else before[name]
-            coded = not jnp.iscomplexobj(moment)
+            coded = _is_code(before[name])
             codes[name] = books[name].encode(moment, beside, bits) if coded else moment
             if name == anchor:
                 root = books[name].scale(codes[name], moment)
-        return {k: a.astype(old[k].dtype) for k, a in self._joined(codes, kinds).items()}
+        return {k: dtypes.cast(a, old[k].dtype) for k, a in self._joined(codes, kinds).items()}
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
-        anchor = _anchor(kinds)
-        if anchor is None:
+        name = next((k for k, kind in kinds.items() if not is_signed(kind)), None)
+        if name is None:
             return 0.0, 0.0
-        code = self._split(arrays, kinds)[anchor]
-        return code == 1, code == self._books(kinds)[anchor].nan - 1
+        code = self._split(arrays, kinds)[name]
+        return code == 1, code == self._books(kinds)[name].nan - 1
 
     def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
         for name, array in arrays.items():
             if array.dtype != (want := self._dtype(name, kinds, array.dtype)):
                 return f"the state's `{name}` is {array.dtype}, storage {self.name!r} has {want}"
-            if dtypes.is_complex(gradient) and (name == PACKED or array.dtype == jnp.int8):
+            real_mean = name == PACKED or (is_signed(kinds[name]) and not jnp.iscomplexobj(array))
+            if dtypes.is_complex(gradient) and real_mean:
                 return f"gradient is {gradient}, the state's `{name}` is real ({array.dtype})"
         return ""
 
@@ -118,13 +125,24 @@ class Compact:
             if is_signed(kind):
                 books[name] = ratios if anchor or kind == "normalised" else ALONE
             else:
-                books[name] = squares if kind == "squared" else Sizes(squares)
+                books[name] = Sizes(squares) if kind == "magnitude" else squares
         return books
+
+    def _noise(self, name: str, kinds: Kinds, moment: jax.Array, old: Any, bits: Any) -> Any:
+        """The bits to round by: a new maximum is rounded to nearest, or its chances add up."""
+        if kinds[name] == "maximum":
+            return jnp.full_like(bits, _HALF)
+        if kinds[name] == "magnitude":
+            return jnp.where(moment > self._books(kinds)[name].decode(old), _HALF, bits)
+        return bits
 
     def _shared(self, kinds: Kinds) -> tuple[str, ...]:
         """The names of the square and the mean that share a byte; empty if none do."""
-        square, mean = _anchor(kinds), next((k for k, v in kinds.items() if is_signed(v)), None)
-        return (square, mean) if self.pair and square and mean else ()
+        square = next((k for k, kind in kinds.items() if kind == "squared"), None)
+        mean = next((k for k, kind in kinds.items() if is_signed(kind)), None)
+        # The largest of many coarse roundings would be far too large.
+        fits = self.pair and square and mean and "maximum" not in kinds.values()
+        return (square, mean) if fits and square and mean else ()
 
     def _joined(self, codes: Arrays, kinds: Kinds) -> Arrays:
         if not self.pair or not (shared := self._shared(kinds)):
@@ -133,7 +151,9 @@ class Compact:
         return {PACKED: self.pair.join(*(codes[k] for k in shared)), **alone}
 
     def _split(self, arrays: Arrays, kinds: Kinds) -> Arrays:
-        codes = {k: a if jnp.iscomplexobj(a) else a.astype(jnp.int32) for k, a in arrays.items()}
+        codes = {
+            k: a.astype(jnp.int32) if _is_code(a) else dtypes.widen(a) for k, a in arrays.items()
+        }
         if not self.pair or not (shared := self._shared(kinds)):
             return codes
         codes |= zip(shared, self.pair.split(codes.pop(PACKED)), strict=True)
@@ -144,21 +164,31 @@ class Compact:
             raise TypeError(f"storage {self.name!r} has no room for complex means: use 'int8'")
         if name == PACKED or not is_signed(kinds[name]):
             return jnp.dtype(jnp.uint8)
+        if "spread" in kinds.values() and not dtypes.is_complex(leaf):
+            return jnp.dtype(jnp.bfloat16)  # 8 bits of a mean would lose the distance from it
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
+
+
+def _is_code(array: jax.Array) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.integer)
+
+
+_HALF = np.uint32(1 << 31)
 
 
 def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
     """A float64 moment as float32, clipped to the range of moments of float32 gradients."""
     if moment.dtype != jnp.float64:
         return moment
-    most = jnp.asarray(2.0**124 if kind == "squared" else 2.0**62, moment.dtype)
+    small = is_signed(kind) or kind == "magnitude"
+    most = jnp.asarray(2.0**62 if small else 2.0**124, moment.dtype)
     held = jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))
     return held.astype(jnp.float32)
 
 
 def _anchor(kinds: Kinds) -> str | None:
-    """The name of the square or maximum whose root means are stored relative to."""
-    return next((k for k, kind in kinds.items() if not is_signed(kind)), None)
+    """The name of the square or maximum whose root bounds means and is the unit of their codes."""
+    return next((k for k, kind in kinds.items() if kind in ("squared", "magnitude")), None)
 
 
 def _scale(kind: Kind, root: jax.Array | None) -> Any:

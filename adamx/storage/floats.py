@@ -54,7 +54,7 @@ class Floats:
     ) -> Arrays:
         return {
             k: straight(stochastic(m, random_bits.bits(key, m.shape, draw=i)), m)
-            if not is_signed(kinds[k]) and old[k].dtype == jnp.bfloat16
+            if not is_signed(kinds[k]) and kinds[k] != "maximum" and old[k].dtype == jnp.bfloat16
             else dtypes.cast(m, old[k].dtype)
             for i, (k, m) in enumerate(moments.items())
         }

@@ -251,7 +251,7 @@ def test_the_maximum_of_amsgrad_never_falls(name):
 
     def body(state, g):
         state = link.update(g, state)[1]
-        return state, (state.arrays if name == "int4" else state._asdict())["nu_max"]
+        return state, state.nu_max
 
     _, codes = jax.jit(lambda s, gs: jax.lax.scan(body, s, gs))(link.init(g[0]), g)
     moves = np.diff(np.asarray(codes, np.int32), axis=0)
@@ -361,9 +361,11 @@ def test_after_a_spike_both_moments_are_held_back_together(name):
         ("lion", "int8", 1, {"mu": "int8"}),
         ("lion", "int4", 1, {"mu": "int8"}),
         ("adamax", "int8", 2, {"mu": "int8", "nu": "uint8"}),
-        ("adamax", "int4", 1, {"packed": "uint8"}),
+        ("adamax", "int4", 2, {"mu": "int8", "nu": "uint8"}),
         ("amsgrad", "int8", 3, {"mu": "int8", "nu": "uint8", "nu_max": "uint8"}),
-        ("amsgrad", "int4", 2, {"packed": "uint8", "nu_max": "uint8"}),
+        ("amsgrad", "int4", 3, {"mu": "int8", "nu": "uint8", "nu_max": "uint8"}),
+        ("adabelief", "int8", 3, {"mu": "bfloat16", "nu": "uint8"}),
+        ("adabelief", "int4", 3, {"mu": "bfloat16", "nu": "uint8"}),
     ],
 )
 def test_bytes_per_parameter_are_what_is_promised(recipe, name, most, fields):
