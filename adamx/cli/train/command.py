@@ -17,6 +17,7 @@ from adamx.cli.progress import progress
 from adamx.cli.tasks import Defaults, Task, find, quadratic
 from adamx.cli.train import optimizer, settings
 from adamx.cli.train.interrupt import interruptible
+from adamx.cli.train.notes import without_effect
 from adamx.cli.train.race import at_the_start, race
 from adamx.cli.train.settings import Settings
 from adamx.cli.train.summary import reached
@@ -59,13 +60,15 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
     steps = args.steps or defaults.steps
     task = make(args.seed, size, args.data)
     settings.check_data(args, task.title)
+    devices.check_batch(args, size)
     task = task._replace(
         params=optimizer.in_dtype(task.params, args.dtype),
         batch=lambda step, batch=task.batch: devices.own_part(batch(step)),
     )
     optimizers = optimizer.optimizers(args, defaults, steps)
     if devices.is_first():
-        print(f"{' beside '.join(optimizers)}\n{task.title}", flush=True)
+        notes = without_effect(args, devices.count(args))
+        print(" beside ".join(optimizers), task.title, *notes, sep="\n", flush=True)
     try:
         return _Training(args, task, optimizers, defaults, steps).go()
     except (ValueError, health.TooManySkippedError) as error:
