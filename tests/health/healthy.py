@@ -23,12 +23,12 @@ from tests.health.patients import read
 TRAINED = {
     "digits": "--task digits --steps 300",
     "digits-cnn": "--task digits-cnn --steps 150 --batch-size 64",
-    "text": "--task text --steps 220 --batch-size 16",
+    "text": "--task text --steps 210",
     "regression": "--task regression --steps 600",
     "source": "--task source --steps 60 --batch-size 4",
     "digits, two bytes": "--task digits --steps 300 --dtype bfloat16 --storage int8 "
     "--landing stochastic",
-    "text, two bytes": "--task text --steps 220 --batch-size 16 --storage int8",
+    "text, two bytes": "--task text --steps 210 --storage int8",
     "regression, one byte": "--task regression --steps 600 --storage int4",
     "regression, float16": "--task regression --steps 600 --dtype float16 --loss-scale "
     "--landing kahan",

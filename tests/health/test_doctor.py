@@ -78,6 +78,7 @@ OVER_TIME = {
 WELL = {
     "the loss falls": rows(loss=[2.0] * 20 + [1.0] * 20, noise_scale=[math.inf]),
     "the schedule ends": rows(update_ratio=[1e-3] * 20 + [1e-8] * 20),
+    "the schedule ends, in float32": rows(lost=[0.0] * 60 + [0.5] * 40),
     "constant pixels, rare words": rows(idle__embed=[0.95] * 5 + [0.6] * 40, idle=[0.5] * 45),
     "a bias begins at zero": rows(
         param_norm__bias=[0.0] + [0.1] * 30, grad_norm__bias=[1.0], update_ratio__bias=[2.0]
