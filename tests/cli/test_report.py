@@ -121,6 +121,12 @@ def test_a_page_counts_clips_once_and_shows_no_negative_noise_scale():
     assert "<td>–</td>" in text
 
 
+def test_what_is_unknown_is_a_dash_on_the_page_and_a_norm_that_is_not_finite_is_not():
+    history = [{"step": i, "loss": 1.0, "cosine": math.nan, "grad_rms": math.nan} for i in (1, 2)]
+    text = health.page(history)
+    assert '<td class="bad">NaN</td><td>–</td>' in text
+
+
 def test_a_page_is_made_for_a_phone_too():
     text = health.page(rows())
     assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text

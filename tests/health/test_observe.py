@@ -353,11 +353,11 @@ def test_what_is_not_finite_is_in_the_log_in_strict_json_and_comes_back(tmp_path
 
     path = tmp_path / "run.jsonl"
     with health.JsonLines(path) as log:
-        log.write(1, {"loss": np.nan, "grad_norm": np.inf, "cosine": -np.inf})
+        log.write(1, {"update_norm": np.nan, "grad_norm": np.inf, "cosine": -np.inf})
     text = path.read_text()
     json.loads(text, parse_constant=never)
     (row,) = health.history(path)
-    assert np.isnan(row["loss"])
+    assert np.isnan(row["update_norm"])
     assert (row["grad_norm"], row["cosine"]) == (np.inf, -np.inf)
     path.write_text('{"step": 1, "loss": null, "validation loss": null}\n')  # an older log
     (row,) = health.history(path)

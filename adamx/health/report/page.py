@@ -135,8 +135,11 @@ def _last(history: History) -> list[str]:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    # A negative noise scale is an estimate from too little, NaN one from nothing.
-    if name == "noise_scale" and not value >= 0:
+    # Shares and quotients are NaN where they are unknown, norms only where the run is not finite; a
+    # negative noise scale is an estimate from too little.
+    if math.isnan(value) and not name.endswith("_rms"):
+        return "–"
+    if name == "noise_scale" and value < 0:
         return "–"
     return f"{value:.1%}" if name in SHARES and math.isfinite(value) else _short(value)
 

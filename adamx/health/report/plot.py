@@ -121,7 +121,9 @@ def _shade(axes: Any, history: History) -> None:
             alpha=0.25,
             lw=0,
             zorder=3,
-            label="" if i or axes.get_subplotspec().rowspan.start else f"not finite from {begin:,}",
+            label=""
+            if i or axes.get_subplotspec().rowspan.start
+            else f"not finite from step {begin:,}",
         )
 
 
