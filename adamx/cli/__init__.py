@@ -8,9 +8,11 @@ to stderr as one sentence and the exit code is 2.
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 from types import ModuleType
 
+import adamx
 from adamx.cli import bench, compare, export, plan, report, train
 from adamx.cli.flags import Parser, UsageError
 
@@ -27,6 +29,9 @@ COMMANDS: dict[str, ModuleType] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line (by default that of the process) and returns its exit code."""
     args = build_parser().parse_args(argv)
+    if args.command is None:
+        print(greeting())
+        return 0
     try:
         return args.call(args)
     except UsageError as error:
@@ -40,10 +45,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line, with one subparser per row of `COMMANDS`."""
     parser = Parser(prog="python -m adamx", description="The Adam family for JAX.")
-    subparsers = parser.add_subparsers(dest="command", metavar="command", required=True)
+    parser.add_argument("--version", action="version", version=f"adamx {adamx.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="command")
     for name, module in COMMANDS.items():
-        summary, _, _ = (module.__doc__ or "").partition("\n")
-        subparser = subparsers.add_parser(name, help=summary, description=module.__doc__)
+        subparser = subparsers.add_parser(name, help=_summary(module), description=module.__doc__)
         module.add_arguments(subparser)
         subparser.set_defaults(call=module.run)
     return parser
+
+
+def greeting() -> str:
+    """What the command line is, for those who type nothing: 80 columns."""
+    width = max(map(len, COMMANDS)) + 4
+    lines = [f"adamx {adamx.__version__}", *textwrap.wrap(adamx.__doc__ or "", 80), ""]
+    for name, module in COMMANDS.items():
+        row = f"  {name:{width - 2}}{_summary(module)}"
+        lines += textwrap.wrap(row, 80, subsequent_indent=" " * width)
+    lines += ["", "Begin with `python -m adamx train`; --help after a command tells its flags."]
+    return "\n".join(lines)
+
+
+def _summary(module: ModuleType) -> str:
+    return (module.__doc__ or "").partition("\n")[0]

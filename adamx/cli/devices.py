@@ -49,11 +49,27 @@ def _check_devices(count: int) -> None:
         raise UsageError(f"--devices {count}: this process has {found}")
 
 
+def count(args: Any) -> int:
+    """The number of devices that a batch is spread over."""
+    alone = args.devices and jax.process_count() == 1
+    return args.devices if alone else jax.device_count()
+
+
+def check_batch(args: Any, size: int) -> None:
+    """Raises `UsageError` if a batch does not divide over the devices, with what does."""
+    number = count(args)
+    if size % number:
+        fits = -(-size // number) * number
+        fewer = max(n for n in range(1, number) if size % n == 0)
+        raise UsageError(
+            f"--batch-size {size} does not divide over {number} devices: take --batch-size {fits} "
+            f"or --devices {fewer}"
+        )
+
+
 def over(args: Any) -> dict[str, Any]:
     """The keyword arguments of `adamx.parallel.data_parallel`."""
-    devices = jax.devices()
-    if args.devices and jax.process_count() == 1:
-        devices = devices[: args.devices]
+    devices = jax.devices()[: count(args)]
     mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
     return {"mesh": mesh, "how": args.how, "zero": args.zero}
 

@@ -64,7 +64,7 @@ def names_among(choices: Sequence[str]) -> Callable[[str], list[str]]:
     """The type of a flag that takes names from `choices`, separated by commas."""
 
     def parse(text: str) -> list[str]:
-        names = text.split(",")
+        names = [name.strip() for name in text.split(",")]
         for name in names:
             if name not in choices:
                 known = ", ".join(choices)
@@ -85,6 +85,12 @@ def add_names(
         metavar="NAMES",
         help=f"{what}, separated by commas (default: {', '.join(choices)})",
     )
+
+
+def check_folder(flag: str, path: str) -> None:
+    """Raises `UsageError` if there is no such folder."""
+    if not Path(path).is_dir():
+        raise UsageError(f"{flag} {path}: there is no such folder; name one or leave {flag} out")
 
 
 def check_writable(path: str) -> None:

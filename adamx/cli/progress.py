@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows the progress of a run: a bar on a terminal, plain lines elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import groupby
+from typing import NamedTuple
 
 from adamx.cli.flags import optional_import
 
-Report = Callable[[int, Mapping[str, float]], None]
+
+class Seen(NamedTuple):
+    """A figure that is not taken at every step: its last value, None before the first, and when."""
+
+    value: float | None = None
+    step: int = 0
+
+
+Report = Callable[[int, Mapping[str, float | Seen]], None]
 """`report(steps done, figures by name)`."""
 
 LINES = 10
@@ -32,13 +43,13 @@ def progress(
 
 @contextmanager
 def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator[Report]:
-    """The bar on one line, the figures on the next; both fit a terminal of 80 columns."""
+    """The bar, the figures of this step, those of earlier ones: lines for 80 columns."""
     rich = optional_import("rich.progress", "rich")
     group, live = (
         optional_import("rich.console", "rich").Group,
         optional_import("rich.live", "rich"),
     )
-    figures_line = optional_import("rich.text", "rich").Text()
+    lines = optional_import("rich.text", "rich").Text("compiling …\n")
     bar = rich.Progress(
         rich.TextColumn("{task.description}"),
         rich.BarColumn(bar_width=None),
@@ -48,12 +59,14 @@ def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator
         expand=True,
     )
     task = bar.add_task(title, total=steps, completed=start)
-    with live.Live(group(bar, figures_line), refresh_per_second=8):
+    with live.Live(group(bar, lines), refresh_per_second=8):
         speed = _speedometer(start)
 
-        def report(done: int, figures: Mapping[str, float]) -> None:
+        def report(done: int, figures: Mapping[str, float | Seen]) -> None:
             bar.update(task, completed=done)
-            figures_line.plain = f"{_said(figures)}  {_pace(speed(done), units)}"
+            new = {k: x for k, x in figures.items() if not isinstance(x, Seen)}
+            old = {k: x for k, x in figures.items() if isinstance(x, Seen)}
+            lines.plain = f"{_said(new, done)}  {_pace(speed(done), units)}\n{_said(old, done)}"
 
         yield report
 
@@ -63,11 +76,11 @@ def _lines(title: str, steps: int, units: tuple[str, int], start: int) -> Iterat
     every = max(1, (steps - start) // LINES)
     speed = _speedometer(start)
 
-    def report(done: int, figures: Mapping[str, float]) -> None:
+    def report(done: int, figures: Mapping[str, float | Seen]) -> None:
         pace = speed(done)
         if (done - start) % every == 0 or done == steps:
             print(
-                f"{title}  step {done}/{steps}  {_said(figures)}  {_pace(pace, units)}  "
+                f"{title}  step {done}/{steps}  {_said(figures, done)}  {_pace(pace, units)}  "
                 f"{(steps - done) / pace:.1f} s left",
                 flush=True,
             )
@@ -75,11 +88,22 @@ def _lines(title: str, steps: int, units: tuple[str, int], start: int) -> Iterat
     yield report
 
 
-def _said(figures: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+def _said(figures: Mapping[str, float | Seen], done: int) -> str:
+    """The figures in words; those of an earlier step are followed by it, once for neighbours."""
+    parts = []
+    seen = [(k, x if isinstance(x, Seen) else Seen(x, done)) for k, x in figures.items()]
+    for step, group in groupby(seen, lambda pair: pair[1].step):
+        parts += [f"{name} {_short(figure.value)}" for name, figure in group]
+        if step not in (0, done):
+            parts[-1] += f" (step {step})"
+    return "  ".join(parts)
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "not finite"
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.4f}" if abs(value) < 10 else f"{value:.1f}"
     return f"{value:.1e}"

@@ -34,7 +34,7 @@ class Leaf(NamedTuple):
       lost: the number of those whose parameter does not change.
       squares: the number of known mean squares.
       under_epsilon: how many of their roots are below epsilon, idle ones excluded.
-      idle: how many elements have a mean below `IDLE` times the root, or both zero.
+      idle: how many elements have no gradient, and a mean below `IDLE` times the root or both zero.
       at_floor, at_ceiling: how many are at the smallest or largest value of their format.
       rates: |update| / |mean| of some elements; NaN where the mean is zero.
     """
@@ -141,7 +141,8 @@ def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:
         root, squares = norms.leaf_norm(roots), _total(jnp.ones_like(roots))
         silent = roots == 0 if known.mean is None else jnp.abs(known.mean) <= IDLE * roots
         padding = squares - math.prod(shards.whole(name, g.shape))  # padding is silent too
-        squares, idle = squares - padding, _total(silent) - padding
+        # A short code rounds small means to zero, so the gradient has to be zero too.
+        squares, idle = squares - padding, _total(silent & (g == 0)) - padding
         under = _total((roots < known.eps) & ~silent)
     with jax.numpy_dtype_promotion("standard"):
         stays = (p + u).astype(p.dtype) == p

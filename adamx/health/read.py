@@ -24,6 +24,8 @@ from adamx.health.states import (
     nodes,
 )
 
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
 
 def read(state: optax.OptState) -> dict[str, float]:
     """All figures in a state, by name.
@@ -67,7 +69,7 @@ class JsonLines:
       >>> with JsonLines(path) as log:
       ...     log.write(1, {"loss": 0.5, "grad_norm": float("nan")})
       >>> [(row["step"], row["loss"], row["grad_norm"]) for row in history(path)]
-      [(1, 0.5, None)]
+      [(1, 0.5, nan)]
     """
 
     def __init__(self, path: Any):
@@ -82,27 +84,46 @@ class JsonLines:
         self._file.close()
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
-        """Appends a line; values that are not finite become null, since JSON has no NaN."""
-        plain = {k: _plain(float(x)) for k, x in figures.items()}
-        line = {"step": int(step), "time": round(time.time(), 3), **plain}
-        self._file.write(json.dumps(line) + "\n")
+        """Appends a line; NaN and infinities become strings, as JSON has no such numbers."""
+        row = {"step": int(step), "time": round(time.time(), 3)}
+        self._file.write(as_line(row | {k: _short(float(x)) for k, x in figures.items()}))
         self._file.flush()
 
 
-def _plain(x: float) -> float | None:
-    """A float32 with the fewest digits that identify it; None if it is not finite."""
+def as_line(row: dict[str, Any]) -> str:
+    """A row as a line of the log, in strict JSON."""
+    return json.dumps({k: _named(x) for k, x in row.items()}, allow_nan=False) + "\n"
+
+
+def _named(x: Any) -> Any:
+    if not isinstance(x, float) or math.isfinite(x):
+        return x
+    return "NaN" if math.isnan(x) else "Infinity" if x > 0 else "-Infinity"
+
+
+def _short(x: float) -> float:
+    """A float32 with the fewest digits that identify it."""
     if not math.isfinite(x):
-        return None
+        return x
     short = np.float32(x) if abs(x) < 1e38 else x
     return float(str(short)) if float(short) == x else x
 
 
 def history(path: Any) -> list[dict[str, Any]]:
-    """The rows of a `JsonLines` file, without a last line that a crash has cut short."""
+    """The rows of a `JsonLines` file, without a last line that a crash has cut short.
+
+    NaN and infinities are numbers again. A loss of null, as older logs have it, is NaN.
+    """
     rows = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except json.JSONDecodeError:
             break
+        rows.append(_numbers(row) if isinstance(row, dict) else row)
     return rows
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    found = {k: float(x) if x in NOT_FINITE else x for k, x in row.items()}
+    return found | {"loss": math.nan} if found.get("loss", 0) is None else found

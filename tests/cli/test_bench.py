@@ -2,6 +2,7 @@
 """The command line: whole commands, and their parts one by one."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -12,11 +13,12 @@ import numpy as np
 import optax
 import pytest
 
-from adamx.cli import main
+import adamx
+from adamx.cli import COMMANDS, main
 from adamx.cli.bench.equations import count_equations
-from adamx.cli.bench.scoreboard import UNITS, scoreboard
+from adamx.cli.bench.scoreboard import UNITS, scoreboard, stacked
 from adamx.cli.bench.timing import in_turn, ratios
-from adamx.cli.flags import UsageError
+from adamx.cli.flags import UsageError, names_among, numbers
 from adamx.cli.names import RECIPES, STORAGES, ours, theirs
 from adamx.cli.progress import progress
 from adamx.cli.shapes import TREES
@@ -32,10 +34,11 @@ def test_bench_prints_every_measure_and_keeps_every_sample(tmp_path: Path):
     line = f"bench --quick --trees small --repeats 2 --storages float32 --json {file}"
     code, out, err = here(line)
     assert (code, err) == (0, "measuring adamw on small ...\n")
-    name, *_ = out.splitlines()
+    name = " ".join(out.partition("\n\n")[0].splitlines())
     assert "cores" in name
     assert f"jax {jax.__version__}" in name
     assert f"optax {optax.__version__}" in name
+    assert max(map(len, out.splitlines())) <= 80
     assert "adamw on small: 1,360 parameters in 10 leaves" in out
     rows = table(out, "adamx float32")
     assert [row.partition(" [")[0] for row in rows if row != "header"] == list(UNITS)
@@ -76,6 +79,27 @@ def test_a_wrong_flag_in_a_real_process_is_one_sentence_and_code_2():
     assert "--stepz" in err
 
 
+def test_without_a_command_it_greets_and_lists_the_commands(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"adamx {adamx.__version__}"
+    listed = [line.split()[0] for line in said if line.startswith("  ") and line[2] != " "]
+    assert listed == list(COMMANDS)
+    assert max(map(len, said)) <= 80
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"adamx {adamx.__version__}\n"
+
+
+def test_lists_may_have_spaces_after_their_commas():
+    assert numbers("1e-2, 1e-3") == [1e-3, 1e-2]
+    assert names_among(["adam", "lion"])("lion, adam") == ["lion", "adam"]
+
+
 def test_interrupted_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -91,7 +115,6 @@ def test_interrupted_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("", "command"),
         ("trian", "'trian'"),
         ("train --recipe sgd", "'sgd'"),
         ("train --storage int7", "'int7'"),
@@ -170,7 +193,14 @@ def test_a_batch_larger_than_the_training_set_is_refused(capsys: pytest.CaptureF
         ("--data .", "there is no train-images-idx3-ubyte in it"),
         ("--distributed", "--distributed needs --run DIR"),
         ("--devices 9", "--devices 9: this process has 8"),
-        ("--devices 3 --batch-size 128", "a first dimension of 128 can't be spread over 3 devices"),
+        (
+            "--devices 3 --batch-size 128",
+            "--batch-size 128 does not divide over 3 devices: take --batch-size 129 or --devices 2",
+        ),
+        (
+            "--devices 8 --batch-size 7",
+            "--batch-size 7 does not divide over 8 devices: take --batch-size 8 or --devices 7",
+        ),
     ],
 )
 def test_what_cannot_be_spread_or_kept_is_refused(
@@ -349,10 +379,26 @@ def test_a_ratio_is_the_median_over_rounds():
 
 
 def test_a_measure_that_a_contestant_lacks_leaves_its_cells_empty():
-    samples = {"optax": {measure: [1.0] for measure in UNITS}, "torch": {"jitted step": [3.0]}}
+    samples = {"optax": {m: [1.0] * 3 for m in UNITS}, "torch": {"jitted step": [3.0] * 3}}
     cells = dict(zip(UNITS, scoreboard(samples)[1], strict=True))
     assert cells["trace"][2:] == ["", ""]
     assert cells["jitted step"][2:] == ["3,000", "3.00 (3.00 to 3.00)"]
+
+
+def test_two_samples_have_no_quartiles():
+    samples = {"optax": {m: [1.0] * 2 for m in UNITS}, "torch": {"jitted step": [3.0] * 2}}
+    cells = dict(zip(UNITS, scoreboard(samples)[1], strict=True))
+    assert cells["jitted step"][2:] == ["3,000", "3.00"]
+
+
+def test_a_scoreboard_is_cut_into_tables_of_eighty_columns():
+    ours = {f"adamx {name}": {m: [2.0] * 3 for m in UNITS} for name in STORAGES}
+    header, rows = scoreboard({"optax": {m: [1.0] * 3 for m in UNITS}} | ours)
+    tables = [part.splitlines() for part in stacked(header, rows).split("\n\n")]
+    assert all(len(line) <= 80 for lines in tables for line in lines)
+    heads = [word for lines in tables for word in re.split("  +", lines[0].strip())]
+    assert heads == header[1:]
+    assert all(lines[2].startswith("equations ") for lines in tables)
 
 
 def test_tables_align_labels_left_and_numbers_right():

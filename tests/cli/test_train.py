@@ -15,6 +15,8 @@ import pytest
 
 from adamx import health
 from adamx.cli import folder
+from adamx.cli.train.notes import without_effect
+from adamx.cli.train.settings import Settings
 from tests.cli.commands import done, ended, number, on_a_terminal, refused, start, table
 
 
@@ -323,12 +325,45 @@ def test_folders_of_texts_are_kinds(tmp_path):
 
 
 def test_too_little_text_is_refused(tmp_path):
-    assert "needs at least two folders" in refused(f"train --task text --data {tmp_path / 'no'}")
+    for task in ("text", "source", "digits"):
+        said = refused(f"train --task {task} --data {tmp_path / 'no'}")
+        assert (
+            f"--data {tmp_path / 'no'}: there is no such folder; name one or leave --data" in said
+        )
     (tmp_path / "texts").mkdir()
     for i in range(3):
         (tmp_path / f"texts/{i}.txt").write_text(1000 * "text")
+    said = refused(f"train --task text --data {tmp_path / 'texts'}")
+    assert f"--data {tmp_path / 'texts'}: --task text needs at least two folders in it" in said
     said = refused(f"train --data {tmp_path / 'texts'}")
-    assert "are too few: it takes 8,192 of each" in said
+    assert "--data" in said
+    assert "are too few: add text, --task source takes 8,256 of each" in said
+    (tmp_path / "texts/3.txt").write_text(8255 * "x")  # the fourth is held out
+    (tmp_path / "texts/4.txt").write_text(9000 * "x")
+    said = refused(f"train --data {tmp_path / 'texts'}")
+    assert "and 8,255 held out are too few" in said
+    (tmp_path / "texts/3.txt").write_text(8256 * "x")
+    done(
+        f"train --data {tmp_path / 'texts'} --steps 1 --batch-size 1 --watch 0 --devices 1",
+        tmp_path,
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--landing kahan", "--landing kahan does nothing for float32 parameters"),
+        ("--zero", "--zero does nothing on one device"),
+    ],
+)
+def test_a_flag_that_does_nothing_is_named_in_one_line(flags, said, tmp_path):
+    short = "train --task regression --steps 2 --watch 0 --devices 1"
+    assert done(f"{short} {flags}", tmp_path).count(said) == 1
+
+
+def test_flags_that_do_something_are_not_noted():
+    assert without_effect(Settings(), 1) == []
+    assert without_effect(Settings(landing="kahan", dtype="bfloat16", zero=True), 2) == []
 
 
 # Export

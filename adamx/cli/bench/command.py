@@ -5,6 +5,7 @@ import argparse
 import json
 import math
 import sys
+import textwrap
 from typing import TextIO
 
 from adamx.cli import devices, names
@@ -12,7 +13,7 @@ from adamx.cli.bench.contest import Samples, contest
 from adamx.cli.bench.dispatch import dispatch_table
 from adamx.cli.bench.guard_costs import QUICK, Load, watching_table
 from adamx.cli.bench.machine import machine
-from adamx.cli.bench.scoreboard import scoreboard
+from adamx.cli.bench.scoreboard import WIDTH, scoreboard, stacked
 from adamx.cli.flags import UsageError, add_names, names_among, whole
 from adamx.cli.shapes import TREES
 from adamx.core.tables import as_markdown, as_text
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return _special(args, repeats)
     file = _open(args.json)
     results = []
-    print(machine(), flush=True)
+    print(textwrap.fill(machine(), WIDTH), flush=True)
     for recipe in args.recipes:
         for name in trees:
             print(f"measuring {recipe} on {name} ...", file=sys.stderr, flush=True)
@@ -118,4 +119,4 @@ def _table(title: str, samples: Samples, markdown: bool) -> str:
     header, rows = scoreboard(samples)
     if markdown:
         return f"**{title}**\n\n{as_markdown(header, rows)}"
-    return f"{title}\n\n{as_text(header, rows)}"
+    return f"{title}\n\n{stacked(header, rows)}"

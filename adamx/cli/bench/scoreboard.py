@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from adamx.cli.bench.contest import Samples
 from adamx.cli.bench.timing import quartiles, ratios
+from adamx.core.tables import as_text
 
 REFERENCE = "optax"
 UNITS = {
@@ -22,6 +23,8 @@ UNITS = {
 }
 """Every measure in the order of the table: (factor for its samples, unit)."""
 NOISY = ("jitted step", "eager update")
+FEW = 3  # samples of which quartiles would say nothing
+WIDTH = 80
 
 
 def scoreboard(samples: Samples) -> tuple[list[str], list[list[str]]]:
@@ -31,6 +34,29 @@ def scoreboard(samples: Samples) -> tuple[list[str], list[list[str]]]:
         if name != REFERENCE:
             header += [name, f"/ {REFERENCE}"]
     return header, [_row(samples, measure) for measure in UNITS]
+
+
+def stacked(header: list[str], rows: list[list[str]]) -> str:
+    """The scoreboard as text, in as many tables below each other as 80 columns take."""
+    pairs = [range(i, i + 2) for i in range(2, len(header), 2)]
+    tables, columns = [], [0, 1]
+    for pair in pairs:
+        wider = [*columns, *pair]
+        if len(columns) > 1 and _width(_chosen(wider, header, rows)) > WIDTH:
+            tables.append(columns)
+            wider = [0, *pair]
+        columns = wider
+    return "\n\n".join(as_text(*_chosen(c, header, rows)) for c in [*tables, columns])
+
+
+def _chosen(
+    columns: list[int], header: list[str], rows: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    return [header[i] for i in columns], [[row[i] for i in columns] for row in rows]
+
+
+def _width(table: tuple[list[str], list[list[str]]]) -> int:
+    return len(as_text(*table).splitlines()[1])
 
 
 def _row(samples: Samples, measure: str) -> list[str]:
@@ -52,7 +78,8 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float], measure: str) -> str:
     low, middle, high = quartiles(ratios(ours, theirs))
     if math.isnan(middle):
         return ""
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})" if measure in NOISY else f"{middle:.2f}"
+    spread = f" ({low:.2f} to {high:.2f})" if measure in NOISY and len(ours) >= FEW else ""
+    return f"{middle:.2f}{spread}"
 
 
 def _figure(value: float) -> str:

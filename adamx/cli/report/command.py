@@ -9,6 +9,7 @@ from adamx.cli.folder import LOG, REPORT
 from adamx.cli.report import side_by_side
 from adamx.core.tables import as_text
 from adamx.health import doctor, history
+from adamx.health.report.doctor import WELL, too_short
 from adamx.health.report.page import page
 from adamx.health.report.plot import History
 
@@ -63,7 +64,7 @@ def _page(args: argparse.Namespace, path: Path, rows: History) -> Path:
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error
     out.write_text(text, encoding="utf-8")
-    for said in doctor(rows) or ["Nothing that the doctor knows of is wrong."]:
+    for said in doctor(rows) or [too_short(rows) or WELL]:
         print(said)
     return out
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx.cli.flags import UsageError, optional_import
+from adamx.cli.flags import UsageError, check_folder, optional_import
 from adamx.cli.tasks.batches import epochs
 from adamx.cli.tasks.idx import read_mnist
 from adamx.cli.tasks.task import Defaults, Task
@@ -39,6 +39,8 @@ def digits_cnn(seed: int, batch_size: int, data: str | None = None) -> Task:
 
 
 def _task(seed: int, batch_size: int, data: str | None, model: Callable[[int], Model]) -> Task:
+    if data is not None:
+        check_folder("--data", data)
     train, test = _split(seed) if data is None else read_mnist(data)
     count, side = len(train[1]), train[0].shape[1]
     if batch_size > count:

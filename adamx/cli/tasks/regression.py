@@ -25,7 +25,7 @@ DEFAULTS = Defaults(steps=2000, batch_size=64, learning_rate=2e-3, schedule="cos
 def regression(seed: int, batch_size: int, data: str | None = None) -> Task:
     """The task; it makes its own data."""
     if data is not None:
-        raise UsageError("--data: regression makes its own data")
+        raise UsageError("--data: --task regression makes its own data; leave --data out")
     if batch_size > TRAIN:
         raise UsageError(f"--batch-size must be at most {TRAIN}, got {batch_size}")
     random = np.random.default_rng([seed, 0])

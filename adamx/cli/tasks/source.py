@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from adamx.cli.flags import UsageError
+from adamx.cli.flags import UsageError, check_folder
 from adamx.cli.tasks import transformer
 from adamx.cli.tasks.task import Defaults, Task
 
@@ -80,6 +80,8 @@ def source(seed: int, batch_size: int, data: str | None = None) -> Task:
 @functools.cache
 def read(folder: str | None = None) -> tuple[bytes, bytes]:
     """The training text and the held-out text."""
+    if folder:
+        check_folder("--data", folder)
     root = Path(folder or sysconfig.get_paths()["stdlib"])
     files = sorted(
         path
@@ -89,10 +91,11 @@ def read(folder: str | None = None) -> tuple[bytes, bytes]:
     kept = [path for i, path in enumerate(files) if i % 20 != 3]
     text = b"\n".join(path.read_bytes() for path in kept)  # every twentieth is held out
     held_out = b"\n".join(path.read_bytes() for path in files[3::20])[:HELD_OUT]
-    if min(len(text), len(held_out)) <= (SIZE.context + 1) * AT_ONCE:
-        least = SIZE.context * AT_ONCE
+    least = (SIZE.context + 1) * AT_ONCE
+    if min(len(text), len(held_out)) < least:
         raise UsageError(
-            f"{root}: {len(files)} files with {len(text):,} bytes to train on and "
-            f"{len(held_out):,} held out are too few: it takes {least:,} of each"
+            f"--data {root}: {len(files)} files with {len(text):,} bytes to train on and "
+            f"{len(held_out):,} held out are too few: add text, --task source takes {least:,} of "
+            "each and holds out every twentieth file"
         )
     return text, held_out

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx.cli.flags import UsageError
+from adamx.cli.flags import UsageError, check_folder
 from adamx.cli.tasks.batches import epochs
 from adamx.cli.tasks.task import Defaults, Task
 
@@ -62,7 +62,8 @@ def _read(folder: str | None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     root = Path(folder or sysconfig.get_paths()["stdlib"])
     names = PACKAGES
     if folder is not None:
-        names = tuple(sorted(p.name for p in root.glob("*") if p.is_dir())) if root.is_dir() else ()
+        check_folder("--data", folder)
+        names = tuple(sorted(p.name for p in root.glob("*") if p.is_dir()))
     pieces, labels = [], []
     for label, name in enumerate(names):
         files = sorted((root / name).rglob("*.py" if folder is None else "*"))
@@ -72,8 +73,8 @@ def _read(folder: str | None) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
         labels.append(np.full(len(pieces[-1]), label, np.int32))
     if len(names) < 2 or min(map(len, pieces)) < HELD_OUT:
         raise UsageError(
-            f"{root}: needs at least two folders with {HELD_OUT * LENGTH:,} bytes of text in "
-            f"each, found {len(names)}"
+            f"--data {root}: --task text needs at least two folders in it, one for each class, "
+            f"with {HELD_OUT * LENGTH:,} bytes of text in each; found {len(names)}"
         )
     return names, np.concatenate(pieces), np.concatenate(labels)
 

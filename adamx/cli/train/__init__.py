@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a small model with one of our recipes, by default a transformer on Python's own source.
+"""Train a small model, by default a transformer on the source of Python itself.
 
 A run has a folder with its settings, its log (`run.jsonl`), its checkpoints, and at the end a page
 and a picture of what Adam did. Ctrl-C saves the run; --resume continues it as if uninterrupted,

@@ -13,10 +13,11 @@ from adamx.checkpoints import Checkpoints
 from adamx.cli import devices, folder
 from adamx.cli.export.write import export
 from adamx.cli.flags import UsageError, check_writable, optional_import
-from adamx.cli.progress import progress
+from adamx.cli.progress import Seen, progress
 from adamx.cli.tasks import Defaults, Task, find, quadratic
 from adamx.cli.train import optimizer, settings
 from adamx.cli.train.interrupt import interruptible
+from adamx.cli.train.notes import without_effect
 from adamx.cli.train.race import at_the_start, race
 from adamx.cli.train.settings import Settings
 from adamx.cli.train.summary import reached
@@ -59,13 +60,15 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
     steps = args.steps or defaults.steps
     task = make(args.seed, size, args.data)
     settings.check_data(args, task.title)
+    devices.check_batch(args, size)
     task = task._replace(
         params=optimizer.in_dtype(task.params, args.dtype),
         batch=lambda step, batch=task.batch: devices.own_part(batch(step)),
     )
     optimizers = optimizer.optimizers(args, defaults, steps)
     if devices.is_first():
-        print(f"{' beside '.join(optimizers)}\n{task.title}", flush=True)
+        notes = without_effect(args, devices.count(args))
+        print(" beside ".join(optimizers), task.title, *notes, sep="\n", flush=True)
     try:
         return _Training(args, task, optimizers, defaults, steps).go()
     except (ValueError, health.TooManySkippedError) as error:
@@ -104,9 +107,9 @@ class _Training:
         over, key = devices.over(args), jax.random.key(args.seed) if task.random else None
         self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
         self.ours, self.key = self.runners[self.name], key
-        self.glanced = float("nan")
         self.held_out: list[float] = []  # all validation losses so far
-        self.norms = dict.fromkeys(NORMS, float("nan"))
+        # What the bar shows of steps before the last.
+        self.glanced, self.norms = Seen(), dict.fromkeys(NORMS, Seen())
         self.seen = 0
         self.root = Path(args.run) if args.run else folder.next_free(args.task)
         self.to_keep = settings.to_keep(args, batch_size=self.size, steps=steps, title=task.title)
@@ -174,9 +177,9 @@ class _Training:
         looks = done % max(1, self.steps // GLANCES) == 0 or done == self.steps
         if looks:
             params = self.ours.params  # all processes have to call this
-            self.glanced = float(self.task.glance(params))
+            self.held_out.append(float(self.task.glance(params)))
+            self.glanced = Seen(self.held_out[-1], done)
             health.check(self.ours.run.state, params)
-            self.held_out.append(self.glanced)
             if self._enough():
                 self.steps = done
         rate = float(self.rate(done - 1))
@@ -186,11 +189,11 @@ class _Training:
             figures: dict[str, Any] = {"loss": self.ours.loss, "learning rate": rate}
             if self._has_looked():
                 figures |= health.read(self.ours.run.state)
-                self.norms = {k: figures.get(name, self.norms[k]) for k, name in NORMS.items()}
+                self.norms = {k: Seen(figures[name], done) for k, name in NORMS.items()}
             if looks:
-                figures["validation loss"] = self.glanced
+                figures["validation loss"] = self.held_out[-1]
             self.log.write(done, figures)
-            told = {"loss": self.ours.loss, "validation": self.glanced, "rate": rate}
+            told = {"loss": self.ours.loss, "rate": rate, "validation": self.glanced}
             self.report(done, told | (self.norms if self.args.watch else {}))
         due = done % self.args.save_every == 0 or done == self.steps or stops
         if self.kept is not None and due:

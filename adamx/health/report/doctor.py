@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds problems in the figures of a run, and says what to try. Each rule is a row in `RULES`."""
+"""Finds problems in the figures of a run, and says what to try."""
 
-import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from adamx.health.read import read
+from adamx.health.report.evidence import ENOUGH, Evidence, gathered, rows_of
+from adamx.health.report.not_finite import LOSSES, NORMS, broken
+from adamx.health.report.rules import IDLE, NO_GRADIENT, RULES, Rule
 
-LATELY = 20  # the number of rows of a history that are recent
-
-# Figures of one group of leaves, by name without the group; unknown ones are missing.
-Figures = Mapping[str, float]
+WELL = "Nothing that the doctor knows of is wrong."
+RESCUE = (
+    "restore a checkpoint from before; lower the learning rate or warm it up, and wrap the "
+    "optimizer in `health.skip_nonfinite`, which names the leaf"
+)
 
 
 class Finding(NamedTuple):
@@ -31,153 +31,47 @@ class Finding(NamedTuple):
         return f"{f'`{self.where}`: ' if self.where else ''}{self.what}: {self.advice}"
 
 
-class Rule(NamedTuple):
-    """One kind of problem.
-
-    Attributes:
-      holds: whether the figures of a group show the problem.
-      what: the symptom in words, from the same figures.
-      advice: what to try.
-      of_tree: whether the rule applies to the whole tree only. A bias that starts at zero changes
-        by more than its own size, which is normal.
-    """
-
-    holds: Callable[[Figures], bool]
-    what: Callable[[Figures], str]
-    advice: str
-    of_tree: bool = False
-
-
 def doctor(health: Any) -> list[Finding]:
-    """The problems of a run, those of the whole tree first, then those of groups.
+    """The problems of a run: NaN and infinities, then those of the whole tree, then of groups.
+
+    A history is judged by the medians of its last 20 observations and not by fewer than 5. One
+    state is judged by its last observation, after 20 steps. Whether a run is finite, every row
+    tells.
 
     Args:
       health: an optimizer's state, its figures (`health.read`), or a history of them
-        (`health.history`); for a history, the medians of the last 20 rows are used.
+        (`health.history`).
 
     Example:
       >>> for finding in doctor({"lost": 0.02, "lost/decoder/*/bias": 0.42}):
       ...     print(finding)
       `decoder/*/bias`: 42% of updates are lost to rounding: land them by landing="stochastic", ...
+      >>> print(doctor([{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}])[0].what)
+      not finite since step 2, first in loss
     """
-    groups: dict[str, dict[str, float]] = {}
-    for name, value in _lately(health).items():
-        figure, _, where = name.partition("/")
-        groups.setdefault(where, {})[figure] = value
+    rows, enough = rows_of(health)
     found = []
-    for where, figures in sorted(groups.items()):
-        rules = [r for r in RULES if r.holds(figures) and not (where and r.of_tree)]
-        if rules[:1] == [NO_GRADIENT]:  # it explains all the others
-            rules = [NO_GRADIENT]
-        found += [Finding(where, rule.what(figures), rule.advice) for rule in rules]
+    if end := broken(rows):
+        found.append(Finding("", str(end), RESCUE))
+        rows = end.before
+    groups = gathered(rows, enough)
+    ill = {where: _ills(seen, where) for where, seen in groups.items()}
+    if any(where and {NO_GRADIENT, IDLE} & set(rules) for where, rules in ill.items()):
+        ill[""] = [rule for rule in ill.get("", []) if rule is not IDLE]  # the leaf says it
+    for where, rules in ill.items():
+        found += [Finding(where, rule.what(groups[where]), rule.advice) for rule in rules]
     return found
 
 
-def _lately(health: Any) -> dict[str, float]:
-    rows: Sequence[Mapping[str, Any]]
-    if isinstance(health, Mapping):
-        rows = [health]
-    elif isinstance(health, Sequence) and health and isinstance(health[0], Mapping):
-        rows = health[-LATELY:]
-    else:
-        rows = [read(health)]
-    found = {}
-    for name in {name for row in rows for name in row}:
-        values = [row[name] for row in rows if isinstance(row.get(name), int | float)]
-        values = [value for value in values if not math.isnan(value)]
-        if values:
-            found[name] = float(statistics.median(values))
-    return found
+def _ills(seen: Evidence, where: str) -> list[Rule]:
+    rules = [r for r in RULES if r.holds(seen) and not (where and r.of_tree)]
+    return [NO_GRADIENT] if NO_GRADIENT in rules else rules  # it explains all the others
 
 
-def _above(name: str, least: float) -> Callable[[Figures], bool]:
-    return lambda figures: figures.get(name, -math.inf) > least
-
-
-def _share(name: str, of: str) -> Callable[[Figures], str]:
-    return lambda figures: f"{figures[name]:.0%} of {of}"
-
-
-NO_GRADIENT = Rule(
-    lambda f: f.get("grad_norm", 1.0) == 0,
-    lambda f: "no gradient arrives",
-    "look for a layer that is cut off, a dead activation or a loss that does not depend on it",
-)
-RULES = (
-    NO_GRADIENT,
-    Rule(
-        lambda f: f.get("param_norm", 1.0) == 0 and f.get("grad_norm", 0.0) > 0,
-        lambda f: "all parameters are zero",
-        "normal for a new bias; later the layer was overwritten: restore a checkpoint",
-    ),
-    Rule(
-        _above("lost", 0.3),
-        _share("lost", "updates are lost to rounding"),
-        'land them by landing="stochastic", "compensated8" or "kahan", or keep float32 parameters',
-    ),
-    Rule(
-        _above("under_epsilon", 0.1),
-        lambda f: (
-            f"epsilon dominates in {f['under_epsilon']:.0%} of elements"
-            + (f", the gradient RMS is {f['grad_rms']:.0e}" if "grad_rms" in f else "")
-        ),
-        'use a smaller `eps` or eps_mode="atan2", or scale the loss up',
-    ),
-    Rule(
-        _above("at_ceiling", 0.01),
-        _share("at_ceiling", "second moments are at the largest value of their format"),
-        'scale the loss down, clip, or use storage="bfloat16" for these leaves',
-    ),
-    Rule(
-        _above("at_floor", 0.1),
-        _share("at_floor", "second moments are at the smallest value of their format"),
-        'scale the loss up, or use storage="bfloat16" for these leaves',
-    ),
-    Rule(
-        _above("update_ratio", 0.03),
-        lambda f: f"a step changes the parameters by {f['update_ratio']:.1%}",
-        "lower the learning rate, or warm it up for longer",
-        of_tree=True,
-    ),
-    Rule(
-        lambda f: 0 < f.get("update_ratio", 1.0) < 1e-6,
-        lambda f: f"a step changes the parameters by only {f['update_ratio']:.0e}",
-        "raise the learning rate, unless this is the end of its schedule",
-    ),
-    Rule(
-        _above("grad_drift", 1.0),
-        lambda f: f"gradients are {1 + f['grad_drift']:.1f} times as large as before",
-        "lower the learning rate, clip by global norm, or look at the recent data",
-    ),
-    Rule(
-        lambda f: f.get("noise_scale", 0.0) == math.inf or f.get("noise_scale", 0.0) > 1e4,
-        lambda f: "gradients are nearly all noise",
-        "at this rate there is little left to learn: lower it, or take larger batches",
-        of_tree=True,
-    ),
-    Rule(
-        _above("idle", 1e-3),
-        lambda f: f"{f['idle']:.2%} of elements have had no gradient for long",
-        "look for dead units and for rows that the data never asks for; less decay, or none there",
-    ),
-    Rule(
-        _above("clip_rate", 0.5),
-        _share("clip_rate", "steps are clipped"),
-        "raise the bound: a clip at every step just lowers the learning rate",
-    ),
-    Rule(
-        _above("spikes_in_a_row", 3),
-        lambda f: f"the last {f['spikes_in_a_row']:.0f} steps were skipped as spikes",
-        "`health.first_bad(state, params)` names the leaf; look at the recent data, or go back",
-    ),
-    Rule(
-        lambda f: f.get("loss_scale", 1.0) < 1,
-        lambda f: f"gradients overflow unless the loss is scaled by {f['loss_scale']:.0e}",
-        "train in bfloat16, or find the layer with the largest gradients",
-    ),
-    Rule(
-        _above("skipped_in_a_row", 0),
-        lambda f: f"the last {f['skipped_in_a_row']:.0f} steps were not finite and were skipped",
-        "`health.first_bad(state, params)` names the leaf; lower the learning rate or go back",
-    ),
-)
+def too_short(health: Any) -> str:
+    """Why a history without findings says little; empty if it has enough observations."""
+    rows, enough = rows_of(health)
+    looks = max((sum(n in row for row in rows) for n in (*NORMS, *LOSSES)), default=0)
+    if enough < ENOUGH or looks >= ENOUGH:
+        return ""
+    return f"Too short to judge: {looks} of the {ENOUGH} observations that it takes."

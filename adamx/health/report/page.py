@@ -4,27 +4,32 @@
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from adamx.health.report.doctor import doctor
+import numpy as np
+
+from adamx.health.report.doctor import RESCUE, WELL, doctor, too_short
 from adamx.health.report.plot import EVENTS, History, plot, series
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; background: #fff; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-.note { color: #666; } svg { width: 100%; height: auto; }
+.note { color: #666; } svg { width: 100%; min-width: 46rem; height: auto; }
 .finding { border-left: 4px solid #d55e00; background: #fdf3ee; padding: .5rem .8rem;
            margin: .5rem 0; }
+.broken { border-color: #b00020; background: #ffe3e3; font-size: 1.1rem; } .bad { color: #b00020; }
 .well { border-color: #009e73; background: #eef8f5; }
 code { background: #eee; padding: 0 .25em; border-radius: 3px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 td, th { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #e5e5e5; }
 td:first-child, th:first-child { text-align: left; } .wide { overflow-x: auto; }
 """
 
 COLUMNS = ("grad_rms", "update_rms", "param_rms", "update_ratio", "cosine", "noise_scale")
+WIDTH = 8  # inches of the plots; on a phone they scroll, and their text keeps its size
 SHARES = ("under_epsilon", "idle", "lost", "at_floor", "at_ceiling")
 
 
@@ -45,12 +50,13 @@ def page(history: History, title: str = "A run of Adam") -> str:
         f'<p class="note">{html.escape(_span(history))}</p>',
         *_findings(history),
         _table(["", "value"], _reached(history)),
-        f"<h2>Over time</h2>{_svg(plot(history))}",
+        f'<h2>Over time</h2><div class="wide">{_svg(plot(history, width=WIDTH))}</div>',
         *_last(history),
     ]
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>"
         f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
@@ -77,12 +83,18 @@ def _duration(seconds: float) -> str:
 def _findings(history: History) -> list[str]:
     found = doctor(history)
     if not found:
-        return ['<p class="finding well">Nothing that the doctor knows of is wrong.</p>']
+        short = too_short(history)
+        kind = "note" if short else "well"
+        return [f'<p class="finding {kind}">{html.escape(short or WELL)}</p>']
     rows = []
     for finding in found:
+        kind = " broken" if finding.advice == RESCUE else ""
         where = f"<code>{html.escape(finding.where)}</code>: " if finding.where else ""
-        what, advice = html.escape(finding.what), html.escape(finding.advice)
-        rows.append(f'<p class="finding">{where}<b>{what}</b>: {advice}</p>')
+        what, advice = (
+            re.sub("`(.*?)`", r"<code>\1</code>", html.escape(text))
+            for text in (finding.what, finding.advice)
+        )
+        rows.append(f'<p class="finding{kind}">{where}<b>{what}</b>: {advice}</p>')
     return rows
 
 
@@ -91,10 +103,12 @@ def _reached(history: History) -> list[list[str]]:
     for name in ("loss", "validation loss"):
         values = series(history, name)[1]
         if values.size:
-            rows += [[f"last {name}", _short(values[-1])], [f"best {name}", _short(values.min())]]
+            rows.append([f"last {name}", _short(values[-1])])
+        if np.isfinite(values).any():
+            rows.append([f"best {name}", _short(values[np.isfinite(values)].min())])
     for name in EVENTS:
-        counts = [row[name] for row in history if row.get(name) is not None]
-        if counts:
+        counts = series(history, name)[1]
+        if counts.size:
             rows.append([name, f"{counts[-1]:,.0f}"])
     return rows
 
@@ -105,7 +119,7 @@ def _last(history: History) -> list[str]:
     for row in history:
         for name, value in row.items():
             figure, _, where = name.partition("/")
-            if figure in COLUMNS + SHARES and value is not None:
+            if figure in COLUMNS + SHARES and isinstance(value, int | float):
                 last.setdefault(where, {})[figure] = value
     if not last:
         return []
@@ -121,18 +135,28 @@ def _last(history: History) -> list[str]:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.1%}" if name in SHARES else _short(value)
+    # Shares and quotients are NaN where they are unknown, norms only where the run is not finite; a
+    # negative noise scale is an estimate from too little.
+    if math.isnan(value) and not name.endswith("_rms"):
+        return "–"
+    if name == "noise_scale" and value < 0:
+        return "–"
+    return f"{value:.1%}" if name in SHARES and math.isfinite(value) else _short(value)
 
 
 def _short(value: float) -> str:
     if not math.isfinite(value):
-        return str(value)
+        return "NaN" if math.isnan(value) else f"{value}"
     return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+        return "<tr>" + "".join(cell(c, tag) for c in cells) + "</tr>"
+
+    def cell(text: str, tag: str) -> str:
+        bad = ' class="bad"' if text == "NaN" else ""
+        return f"<{tag}{bad}>{html.escape(text)}</{tag}>"
 
     body = "".join(line(row, "td") for row in rows)
     return f"<table>{line(header, 'th') if any(header[2:]) else ''}{body}</table>"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A history of figures as one page of plots, by matplotlib."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from adamx.health.report.not_finite import broken_spans
 
 History = Sequence[Mapping[str, Any]]
 
@@ -30,17 +31,20 @@ SHARES = {
     "clip_rate": "#56b4e9",
 }
 LEAVES = 40  # rows of the heat map
+DECADES = 30  # losses whose largest is so many times the smallest are shown on a log scale
+FEW = 12  # values that are shown as dots too: a line of one value is invisible
 
 
-def plot(history: History, title: str = "") -> Any:
+def plot(history: History, title: str = "", width: float = 10) -> Any:
     """One page: the loss, norms, update ratio, shares, and every leaf over time.
 
-    Marks show where steps were skipped, where the run went back, and where gradients were clipped.
-    Panels without data are left out.
+    Marks show where steps were skipped, where the run went back, and where gradients were clipped;
+    a red background, where the run was not finite. Panels without data are left out.
 
     Args:
       history: rows of figures with their step, as `health.history` reads them.
       title: the title of the page.
+      width: the width in inches.
 
     Returns:
       A matplotlib `Figure`.
@@ -56,18 +60,21 @@ def plot(history: History, title: str = "") -> Any:
         raise ValueError("`history` is empty: there is nothing to plot")
     leaves = _leaves(history)
     panels: list[tuple[Callable[[Any, History], None], float]] = [
-        (panel, 1.0) for panel, names in _PANELS if any(_known(history, name) for name in names)
+        (panel, 1.0)
+        for panel, names, shows in _PANELS
+        if any(shows(series(history, name)[1]).any() for name in names)
     ]
     if leaves:
         panels.append((lambda axes, rows: _heat(axes, rows, leaves), 0.6 + 0.13 * len(leaves)))
     if not panels:
         raise ValueError(f"`history` has nothing to plot, only {', '.join(history[-1])}")
     heights = [height for _, height in panels]
-    figure = Figure(figsize=(10, 0.6 + 2.1 * sum(heights)), layout="constrained")
+    figure = Figure(figsize=(width, 0.6 + 2.1 * sum(heights)), layout="constrained")
     if title:
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
     grid = figure.subplots(len(panels), 1, sharex=True, height_ratios=heights, squeeze=False)
     for axes, (panel, _) in zip(grid[:, 0], panels, strict=True):
+        _shade(axes, history)
         panel(axes, history)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0)
@@ -93,40 +100,84 @@ def marks(history: History) -> dict[str, list[float]]:
 
 
 def series(history: History, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps at which a figure is known, and its values."""
+    """The steps at which a figure is known, and its values, NaN and infinities among them."""
     rows = [(row["step"], row[name]) for row in history if _is_number(row.get(name))]
     steps, values = np.asarray(rows, float).reshape(-1, 2).T
     return steps, values
 
 
 def _is_number(x: Any) -> bool:
-    return isinstance(x, int | float) and math.isfinite(x)
+    return isinstance(x, int | float)
 
 
-def _known(history: History, name: str) -> bool:
-    return any(_is_number(row.get(name)) for row in history)
+def _shade(axes: Any, history: History) -> None:
+    least = (history[-1]["step"] - history[0]["step"]) / 300
+    for i, (begin, end) in enumerate(broken_spans(history)):
+        # Over the heat map, under the legends.
+        axes.axvspan(
+            begin,
+            max(end, begin + least),
+            color="#e00020",
+            alpha=0.25,
+            lw=0,
+            zorder=3,
+            label=""
+            if i or axes.get_subplotspec().rowspan.start
+            else f"not finite from step {begin:,}",
+        )
 
 
 def _loss(axes: Any, history: History) -> None:
     steps, losses = series(history, "loss")
-    axes.plot(steps, losses, color=BLUE, lw=0.6, alpha=0.45 if len(steps) > 60 else 1)
-    if len(steps) > 60:
-        axes.plot(steps, smooth(losses), color=BLUE, lw=1.6)
-    if _known(history, "validation loss"):
-        steps, held_out = series(history, "validation loss")
-        axes.plot(steps, held_out, "o-", color=ORANGE, ms=3, lw=1, label="validation")
-        losses = np.concatenate([losses, held_out])
-    low, high = np.min(losses), np.quantile(losses, 0.995)
-    pad = 0.05 * (high - low) or 0.1
-    axes.set_ylim(low - pad, high + 3 * pad)
+    shown = smooth(losses) if len(steps) > 60 else losses
+    many = len(steps) > 60
+    dots = "" if np.isfinite(losses).sum() > FEW else "o"
+    axes.plot(steps, losses, dots + "-", color=BLUE, ms=3, lw=0.6, alpha=0.45 if many else 1)
+    if many:
+        axes.plot(steps, shown, color=BLUE, lw=1.6)
+    held_out = series(history, "validation loss")
+    if held_out[1].size:
+        axes.plot(*held_out, "o-", color=ORANGE, ms=3, lw=1, label="validation")
+    _limit(axes, np.concatenate([losses, held_out[1]]), shown[-1:])
     _mark(axes, history)
     axes.set_ylabel("loss")
     _legend(axes)
 
 
+def _limit(axes: Any, values: np.ndarray, last: np.ndarray) -> None:
+    """Shows nearly all values, and the last ones whatever they are."""
+    values, last = values[np.isfinite(values)], last[np.isfinite(last)]
+    if not values.size:
+        axes.set_yticks([])
+        return
+    low, high = values.min(), np.max([np.quantile(values, 0.995), *last])
+    if spans_decades(values):
+        axes.set_yscale("log")
+        pad = (high / low) ** 0.05
+        axes.set_ylim(low / pad, high * pad**3)
+        return
+    pad = 0.05 * (high - low) or 0.1
+    axes.set_ylim(low - pad, high + 3 * pad)
+
+
+def spans_decades(values: np.ndarray) -> bool:
+    """Whether losses are better seen on a log scale; a few outliers do not count.
+
+    Example:
+      >>> spans_decades(np.geomspace(1e-4, 1)), spans_decades(np.linspace(1, 2))
+      (True, False)
+    """
+    values = values[np.isfinite(values)]
+    if not values.size or values.min() <= 0:
+        return False
+    low, high = np.quantile(values, [0.02, 0.98])
+    return bool(high / low > DECADES)
+
+
 def _mark(axes: Any, history: History) -> None:
     """Ticks along the top, a row for each kind of event."""
     for row, (name, steps) in enumerate(marks(history).items()):
+        total = series(history, name)[1][-1]
         axes.plot(
             steps,
             [0.97 - 0.07 * row] * len(steps),
@@ -135,7 +186,7 @@ def _mark(axes: Any, history: History) -> None:
             transform=axes.get_xaxis_transform(),
             ms=6,
             mew=1.2,
-            label=f"{name} ({len(steps)})",
+            label=f"{name} ({total:,.0f})",
         )
 
 
@@ -157,18 +208,22 @@ def _ratio(axes: Any, history: History) -> None:
 
 
 def _shares(axes: Any, history: History) -> None:
-    _lines(axes, history, SHARES)
-    axes.set_ylim(-0.02, 1.02)
+    some = {k: v for k, v in SHARES.items() if (series(history, k)[1] > 0).any()}
+    _lines(axes, history, some)
+    known = [series(history, name)[1] for name in SHARES]
+    most = max(0.05, *(np.max(x, where=np.isfinite(x), initial=0) for x in known))
+    axes.set_ylim(-0.02 * most, min(1.02, 1.2 * most))
     axes.yaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
     axes.set_ylabel("share")
 
 
 def _lines(axes: Any, history: History, colours: Mapping[str, str], log: bool = False) -> None:
     for name, colour in colours.items():
-        if _known(history, name):
-            steps, values = series(history, name)
+        steps, values = series(history, name)
+        if np.isfinite(values).any():
             values = np.where(values > 0, values, np.nan) if log else values
-            axes.plot(steps, values, color=colour, lw=1, label=name.replace("_", " "))
+            style = {"marker": "o", "ms": 3} if np.isfinite(values).sum() <= FEW else {}
+            axes.plot(steps, values, color=colour, lw=1, label=name.replace("_", " "), **style)
             if log and np.any(values > 0):
                 axes.set_yscale("log")
     _legend(axes)
@@ -179,23 +234,24 @@ def _legend(axes: Any) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=8)
 
 
-_PANELS: tuple[tuple[Callable[[Any, History], None], tuple[str, ...]], ...] = (
-    (_loss, ("loss",)),
-    (_norms, tuple(NORMS)),
-    (_ratio, ("update_ratio",)),
-    (_shares, tuple(SHARES)),
+# Each panel, its figures, and which of their values it can show.
+_PANELS: tuple[tuple[Callable[[Any, History], None], tuple[str, ...], Callable], ...] = (
+    (_loss, ("loss",), np.ones_like),
+    (_norms, tuple(NORMS), np.isfinite),
+    (_ratio, ("update_ratio",), np.isfinite),
+    (_shares, tuple(SHARES), lambda values: values > 0),
 )
 
 
 def _leaves(history: History) -> list[str]:
-    """The leaves and groups with recorded gradients, at most `LEAVES`."""
-    names = dict.fromkeys(name for row in history for name in row)
-    found = [name.partition("/")[2] for name in names if name.startswith("grad_rms/")]
-    return found[:LEAVES]
+    """The leaves and groups with gradients at two steps or more, at most `LEAVES`."""
+    names = dict.fromkeys(name for row in history for name in row if name.startswith("grad_rms/"))
+    found = [name for name in names if np.isfinite(series(history, name)[1]).sum() > 1]
+    return [name.partition("/")[2] for name in found[:LEAVES]]
 
 
 def _heat(axes: Any, history: History, leaves: list[str]) -> None:
-    """Gradients of each leaf over time, in decades above and below their own median."""
+    """Gradients of each leaf over time, beside their own median."""
     rows = [row for row in history if any(f"grad_rms/{leaf}" in row for leaf in leaves)]
     steps = np.array([row["step"] for row in rows], float)
     sizes = np.array([[row.get(f"grad_rms/{leaf}") for row in rows] for leaf in leaves], float)
@@ -212,5 +268,7 @@ def _heat(axes: Any, history: History, leaves: list[str]) -> None:
     axes.set_facecolor("#444444")  # values that are not finite
     axes.set_yticks(np.arange(len(leaves)) + 0.5, leaves, fontsize=7)
     axes.invert_yaxis()
-    bar = axes.figure.colorbar(colours, ax=axes, pad=0.01, aspect=30)
-    bar.set_label("gradient, decades from its median", fontsize=8)
+    axes.set_title("size of the gradient of each array of parameters", loc="left", fontsize=9)
+    bar = axes.figure.colorbar(colours, ax=axes, location="bottom", pad=0.02, aspect=50)
+    bar.set_ticks(range(-2, 3), labels=["1/100", "1/10", "usual size", "10 times", "100 times"])
+    bar.ax.tick_params(labelsize=8)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rules of the doctor judge by: each figure of a group of leaves, over time."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from adamx.health.figures import NAMES
+from adamx.health.read import read
+from adamx.health.scalars import first
+from adamx.health.states import ObserveState, nodes
+
+LATELY = 20  # how many of the last observations are recent
+ENOUGH = 5  # observations of a history, without which a figure is not judged
+EARLY = 20  # steps before which one state is not judged: its moments and biases are too young
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Evidence:
+    """The figures of one group of leaves. A figure that is unknown, or too new to judge, is NaN.
+
+    Args:
+      values: all observations of each figure, oldest first.
+      enough: the number of observations without which a figure is not judged.
+      step: the last step; infinite if it is not known.
+    """
+
+    def __init__(self, values: Mapping[str, list[float]], enough: int = 1, step: float = math.inf):
+        self._values, self._enough, self.step = values, enough, step
+
+    def lately(self, name: str) -> float:
+        """The median of the last observations."""
+        known = self._known(name)[-LATELY:]
+        return statistics.median(known) if known else math.nan
+
+    def last(self, name: str) -> float:
+        """The last observation, of a figure that counts: nothing of it can be an accident."""
+        return self._values.get(name, [math.nan])[-1]
+
+    def peak(self, name: str) -> float:
+        """The largest observation."""
+        return max(self._known(name), default=math.nan)
+
+    def usual(self, name: str) -> float:
+        """The median of all observations."""
+        known = self._known(name)
+        return statistics.median(known) if known else math.nan
+
+    def grown(self, name: str) -> float:
+        """How far the last observations are above the lowest median of as many before."""
+        known = self._known(name)
+        if len(known) < 2 * self._enough or len(known) < 2:
+            return math.nan
+        width = min(LATELY, len(known) // 2)
+        medians = [statistics.median(known[i - width : i]) for i in range(width, len(known) + 1)]
+        return medians[-1] - min(medians)
+
+    def times_the_first(self, name: str) -> float:
+        """The last observations over the first ones; NaN where these are not positive."""
+        known = self._known(name)
+        width = min(LATELY, len(known) // 2)
+        before = statistics.median(known[:width]) if width else 0.0
+        return statistics.median(known[-width:]) / before if before > 0 else math.nan
+
+    def _known(self, name: str) -> list[float]:
+        values = self._values.get(name, [])
+        return values if len(values) >= self._enough else []
+
+
+def gathered(rows: Rows, enough: int) -> dict[str, Evidence]:
+    """The evidence of each group, by its name; that of the whole tree has an empty one."""
+    groups: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, int | float) and not math.isnan(value):
+                figure, _, where = name.partition("/")
+                groups.setdefault(where, {}).setdefault(figure, []).append(float(value))
+    step = rows[-1].get("step", math.inf) if rows else 0
+    return {where: Evidence(values, enough, step) for where, values in sorted(groups.items())}
+
+
+def rows_of(health: Any) -> tuple[Rows, int]:
+    """The rows of a state, of its figures or of a history, and how many observations it takes."""
+    if isinstance(health, Mapping):
+        rows, enough = [health], 1
+    elif isinstance(health, Sequence) and health and isinstance(health[0], Mapping):
+        rows, enough = health, ENOUGH
+    else:
+        rows, enough = [_row(health)], 1
+    if enough == 1 and rows[0].get("step", EARLY) < EARLY:
+        enough = 2
+    return [row for row in rows if not _is_blank(row)], enough
+
+
+def _row(state: Any) -> dict[str, Any]:
+    steps = [int(first(x.step)) for x in nodes(state) if isinstance(x, ObserveState)]
+    return read(state) | ({"step": steps[0]} if steps else {})
+
+
+def _is_blank(row: Mapping[str, Any]) -> bool:
+    """Whether the row is of an observer that has seen no step yet: every figure is NaN."""
+    return bool(np.all([math.isnan(row.get(name) or 0.0) for name in NAMES]))
