@@ -108,7 +108,9 @@ def remembered(opt: optax.GradientTransformation, params: Any, state: Any) -> di
 def _known(rule: Any, storage: Any, rest: dict, count: jax.Array) -> Known:
     moments = storage.decode(rest, rule.moments)
     mean = next((moments[k] for k, kind in rule.moments.items() if kind == "signed"), None)
-    square = next((moments[k] for k, kind in rule.moments.items() if kind == "squared"), None)
+    square = next(
+        (moments[k] for k, kind in rule.moments.items() if kind in ("squared", "spread")), None
+    )
     t = jnp.asarray(count).astype(jnp.float32)
     values = {k: hyperparameters.value_at(k, v, count - 1, {}) for k, v in rule.hyper.items()}
     values = {k: hyperparameters.exact(v, t.dtype) for k, v in values.items()}
