@@ -7,6 +7,6 @@ every leaf, and its checksum (`checksums.py`).
 """
 
 from adamx.checkpoints.checkpoints import Checkpoints
-from adamx.checkpoints.damage import DamagedError, SaveError
+from adamx.checkpoints.damage import DamagedError, NoCheckpointError, SaveError
 
-__all__ = ["Checkpoints", "DamagedError", "SaveError"]
+__all__ = ["Checkpoints", "DamagedError", "NoCheckpointError", "SaveError"]

@@ -128,7 +128,7 @@ class Checkpoints:
         step = self.latest if step is None else step
         if step is None or step not in self.steps:
             known = ", ".join(map(str, self.steps)) or "none"
-            raise FileNotFoundError(
+            raise damage.NoCheckpointError(
                 f"no checkpoint {'' if step is None else f'{step} '}in {self._folder} "
                 f"(there are: {known})"
             )

@@ -10,6 +10,10 @@ class DamagedError(ValueError):
     """A checkpoint that is not what was saved."""
 
 
+class NoCheckpointError(FileNotFoundError):
+    """There is no checkpoint, or none of that step."""
+
+
 class SaveError(OSError):
     """A checkpoint that could not be written; the earlier ones are intact."""
 

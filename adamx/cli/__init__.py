@@ -3,7 +3,7 @@
 
 A subcommand is a module with a docstring, `add_arguments(parser)` and `run(args) -> exit code`, and
 one row in `COMMANDS`. Its docstring is its help text. If it raises `UsageError`, the message goes
-to stderr as one sentence and the exit code is 2.
+to stderr as one sentence and the exit code is 2, or 1 if the disk is full.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from adamx.cli import bench, compare, export, plan, report, train
+from adamx.cli import bench, compare, disk, export, plan, report, train
 from adamx.cli.flags import Parser, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -31,7 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.call(args)
     except UsageError as error:
         print(f"python -m adamx {args.command}: {error}", file=sys.stderr)
-        return 2
+        return error.code
+    except OSError as error:
+        if not disk.is_full(error):
+            raise
+        path = error.filename or "a file"
+        print(
+            f"python -m adamx {args.command}: cannot write {path}: {disk.why(error)}",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print(f"python -m adamx {args.command}: interrupted", file=sys.stderr)
         return 130
