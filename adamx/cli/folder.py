@@ -95,8 +95,13 @@ def log_until(folder: Path, step: int) -> Iterator[Callable[[int, dict[str, Any]
         with disk.writing(path):
             log.write(step, figures)
 
-    with disk.writing(path), JsonLines(path) as log:  # also of what closing it writes
+    with disk.writing(path):
+        log = JsonLines(path)
+    try:
         yield write
+    finally:
+        with disk.writing(path):  # closing writes what is left
+            log.__exit__(None, None, None)
 
 
 def rows(folder: Path, step: int) -> list[dict[str, Any]]:
