@@ -42,6 +42,11 @@ def delete_folder(path, draw):
     shutil.rmtree(path.parent)
 
 
+def place(path):
+    """Sorts files by their folder and size, as TensorStore draws the names of some."""
+    return path.parent, path.stat().st_size, path.name
+
+
 DAMAGES = [truncate, flip, delete, replace_by_folder, delete_folder]
 
 
@@ -59,7 +64,7 @@ def resumed_after_damage(whole, root, seed):
     draw, run = random.Random(seed), root / "run"
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(whole / "cut", run)
-    files = sorted(path for path in run.rglob("*") if path.is_file())
+    files = sorted((path for path in run.rglob("*") if path.is_file()), key=place)
     latest = [path for path in files if f"checkpoints/{SAVED}" in str(path)]
     limit, said = contextlib.nullcontext(), ""
     if seed % 8 == 7:
