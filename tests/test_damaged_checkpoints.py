@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ import adamx
 from adamx import parallel
 from adamx.checkpoints import Checkpoints, DamagedError, SaveError, about
 from adamx.checkpoints.checksums import checksums
+from adamx.checkpoints.quiet import quiet
 from tests.test_checkpoints import blank, mesh
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -183,6 +185,23 @@ def test_zeros_of_either_sign_and_nans_come_back_as_saved(tmp_path):
         kept.save(1, run)
         back = kept.restore(blank(run))  # raises if a checksum differs
     assert np.signbit(back.params["a"]).all()
+
+
+def test_what_an_error_leaves_undone_is_not_told_of(capfd):
+    async def read():
+        pass
+
+    def fail():
+        undone = read()
+        raise ValueError(str(undone))
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with pytest.raises(ValueError, match="coroutine"), quiet():
+            fail()
+        gc.collect()
+    assert not seen
+    assert capfd.readouterr().err == ""
 
 
 def test_a_full_disk_is_told_in_a_sentence_and_leaves_the_checkpoint_before(tmp_path, capfd):

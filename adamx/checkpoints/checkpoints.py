@@ -95,7 +95,8 @@ class Checkpoints:
         args = self._orbax.args.Composite(run=save(plain(run)), about=save(about.packed(described)))
         self._saving = step
         try:
-            saved = self._manager.save(step, args=args)
+            with quiet():
+                saved = self._manager.save(step, args=args)
         except Exception as error:
             self._explain(error)
             raise

@@ -4,6 +4,8 @@
 import gc
 import logging
 import sys
+import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,20 +23,32 @@ def silence() -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """On an error drops what asyncio logs about the tasks that it left undone."""
+    """On an error drops what asyncio logs and Python warns of: tasks that were left undone."""
     log = logging.getLogger("asyncio")
     log.addFilter(_is_no_task)
     try:
         yield
-    except Exception:
-        gc.collect()  # a task is logged when it is collected
+    except Exception as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            _clear(error)
+            gc.collect()  # a task is logged when it is collected
         raise
     finally:
         log.removeFilter(_is_no_task)
 
 
+def _clear(error: BaseException | None) -> None:
+    """Forgets the local variables of the calls that failed, tasks among them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _is_not_orbax(record: logging.LogRecord) -> bool:
-    return record.levelno < logging.ERROR or "orbax" not in record.pathname
+    """Whether Orbax does not raise what it logs here."""
+    is_raised = record.levelno >= logging.ERROR or "metadata" in record.pathname
+    return not ("orbax" in record.pathname and is_raised)
 
 
 def _is_no_task(record: logging.LogRecord) -> bool:

@@ -33,13 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m adamx {args.command}: {error}", file=sys.stderr)
         return error.code
     except OSError as error:
-        if not disk.is_full(error):
+        if not disk.is_full(error) and not isinstance(error, PermissionError):
             raise
-        path = error.filename or "a file"
-        print(
-            f"python -m adamx {args.command}: cannot write {path}: {disk.why(error)}",
-            file=sys.stderr,
-        )
+        what = f"cannot use {error.filename or 'a file'}: {disk.why(error)}"
+        print(f"python -m adamx {args.command}: {what}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"python -m adamx {args.command}: interrupted", file=sys.stderr)

@@ -158,6 +158,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(root, monkeypatch):
     assert (code, err) == (1, "python -m adamx train: cannot write new: No space left on device\n")
 
 
+def test_a_folder_that_may_not_be_read_is_one_sentence(root, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    assert "cannot use run/checkpoints: Permission denied" in refused(root, code=1)
+
+
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(root, whole):
     with files_of_at_most(1900):  # enough for the log of so few steps
         err = refused(root, code=1)

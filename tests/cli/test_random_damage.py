@@ -47,7 +47,12 @@ def place(path):
     return path.parent, path.stat().st_size, path.name
 
 
+def forbid(path, draw):
+    path.chmod(0)
+
+
 DAMAGES = [truncate, flip, delete, replace_by_folder, delete_folder]
+DAMAGES += [forbid] * (os.geteuid() != 0)  # nothing is forbidden to root
 
 
 @contextlib.contextmanager
