@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 import adamx
+from adamx.moments.layout import PackedState
 from adamx.optimizers.recipe import TABLE
 
 
@@ -34,6 +35,12 @@ class Recipe(NamedTuple):
 
     def scale_by(self, **kwargs: Any) -> Any:
         return getattr(adamx, self.link)(**(self.link_kwargs | kwargs))
+
+    @property
+    def packs(self) -> bool:
+        """Whether `int4` stores a mean and its square in one byte."""
+        state = jax.eval_shape(self(storage="int4").init, jnp.ones(1))
+        return isinstance(state[0], PackedState)
 
 
 RECIPES = {

@@ -17,8 +17,8 @@ import pytest
 from jax.sharding import AxisType
 
 import adamx
-from adamx import checkpoints, parallel
-from adamx.checkpoints import Checkpoints
+from adamx import parallel
+from adamx.checkpoints import Checkpoints, about
 from tests import cases
 from tests.parallel.test_data_parallel import (
     batch,
@@ -121,9 +121,9 @@ def test_a_newer_layout_is_refused(tmp_path, monkeypatch):
     opt = adamx.adamw(1e-2)
     run = run_of(opt, model())
     with Checkpoints(tmp_path, opt) as kept:
-        monkeypatch.setattr(checkpoints, "VERSION", 2)
+        monkeypatch.setattr(about, "VERSION", 2)
         kept.save(1, run)
-        monkeypatch.setattr(checkpoints, "VERSION", 1)
+        monkeypatch.setattr(about, "VERSION", 1)
         with pytest.raises(ValueError, match="layout 2, this adamx reads up to 1"):
             kept.restore(blank(run))
 

@@ -3,7 +3,7 @@
 
 A subcommand is a module with a docstring, `add_arguments(parser)` and `run(args) -> exit code`, and
 one row in `COMMANDS`. Its docstring is its help text. If it raises `UsageError`, the message goes
-to stderr as one sentence and the exit code is 2.
+to stderr as one sentence and the exit code is 2, or 1 if the disk is full.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import adamx
-from adamx.cli import bench, compare, export, plan, report, train
+from adamx.cli import bench, compare, disk, export, plan, report, train
 from adamx.cli.flags import Parser, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -36,7 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.call(args)
     except UsageError as error:
         print(f"python -m adamx {args.command}: {error}", file=sys.stderr)
-        return 2
+        return error.code
+    except OSError as error:
+        if not disk.is_full(error) and not isinstance(error, PermissionError):
+            raise
+        what = f"cannot use {error.filename or 'a file'}: {disk.why(error)}"
+        print(f"python -m adamx {args.command}: {what}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"python -m adamx {args.command}: interrupted", file=sys.stderr)
         return 130

@@ -15,6 +15,8 @@ PICTURES = (".png", ".svg", ".pdf")
 class UsageError(Exception):
     """A request that cannot be met; the user sees its message, one sentence."""
 
+    code = 2
+
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that reports a wrong flag in one line and keeps the docstring's lines."""

@@ -2,11 +2,17 @@
 """The folder of a run: settings, log, checkpoints, report and picture."""
 
 import json
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adamx.cli import disk
 from adamx.cli.flags import UsageError
 from adamx.health import JsonLines, history, page, plot
+from adamx.health.read import as_line
 
 CONFIG, LOG, CHECKPOINTS = "config.json", "run.jsonl", "checkpoints"
 REPORT, PICTURE = "report.html", "run.png"
@@ -34,46 +40,103 @@ def latest(task: str) -> Path:
 
 def settings(folder: Path) -> dict[str, Any]:
     """The settings of the run in the folder; empty if there is no run."""
-    kept = folder / CONFIG
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
-    except ValueError as error:
-        raise UsageError(f"{kept}: not the settings of a run: {error}") from error
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {disk.why(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: not the settings of a run: {error}") from error
+    if not isinstance(kept, dict):
+        raise UsageError(f"{path}: not the settings of a run, but a {type(kept).__name__}")
+    if _checksum(kept) != kept.pop("checksum", _checksum(kept)):
+        raise UsageError(
+            f"{path}: not the settings that the run was begun with; if you have changed them, "
+            'remove the line "checksum"'
+        )
+    return kept
+
+
+def _checksum(config: dict[str, Any]) -> int:
+    plain = {name: value for name, value in config.items() if name != "checksum"}
+    return zlib.crc32(json.dumps(plain, sort_keys=True).encode())
 
 
 def make(folder: Path) -> None:
     """Creates the folder."""
-    try:
+    with disk.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def keep(folder: Path, config: dict[str, Any]) -> None:
-    """Writes the settings atomically."""
-    new = folder / f"{CONFIG}.new"
-    new.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    new.replace(folder / CONFIG)
+    """Writes the settings atomically, with a checksum."""
+    config = {**config, "checksum": _checksum(config)}
+    disk.write_whole(folder / CONFIG, json.dumps(config, indent=1) + "\n")
 
 
-def log_until(folder: Path, step: int) -> JsonLines:
-    """Opens the log to continue after this step; deletes rows of later steps, which run again."""
+def is_saved(folder: Path) -> bool:
+    """Whether there is a checkpoint, damaged or not."""
+    kept = folder / CHECKPOINTS
+    return kept.is_dir() and any(path.name.isdecimal() for path in kept.iterdir())
+
+
+@contextmanager
+def log_until(folder: Path, step: int) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+    """Yields a function that logs the figures of a step, to continue after this one.
+
+    Deletes rows of later steps, which run again, and damaged ones.
+    """
     path = folder / LOG
-    rows = [row for row in history(path) if row["step"] <= step] if path.is_file() else []
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_text(text, encoding="utf-8")
-    return JsonLines(path)
+    text = "".join(map(as_line, rows(folder, step)))
+    disk.write_whole(path, text)
+
+    def write(step: int, figures: dict[str, Any]) -> None:
+        with disk.writing(path):
+            log.write(step, figures)
+
+    with disk.writing(path):
+        log = JsonLines(path)
+    try:
+        yield write
+    finally:
+        with disk.writing(path):  # closing writes what is left
+            log.__exit__(None, None, None)
 
 
-def held_out(folder: Path, step: int) -> list[float]:
-    """The validation losses in the log up to this step."""
+def rows(folder: Path, step: int) -> list[dict[str, Any]]:
+    """The rows of the log up to this step, without damaged ones."""
     path = folder / LOG
-    rows = [row for row in history(path) if row["step"] <= step] if path.is_file() else []
-    return [row["validation loss"] for row in rows if "validation loss" in row]
+    try:
+        lines = path.read_bytes().decode(errors="replace").split("\n") if path.exists() else []
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {disk.why(error)}") from error
+    found, last = [], 0
+    for line in lines:
+        row = _row(line)
+        if row is not None and last < row["step"] <= step:
+            found.append(row)
+            last = row["step"]
+    return found
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of the log as `JsonLines` writes it, or None."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # a crash has cut it short, or a disk has changed it
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    values = (value for value in row.values() if value is not None)
+    whole = all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    return row if whole else None
 
 
 def report(folder: Path) -> None:
     """Writes the page and the picture."""
     rows = history(folder / LOG)
-    (folder / REPORT).write_text(page(rows, folder.name), encoding="utf-8")
-    plot(rows, folder.name).savefig(folder / PICTURE, dpi=100)
+    disk.write_whole(folder / REPORT, page(rows, folder.name))
+    with disk.writing(folder / PICTURE):
+        plot(rows, folder.name).savefig(folder / PICTURE, dpi=100)

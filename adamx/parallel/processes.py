@@ -18,8 +18,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from adamx.parallel.meeting import meet
+
 EXIT_CODE = 3
-_BYE = b"bye"
+_BYE, _ERROR = b"bye", b"err"
+_GRACE = 2.0  # seconds for an error that all processes raise to be raised here, too
 _PATIENCE = 60.0  # seconds to wait for the connections of all processes
 
 
@@ -39,7 +42,13 @@ def join(
       process: the number of this process, from 0.
       timeout: how many seconds to wait for the others, and how many seconds a machine may be silent
         before the run ends.
+
+    Raises:
+      RuntimeError: if the others do not come. JAX itself ends the process with a stack trace then,
+        as it still does if the three come from the environment.
     """
+    if coordinator is not None and processes is not None and process is not None:
+        meet(coordinator, processes, process, timeout)
     jax.distributed.initialize(
         coordinator,
         processes,
@@ -71,10 +80,12 @@ def watched(tell: Callable[[], str] = str) -> Iterator[None]:
         yield
         multihost_utils.sync_global_devices("all processes are done")
         said = _BYE
-    except Exception:
-        time.sleep(1)  # if another process has died, `_watch` ends this one now
+    except Exception as error:
+        said = _ERROR  # no goodbye, so that the others end, too
+        # If another process has died, `_watch` ends this one now.
+        time.sleep(_GRACE + 1 if isinstance(error, jax.errors.JaxRuntimeError) else 1)
         raise
-    finally:  # on error send no goodbye, so peers detect it
+    finally:
         leaving.set()
         for link in links.values():
             with contextlib.suppress(OSError):
@@ -86,7 +97,7 @@ def _watch(
     process: int, link: socket.socket, tell: Callable[[], str], leaving: threading.Event
 ) -> None:
     last = _read(link, len(_BYE))
-    if last == _BYE or leaving.is_set():
+    if last == _BYE or leaving.wait(_GRACE if last == _ERROR else 0):
         return
     here, count = jax.process_index(), jax.process_count()
     advice = ""

@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -486,6 +487,12 @@ def test_markdown_is_a_table_of_markdown(capsys: pytest.CaptureFixture[str]):
         ('{"w": {"shape": [3], "dtype": "float8_e4m3fn"}}', "--dtype"),
         ('{"w": {"shape": [3], "dtype": "complex64"}}', "'int4' has no room for complex means"),
         ('{"weight_map": {"w": "elsewhere.safetensors"}}', "elsewhere.safetensors: No such file"),
+        (
+            '{"shape": [3], "w": [4]}',
+            "the file: has a shape, which makes it one leaf, and also 'w'",
+        ),
+        (400 * '{"a":' + "[3]" + 400 * "}", "nested more than 100 deep"),
+        pytest.param(10**5 * "[" + 10**5 * "]", "nested", id="10^5 lists"),
     ],
 )
 def test_a_file_without_shapes_is_refused_in_one_sentence(
@@ -493,6 +500,20 @@ def test_a_file_without_shapes_is_refused_in_one_sentence(
 ):
     (tmp_path / "file").write_text(content)
     assert said in refusal(f"{tmp_path}/file", capsys)
+
+
+def test_a_header_that_is_nested_very_deep_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    header = 10**5 * b'{"a":' + b"[3]" + 10**5 * b"}"
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert "nested" in refusal(f"{tmp_path}/file", capsys)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe is not a regular file" in refusal(f"{tmp_path}/pipe", capsys)
 
 
 @pytest.mark.parametrize(

@@ -200,12 +200,31 @@ def test_a_folder_that_is_taken_and_a_run_that_is_another_are_refused(tmp_path):
     assert "there is no run in hare" in refusal("--run hare --resume")
     assert not (tmp_path / "hare").exists()
     config = json.loads(kept)
-    (tmp_path / "here/config.json").write_text(json.dumps(config | {"title": "other data"}))
+    config["title"] = "other data"
+    (tmp_path / "here/config.json").write_text(json.dumps(config))
+    said = refusal("--run here --steps 9 --resume")
+    assert "not the settings that the run was begun with" in said
+    del config["checksum"]  # as one does who changes them
+    (tmp_path / "here/config.json").write_text(json.dumps(config))
     said = refusal("--run here --steps 9 --resume")
     assert "these are not the data that the run was begun with: other data; now" in said
     (tmp_path / "here/config.json").write_text("{")
     assert "config.json: not the settings of a run" in refusal("--run here --resume")
     assert "cannot write" in refusal("--task digits --steps 2 --run here/run.jsonl/x")
+
+
+@pytest.mark.parametrize(
+    "task, said",
+    [
+        ("json:dumps", "takes no (seed, batch_size, data): too many positional arguments"),
+        ("builtins:int", "takes no (seed, batch_size, data): "),
+        ("builtins:max", "takes no (seed, batch_size, data): "),
+        ("builtins:print", "returns a NoneType, not a Task"),
+    ],
+)
+def test_what_is_no_task_is_refused(task, said):
+    assert f"--task {task}: " in (told := refused(f"train --task {task}"))
+    assert said in told
 
 
 def test_the_latest_run_of_a_task_is_not_anothers_and_has_begun(tmp_path, monkeypatch):

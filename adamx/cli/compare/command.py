@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, sweep
+from adamx.cli.disk import writing
 from adamx.cli.flags import add_names, check_picture, numbers, optional_import, whole
 from adamx.cli.tasks import add_task, find
 from adamx.core.tables import as_markdown, as_text
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     table = (as_markdown if args.markdown else as_text)(HEADER, [rows[name] for name in order])
     print(f"\n{table}")
     if args.picture:
-        picture({name: sweeps[name] for name in order}).savefig(args.picture, dpi=120)
+        with writing(args.picture):
+            picture({name: sweeps[name] for name in order}).savefig(args.picture, dpi=120)
         print(f"\nwritten: {args.picture}")
     return 0
 

@@ -16,6 +16,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from adamx.cli.disk import writing
 from adamx.cli.flags import UsageError
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -51,7 +52,7 @@ def write(path: Path, exported: Exported) -> None:
     kept = {"form": FORM, **exported.about}
     rows = {"array": exported.arrays}
     rows |= {f"batch-{i}": batch for i, batch in enumerate(exported.batches)}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+    with writing(path), zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("step", exported.program)
         for name, arrays in rows.items():
             for i, x in enumerate(arrays):

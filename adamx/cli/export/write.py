@@ -7,7 +7,6 @@ from typing import Any
 import jax
 
 from adamx.cli.export import file
-from adamx.cli.flags import UsageError
 from adamx.cli.tasks import Task
 from adamx.core.step import step as take_step
 from adamx.parallel import Run
@@ -39,7 +38,4 @@ def export(path: Path, task: Task, opt: Any, run: Run, steps: int) -> None:
     about = {"title": task.title, "begun": steps, "steps": steps, "units": task.units}
     program = file.program(step, arrays, flat[0])
     contents = file.Exported(about, step, program, arrays, flat)
-    try:
-        file.write(path, contents)
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    file.write(path, contents)

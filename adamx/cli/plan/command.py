@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 import adamx
 from adamx.cli import names
+from adamx.cli.disk import writing
 from adamx.cli.flags import UsageError, add_names
 from adamx.cli.plan import device_share, sources
 from adamx.cli.plan.formats import Row, side_by_side
@@ -90,10 +91,8 @@ def _write(args: argparse.Namespace, rows: list[Row]) -> None:
         {"storage": row.storage, "landing": row.landing, "bytes": _bytes(row.footprint)}
         for row in rows
     ]
-    try:
+    with writing(args.json):
         Path(args.json).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {args.json}: {error.strerror}") from error
 
 
 def _bytes(footprint: Footprint) -> dict[str, float]:

@@ -21,6 +21,11 @@ DTYPE = "bfloat16"
 # The limit of safetensors on its header, in bytes; no list of shapes is as long.
 _LONGEST = 100_000_000
 
+# JAX walks trees by recursion; no model has as many modules inside one another.
+_DEEPEST = 100
+
+_OF_A_LEAF = {"shape", "dtype", "data_offsets"}
+
 _SAFETENSORS = {
     "F64": "float64",
     "F32": "float32",
@@ -57,6 +62,10 @@ def read(source: str) -> Any:
 def _content(path: Path) -> Any:
     """The JSON in a file: the whole file, or the header of a safetensors file."""
     try:
+        if path.exists() and not (
+            path.is_file() or path.is_dir()
+        ):  # a pipe may have no end, or no beginning
+            raise UsageError(f"{path} is not a regular file")
         with path.open("rb") as file:
             start = file.read(9)
             length = int.from_bytes(start[:8], "little")
@@ -65,23 +74,32 @@ def _content(path: Path) -> Any:
         return json.loads(text)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path} is nested too deeply") from error
     except ValueError as error:
         raise UsageError(f"{path} is neither JSON nor a safetensors file") from error
 
 
-def _tree(content: Any, path: str) -> Any:
+def _tree(content: Any, path: str, depth: int = 0) -> Any:
     """The same containers with a `jax.ShapeDtypeStruct` in place of each shape."""
 
     def inside(name: Any) -> str:
         return f"{path}/{name}" if path else str(name)
 
+    if depth > _DEEPEST:
+        raise UsageError(f"{path[:40]}…: nested more than {_DEEPEST} deep")
     if isinstance(content, dict) and isinstance(content.get("shape"), list):
+        if others := content.keys() - _OF_A_LEAF:
+            raise UsageError(
+                f"{path or 'the file'}: has a shape, which makes it one leaf, and also "
+                f"{sorted(others)[0]!r}"
+            )
         return _leaf(content["shape"], content.get("dtype", DTYPE), path)
     if isinstance(content, dict):
         parts = {name: part for name, part in content.items() if name != "__metadata__"}
-        return {name: _tree(part, inside(name)) for name, part in parts.items()}
+        return {name: _tree(part, inside(name), depth + 1) for name, part in parts.items()}
     if isinstance(content, list) and any(isinstance(part, dict | list) for part in content):
-        return [_tree(part, inside(i)) for i, part in enumerate(content)]
+        return [_tree(part, inside(i), depth + 1) for i, part in enumerate(content)]
     return _leaf(content, DTYPE, path)
 
 

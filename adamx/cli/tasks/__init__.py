@@ -7,9 +7,10 @@ A task is a row in `TASKS`, or your own function of `(seed, batch_size, data)`, 
 
 import argparse
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from adamx.cli.flags import UsageError, whole
 from adamx.cli.tasks import digits as _digits
@@ -71,7 +72,25 @@ def find(name: str, *others: str) -> tuple[Make, Defaults]:
         sys.path.remove("")
     if not callable(make):
         raise UsageError(f"--task {name}: {function} is not a function")
-    return cast(Make, make), getattr(make, "defaults", YOURS)
+    return _checked(name, make), getattr(make, "defaults", YOURS)
+
+
+def _checked(name: str, make: Callable[..., Any]) -> Make:
+    """`make`, which raises `UsageError` if it is not the function of a task."""
+
+    def checked(seed: int, batch_size: int, data: str | None = None) -> Task:
+        try:
+            inspect.signature(make).bind(seed, batch_size, data)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"--task {name}: takes no (seed, batch_size, data): {error}"
+            ) from error
+        task = make(seed, batch_size, data)
+        if not isinstance(task, Task):
+            raise UsageError(f"--task {name}: returns a {type(task).__name__}, not a Task")
+        return task
+
+    return checked
 
 
 __all__ = ["TASKS", "TASK_HELP", "Defaults", "Task", "add_task", "digits", "digits_cnn", "find"]

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from adamx import health
-from adamx.checkpoints import Checkpoints
-from adamx.cli import devices, folder
+from adamx.checkpoints import Checkpoints, NoCheckpointError, SaveError
+from adamx.cli import devices, disk, folder
 from adamx.cli.export.write import export
 from adamx.cli.flags import UsageError, check_writable, optional_import
 from adamx.cli.progress import Seen, progress
@@ -26,6 +26,7 @@ from adamx.health.states import ObserveState, nodes
 from adamx.parallel import processes
 
 GLANCES = 20  # evaluations of the held-out loss per run
+HELD_OUT = "validation loss"
 TOLD = 3  # findings of the doctor to print
 NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
@@ -50,6 +51,8 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
         check_writable(args.export)
         if args.distributed:
             raise UsageError(f"--export {args.export}: works with one process only")
+    if args.step is not None and not args.resume:
+        raise UsageError("--step needs --resume")
     if args.distributed and not args.run:
         raise UsageError("--distributed needs --run DIR, one folder for all processes")
     make, defaults = find(args.task, "quadratic")
@@ -71,7 +74,9 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
         print(" beside ".join(optimizers), task.title, *notes, sep="\n", flush=True)
     try:
         return _Training(args, task, optimizers, defaults, steps).go()
-    except (ValueError, health.TooManySkippedError) as error:
+    except SaveError as error:
+        raise disk.DiskError(str(error)) from error
+    except (ValueError, NoCheckpointError, health.TooManySkippedError) as error:
         # A batch that does not divide, a checkpoint of another recipe, a guard at its limit.
         raise UsageError(str(error)) from error
 
@@ -127,6 +132,8 @@ class _Training:
             stack.enter_context(processes.watched(lambda: _advice(kept)))
             self.kept = kept
             self.start = start = self._begin(kept, root)
+            if self.speaks and (lost := start - len(folder.rows(root, start))):
+                print(f"{root / folder.LOG}: {lost} of {start} rows are lost or damaged\n")
             log = folder.log_until(root, start) if self.speaks else nullcontext()
             self.log = stack.enter_context(log)
             bar = progress(self.name, self.steps, self.task.units, start)
@@ -148,8 +155,15 @@ class _Training:
     def _checkpoints(self, root: Path) -> Any:
         if self.args.compare != "none":
             return nullcontext()
+        where = root / folder.CHECKPOINTS
+        if self.args.resume and not folder.is_saved(root):
+            raise UsageError(
+                f"{where}: there is no checkpoint to go on from; begin again in another folder, or "
+                f"delete {root} first"
+            )
         try:
-            return Checkpoints(root / folder.CHECKPOINTS, self.opt)
+            with disk.writing(where):
+                return Checkpoints(where, self.opt)
         except ImportError as error:
             raise UsageError(str(error)) from error
 
@@ -162,14 +176,18 @@ class _Training:
                 f"{root} has a checkpoint of step {kept.latest}: add --resume to go on from it, "
                 "or choose another folder"
             )
-        if kept.latest >= self.steps:
+        step = kept.latest if self.args.step is None else self.args.step
+        if step >= self.steps:
             raise UsageError(
-                f"--steps {self.steps}: the checkpoint is of step {kept.latest}; give more to go on"
+                f"--steps {self.steps}: the checkpoint is of step {step}; give more to go on"
             )
         like = self.ours.train.like(self.task.params, key=self.key)
-        self.ours.run = self.ours.train.spread(kept.restore(like))
-        self.held_out = folder.held_out(root, kept.latest)
-        return kept.latest
+        self.ours.run = self.ours.train.spread(kept.restore(like, step))
+        if self.args.step is not None:
+            kept.forget_after(step)
+        past = [row[HELD_OUT] for row in folder.rows(root, step) if HELD_OUT in row]
+        self.held_out = [float("nan") if loss is None else loss for loss in past]
+        return step
 
     def _after(self, done: int) -> bool:
         """Evaluates, logs, reports and saves after a step; returns whether to go on."""
@@ -191,8 +209,8 @@ class _Training:
                 figures |= health.read(self.ours.run.state)
                 self.norms = {k: Seen(figures[name], done) for k, name in NORMS.items()}
             if looks:
-                figures["validation loss"] = self.held_out[-1]
-            self.log.write(done, figures)
+                figures[HELD_OUT] = self.held_out[-1]
+            self.log(done, figures)
             told = {"loss": self.ours.loss, "rate": rate, "validation": self.glanced}
             self.report(done, told | (self.norms if self.args.watch else {}))
         due = done % self.args.save_every == 0 or done == self.steps or stops

@@ -14,6 +14,7 @@ from adamx.cli import folder, names
 from adamx.cli.devices import HOWS
 from adamx.cli.flags import UsageError, non_negative, whole
 from adamx.cli.tasks import TASK_HELP
+from adamx.cli.train.kept import check
 
 DTYPES = ("float32", "bfloat16", "float16")
 SCHEDULES = ("constant", "cosine", "linear")
@@ -214,6 +215,9 @@ class Settings:
         "of the call",
         "go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
     )
+    step: int | None = _setting(
+        None, _KEPT, "of the call", "resume from step N; deletes later checkpoints", type=whole(1)
+    )
     export: str | None = _setting(
         None,
         _KEPT,
@@ -271,9 +275,8 @@ def settled(told: dict[str, Any]) -> Settings:
             raise UsageError(
                 f"{root}: the run was begun with {_flag(name)} {kept[name]}, not {told[name]}"
             )
-    known: dict[str, Any] = {k: v for k, v in kept.items() if k in FIELDS}
-    known |= told | {"run": str(root)}
-    return Settings(**known)
+    known: dict[str, Any] = check({k: v for k, v in kept.items() if k in FIELDS}, FIELDS, root)
+    return Settings(**(known | told | dict[str, Any](run=str(root))))
 
 
 def check_data(settings: Settings, title: str) -> None:
