@@ -157,10 +157,10 @@ def test_moments_at_the_end_of_their_format_are_counted(storage):
     assert found["at_ceiling"] == pytest.approx(1 / 3)
 
 
-# An observer sees moments, and so rules; recipes that share a rule are slow.
+# An observer sees moments, and so rules, and how they are stored.
 @rest_slow(
     "recipe, storage",
-    [(r, s) for r in cases.RECIPES for s in cases.STORAGES if r in cases.RULES or s == "float32"],
+    cases.TELLING,
     [*((rule, "float32") for rule in cases.RULES), *(("adam", s) for s in cases.STORAGES)],
 )
 def test_whoever_watches_changes_no_step(recipe, storage):

@@ -87,6 +87,8 @@ def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
     assert code == 0, err
     want = loss_of_one(40)
     assert final_loss(out) == pytest.approx(want, rel=1e-3)
+    if how != "pmap":  # its state is the furthest from that of one process
+        return
     # And what one has saved, two go on with.
     more, port = ["--steps", 45, "--run", run, "--resume"], free_port()
     both = [start(*more, process=i, port=port) for i in (0, 1)]
