@@ -129,7 +129,7 @@ def test_interrupted_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("train --learning-rate inf", "--learning-rate"),
         ("train --weight-decay -0.1", "--weight-decay"),
         ("train --weight-decay much", "--weight-decay"),
-        ("train --step 5", "--step"),
+        ("train --pace 5", "--pace"),
         ("train --clip -1", "--clip: must be a finite number of at least 0"),
         ("train --schedule round", "'round'"),
         ("train --dtype int8", "'int8'"),

@@ -348,6 +348,7 @@ def test_a_run_goes_back_bit_for_bit(memory, landing):
     assert {x.sharding.memory_kind for x in jax.tree.leaves(params)} == {"device"}
 
 
+@pytest.mark.filterwarnings("ignore:landing 'exact' does nothing")
 @pytest.mark.parametrize("landing", [None, "exact"])
 def test_steps_are_shorter_after_going_back(landing):
     inner = adamx.adam(1e-2, landing=landing or "nearest")

@@ -49,5 +49,5 @@ def test_init_keeps_a_parameters_sharding(storage):
     params = jax.device_put(jnp.ones((16, 3)), sharding)
     state = adamx.amsgrad(0.1, storage=storage).init(params)
     moments = [x for x in jax.tree.leaves(state) if x.ndim]
-    assert len(moments) == (2 if storage == "int4" else 3)
+    assert len(moments) == 3
     assert all(x.sharding.is_equivalent_to(sharding, 2) for x in moments)

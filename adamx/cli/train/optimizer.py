@@ -41,7 +41,9 @@ def optimizers(args: Settings, defaults: Defaults, steps: int) -> dict[str, Any]
     if args.weight_decay is not None:
         settings["weight_decay"] = args.weight_decay
     clip = defaults.clip if args.clip is None else args.clip
-    ours = names.ours(args.recipe, storage=args.storage, landing=args.landing, **settings)
+    # A landing does nothing for float32 parameters, and would say so again.
+    landing = "nearest" if args.dtype == "float32" else args.landing
+    ours = names.ours(args.recipe, storage=args.storage, landing=landing, **settings)
     found = {f"adamx.{args.recipe}": guarded(args, clipped(clip, ours))}
     if args.compare == "optax":
         if "mask" in settings:
