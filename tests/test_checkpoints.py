@@ -80,9 +80,11 @@ def test_a_run_saved_on_eight_devices_goes_on_with_four_and_with_one(how, zero, 
 
 
 OTHERS = {
-    "its moments rest as 'int8', the optimizer's as 'float32'": adamx.adamw(1e-2),
-    "its moments rest as 'int8', the optimizer's as 'int4'": adamx.adamw(1e-2, storage="int4"),
-    "its moments rest as 'int8', the optimizer's as a table": adamx.adamw(
+    "its moments are stored as 'int8', the optimizer's as 'float32'": adamx.adamw(1e-2),
+    "its moments are stored as 'int8', the optimizer's as 'int4'": adamx.adamw(
+        1e-2, storage="int4"
+    ),
+    "its moments are stored as 'int8', the optimizer's as a table": adamx.adamw(
         1e-2, storage={"*/bias": "float32", "*": "int8"}
     ),
     "it was saved with adamw, the optimizer is lion": adamx.lion(1e-2, storage="int8"),

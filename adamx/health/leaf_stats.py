@@ -98,15 +98,15 @@ def remembered(opt: optax.GradientTransformation, params: Any, state: Any) -> di
         if not is_moments(mark) or rule is None:
             continue
         here = side(mark, rule)
-        count, rests = here.layout.stored(moments, moments, here.treedef)
-        for name, storage, rest in zip(here.names, here.storages, rests, strict=True):
-            if rest and name not in found:
-                found[name] = _known(rule, storage, rest, count)
+        count, rows = here.layout.stored(moments, moments, here.treedef)
+        for name, storage, stored in zip(here.names, here.storages, rows, strict=True):
+            if stored and name not in found:
+                found[name] = _known(rule, storage, stored, count)
     return found
 
 
-def _known(rule: Any, storage: Any, rest: dict, count: jax.Array) -> Known:
-    moments = storage.decode(rest, rule.moments)
+def _known(rule: Any, storage: Any, stored: dict, count: jax.Array) -> Known:
+    moments = storage.decode(stored, rule.moments)
     mean = next((moments[k] for k, kind in rule.moments.items() if kind == "signed"), None)
     square = next(
         (moments[k] for k, kind in rule.moments.items() if kind in ("squared", "spread")), None
@@ -123,7 +123,7 @@ def _known(rule: Any, storage: Any, rest: dict, count: jax.Array) -> Known:
         mean = mean / weight
     if square is not None:
         square = square * scalars.get("av", 1.0)
-    ends = storage.ends(rest, rule.moments)
+    ends = storage.ends(stored, rule.moments)
     return Known(mean, square, scalars.get("eps", 0.0), left, *ends)
 
 

@@ -48,30 +48,32 @@ def _itself(dtype: jnp.dtype) -> Any:
 
 
 def _land(
-    p: jax.Array, step: jax.Array, rest: jax.Array, bits: jax.Array
+    p: jax.Array, step: jax.Array, remainder: jax.Array, bits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     old = float_words.value(float_words.of_half(p), p.dtype)
-    y = step + _missing(old, rest)
+    y = step + _missing(old, remainder)
     target = old + y
     word = float_words.of(target, p.dtype)
     inside = float_words.is_finite(word, p.dtype)
     update = float_words.value(float_words.nearest(word, p.dtype)[0], p.dtype) - old
     left = float_words.of((y - update) * _SCALE[p.dtype], p.dtype)
     left = float_words.nearest(float_words.randomly(left, bits, kept=0), p.dtype)[0]
-    rest = float_words.half(jnp.where(inside, left, 0), p.dtype)
-    return jnp.where(inside, update, target * jnp.inf), rest  # overflow becomes a visible inf
+    remainder = float_words.half(jnp.where(inside, left, 0), p.dtype)
+    return jnp.where(inside, update, target * jnp.inf), remainder  # overflow becomes a visible inf
 
 
-def weight(p: jax.Array, rest: jax.Array) -> jax.Array:
+def weight(p: jax.Array, remainder: jax.Array) -> jax.Array:
     """The float32 nearest to parameter plus remainder."""
     old = float_words.value(float_words.of_half(p), p.dtype)
-    return old + _missing(old, rest)
+    return old + _missing(old, remainder)
 
 
-def _missing(p: jax.Array, rest: jax.Array) -> jax.Array:
+def _missing(p: jax.Array, remainder: jax.Array) -> jax.Array:
     """The remainder, clipped to half a unit in the last place of `p`."""
-    most = jnp.maximum(jnp.abs(p) * _HALF_UNIT[rest.dtype], _LEAST[rest.dtype])
-    found = float_words.value(float_words.of_half(rest), rest.dtype) * (1 / _SCALE[rest.dtype])
+    most = jnp.maximum(jnp.abs(p) * _HALF_UNIT[remainder.dtype], _LEAST[remainder.dtype])
+    found = float_words.value(float_words.of_half(remainder), remainder.dtype) * (
+        1 / _SCALE[remainder.dtype]
+    )
     return jnp.clip(found, -most, most)
 
 

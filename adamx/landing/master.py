@@ -36,20 +36,20 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
       >>> print(updates, adamx.master_params(state, params))
       [0.] [0.9999]
     """
-    rests = _remainders(state)
+    remainders = _remainders(state)
     leaves, treedef = paths.flatten(params)
     there = dict(leaves)
-    for path, rest in rests.items():
+    for path, remainder in remainders.items():
         name = paths.name(path)
         if path not in there:
             raise ValueError(f"{name}: the state has a remainder for this leaf, `params` lacks it")
         p = there[path]
-        if jnp.shape(p) != rest.shape or dtypes.of(p) not in HALVES:
+        if jnp.shape(p) != remainder.shape or dtypes.of(p) not in HALVES:
             raise ValueError(
                 f"{name}: the state's remainder is for a half-precision parameter of shape "
-                f"{rest.shape}, got {dtypes.of(p)} of shape {jnp.shape(p)}. {WIDENED}"
+                f"{remainder.shape}, got {dtypes.of(p)} of shape {jnp.shape(p)}. {WIDENED}"
             )
-    return treedef.unflatten([_weight(p, rests.get(path)) for path, p in leaves])
+    return treedef.unflatten([_weight(p, remainders.get(path)) for path, p in leaves])
 
 
 def _remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
@@ -58,12 +58,12 @@ def _remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
     for landing in jax.tree.leaves(state, is_leaf=_stops):
         if not _is_landing(landing):
             continue
-        for path, rest in paths.flatten(landing.remainder)[0]:
+        for path, remainder in paths.flatten(landing.remainder)[0]:
             if path in found:
                 raise ValueError(
                     f"{paths.name(path)}: two landings in the state hold a remainder for this leaf"
                 )
-            found[path] = rest
+            found[path] = remainder
     return found
 
 
@@ -75,16 +75,16 @@ def _stops(x: Any) -> bool:
     return isinstance(x, LandingState | Snapshot)  # a snapshot's remainder is of other parameters
 
 
-def _weight(p: Any, rest: jax.Array | None) -> Any:
-    return _whole((p, rest), {}) if getattr(p, "dtype", None) in HALVES else p
+def _weight(p: Any, remainder: jax.Array | None) -> Any:
+    return _whole((p, remainder), {}) if getattr(p, "dtype", None) in HALVES else p
 
 
 @leafwise
 def _whole(arrays: tuple, scalars: Any) -> jax.Array:
-    p, rest = arrays
+    p, remainder = arrays
     p = jnp.asarray(p)
     plain = p.astype(jnp.float32)
-    if rest is None:
+    if remainder is None:
         return plain
-    whole = split_words.weight if jnp.issubdtype(rest.dtype, jnp.integer) else compensated
-    return straight(jnp.where(jnp.isfinite(plain), whole(p, rest), plain), plain)
+    whole = split_words.weight if jnp.issubdtype(remainder.dtype, jnp.integer) else compensated
+    return straight(jnp.where(jnp.isfinite(plain), whole(p, remainder), plain), plain)

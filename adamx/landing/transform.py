@@ -70,8 +70,8 @@ class LandingLink:
 
     def init(self, params: optax.Params) -> Any:
         draws = None if self.seed is None else jnp.zeros([], jnp.int32)
-        rest = None if self.remainder is None else jax.tree.map(self._nothing, params)
-        return LandingState(draws, rest)
+        remainder = None if self.remainder is None else jax.tree.map(self._nothing, params)
+        return LandingState(draws, remainder)
 
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
@@ -84,11 +84,11 @@ class LandingLink:
             )
         steps, treedef = paths.flatten(updates, is_leaf=_is_none)
         parameters = _columns(name, treedef, updates, params, "the tree of parameters")
-        rests: list[Any] = [None] * len(steps)
+        remainders: list[Any] = [None] * len(steps)
         if self.remainder is not None:
-            rests = _columns(name, treedef, updates, state.remainder, "the state's remainder")
+            remainders = _columns(name, treedef, updates, state.remainder, "the state's remainder")
         names = [paths.name(path) for path, _ in steps]
-        kept = any(hasattr(rest, "dtype") for rest in rests)  # then the leaf is named below
+        kept = any(hasattr(x, "dtype") for x in remainders)  # then the leaf is named below
         if steps and not any(map(_is_half, parameters)) and not (kept or paths.is_hidden(updates)):
             warnings.warn(
                 f"landing {name!r} does nothing: no parameter is bfloat16 or float16. {WIDENED}",
@@ -102,12 +102,12 @@ class LandingLink:
         for i, ((_, step), p) in enumerate(zip(steps, parameters, strict=True)):
             if step is not None and _is_half(p):
                 want = None if self.remainder is None else jnp.dtype(self.remainder(p.dtype))
-                _check(name, names[i], step, p, rests[i], want)
+                _check(name, names[i], step, p, remainders[i], want)
                 part = shards.part(names[i], jnp.shape(step))
-                arrays = (p, step, rests[i], noise.row(i), part.first)
-                step, rests[i] = _land_leaf(arrays, {}, self.land, part.whole)
+                arrays = (p, step, remainders[i], noise.row(i), part.first)
+                step, remainders[i] = _land_leaf(arrays, {}, self.land, part.whole)
             elif step is not None:
-                if hasattr(rests[i], "dtype"):
+                if hasattr(remainders[i], "dtype"):
                     raise TypeError(
                         f"{names[i]}: the state has the remainder of a half-precision parameter, "
                         f"got one of {dtypes.of(p)} ({name}). {WIDENED}"
@@ -115,8 +115,8 @@ class LandingLink:
                 step = _as_it_is(step, p)
             landed.append(step)
         draws = None if self.seed is None else optax.safe_increment(state.draws)
-        rest = None if self.remainder is None else treedef.unflatten(rests)
-        return treedef.unflatten(landed), LandingState(draws, rest)  # pyright: ignore[reportArgumentType]
+        remainder = None if self.remainder is None else treedef.unflatten(remainders)
+        return treedef.unflatten(landed), LandingState(draws, remainder)  # pyright: ignore[reportArgumentType]
 
     def _nothing(self, p: Any) -> Any:
         if self.remainder is None or not _is_half(p):
@@ -135,13 +135,13 @@ def _scaled(step: Any, scale: Any) -> Any:
 def _land_leaf(
     arrays: tuple, scalars: Any, land: Land, whole: tuple[int, ...]
 ) -> tuple[jax.Array, Any]:
-    p, step, rest, row, first = arrays
+    p, step, remainder, row, first = arrays
     bits = None
     if row is not None:
         bits = random_bits.bits(random_bits.key(row, whole, first), jnp.shape(p))
     step = dtypes.cast(jnp.asarray(step), _FLOAT32)
-    update, rest = land(jnp.asarray(p), step, rest, bits)
-    return straight(update, step), rest
+    update, remainder = land(jnp.asarray(p), step, remainder, bits)
+    return straight(update, step), remainder
 
 
 _FLOAT32 = jnp.dtype(jnp.float32)
@@ -181,12 +181,12 @@ def _check_state(name: str, state: Any) -> None:
         )
 
 
-def _check(name: str, path: str, step: Any, p: Any, rest: Any, want: jnp.dtype | None) -> None:
+def _check(name: str, path: str, step: Any, p: Any, remainder: Any, want: jnp.dtype | None) -> None:
     if jnp.shape(step) != jnp.shape(p):
         raise ValueError(
             f"{path}: step has shape {jnp.shape(step)}, parameter has {jnp.shape(p)} ({name})"
         )
-    held = getattr(rest, "dtype", None), getattr(rest, "shape", None)
+    held = getattr(remainder, "dtype", None), getattr(remainder, "shape", None)
     if want is not None and held != (want, jnp.shape(p)):
         raise TypeError(
             f"{path}: the remainder of a {p.dtype} parameter must be {want} of shape "

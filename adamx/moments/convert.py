@@ -52,7 +52,8 @@ def convert(
         raise ValueError(f"`state` is not a state of `opt_from`: {whole} instead of {held}")
     if held != treedef:
         raise ValueError(
-            f"`opt_from` and `opt_to` differ in more than how moments rest: {held} and {treedef}"
+            f"`opt_from` and `opt_to` differ in more than how moments are stored: {held} and "
+            f"{treedef}"
         )
     return treedef.unflatten(
         [
@@ -74,32 +75,32 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             f"{here.layout.rule.name} and {there.layout.rule.name} remember different things: "
             f"{', '.join(kinds)} and {', '.join(there.layout.rule.moments)}"
         )
-    count, rests = here.layout.stored(state, state, here.treedef)
+    count, rows = here.layout.stored(state, state, here.treedef)
     blank = getattr(target, "state", target)
     _, wanted = there.layout.stored(blank, blank, there.treedef)
     new = []
-    for i, (rest, goal) in enumerate(zip(rests, wanted, strict=True)):
+    for i, (stored, goal) in enumerate(zip(rows, wanted, strict=True)):
         if not goal:
             new.append({})
             continue
         if not isinstance(source, Described):
-            rest = _in_working_precision(rest)
-        if complaint := here.storages[i].complaint(rest, kinds, _dtype(rest.values())):
+            stored = _in_working_precision(stored)
+        if complaint := here.storages[i].complaint(stored, kinds, _dtype(stored.values())):
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
         storage = there.storages[i]
         salt = np.uint32(random_bits.salt(here.names[i]))
         key = random_bits.Key(random_bits.keys(np.uint32(storage.seed or 0), count, salt))
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
-        moments = here.storages[i].decode(rest, kinds)
+        moments = here.storages[i].decode(stored, kinds)
         new.append(storage.encode(moments, kinds, old, key))
     return there.layout.state(count, new, there.treedef)
 
 
-def _in_working_precision(rest: dict[str, Any]) -> dict[str, Any]:
-    """Optax's moments, which rest in whatever floating dtype its parameters have."""
+def _in_working_precision(stored: dict[str, Any]) -> dict[str, Any]:
+    """Optax's moments, which are stored in whatever floating dtype its parameters have."""
     return {
         k: x.astype(dtypes.working(x.dtype)) if jnp.issubdtype(x.dtype, jnp.inexact) else x
-        for k, x in rest.items()
+        for k, x in stored.items()
     }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The moments in a state, found by what `init` says of it: which rule they serve, how they rest."""
+"""The moments in a state, by what `init` says of it: their rule, and how they are stored."""
 
 from typing import Any, NamedTuple
 

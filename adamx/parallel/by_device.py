@@ -46,13 +46,13 @@ def shard_mapped(task: Task) -> DataParallel:
         axis_names={task.axis},
     )
     params, copied = task.placed(task.specs), task.copied
-    rests = Run(params, parts.placed, copied, copied)
-    step = jax.jit(body, donate_argnums=task.donated, out_shardings=(rests, None))
+    stored = Run(params, parts.placed, copied, copied)
+    step = jax.jit(body, donate_argnums=task.donated, out_shardings=(stored, None))
     return ways(
         task,
         step=lambda run, batch: step(run, spread_batch(task, batch)),
-        rests=rests,
-        plain=rests._replace(state=parts.plain),
+        stored=stored,
+        plain=stored._replace(state=parts.plain),
         report=parts.report(),
         pack=lambda run: run._replace(state=parts.pad(run.state)),
         unpack=lambda run: run._replace(state=parts.unpad(run.state)),
@@ -96,7 +96,7 @@ def pmapped(task: Task) -> DataParallel:
     train = ways(
         task,
         step=lambda run, batch: step(run, jax.tree.map(place, checked(task, batch))),
-        rests=rows,
+        stored=rows,
         plain=Run(copied, parts.plain, copied, copied),
         report=parts.report(),
         pack=pack,

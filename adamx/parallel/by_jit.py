@@ -20,16 +20,16 @@ def meshed(task: Task) -> DataParallel:
     reduce-scatter for the gradients, and an all-gather for the new parameters.
     """
     zero_axis = task.axis if task.zero else None
-    rests, report = _state(task, zero_axis, task.memory_kind)
-    works = _state(task, zero_axis, None)[0] if task.memory_kind else rests
+    stored, report = _state(task, zero_axis, task.memory_kind)
+    works = _state(task, zero_axis, None)[0] if task.memory_kind else stored
     whole = task.placed(task.specs)
     part = task.placed(split(task.specs, task.shapes, task.mesh, zero_axis))
-    everywhere = Run(whole, rests, task.copied, task.copied)
+    everywhere = Run(whole, stored, task.copied, task.copied)
 
     def step(run: Run, batch: Any) -> tuple[Run, Outcome]:
         key, used = (None, None) if run.key is None else jax.random.split(run.key)
         grads, outcome, model = gradient(task.loss, run, batch, used)
-        state = run.state if works is rests else jax.device_put(run.state, works)
+        state = run.state if works is stored else jax.device_put(run.state, works)
         params = laid(run.params, part)
         params, state = take_step(task.opt, laid(grads, part), state, params, value=outcome.loss)
         return Run(laid(params, whole), state, model, key), outcome
@@ -38,7 +38,7 @@ def meshed(task: Task) -> DataParallel:
     return ways(
         task,
         step=lambda run, batch: stepped(run, spread_batch(task, batch)),
-        rests=everywhere,
+        stored=everywhere,
         plain=everywhere,
         report=report,
     )

@@ -17,7 +17,7 @@ from jax.extend.core import Literal
 # if they were the whole array (an iota, random bits); PLACE if it is the index of the device;
 # PLACED if computed from that index and positions, which fits any sharding.
 WHOLE, PARTIAL, POSITION, PLACE, PLACED = None, -1, -2, -3, -4
-Lie = int | None
+Layout = int | None
 
 _ELEMENTWISE = frozenset(
     """
@@ -40,54 +40,54 @@ _GATHERS = frozenset("all_gather all_gather_invariant all_gather_reduced".split(
 _NUMBERING = frozenset("iota random_bits threefry2x32 rng_uniform rng_bit_generator".split())
 
 
-def partial_outputs(jaxpr: Any, lies: list[Lie], wanted: list[Lie]) -> dict[int, str]:
+def partial_outputs(jaxpr: Any, layouts: list[Layout], wanted: list[Layout]) -> dict[int, str]:
     """The outputs with a wrong layout, by number, with the operation that is the cause.
 
     Args:
       jaxpr: a function of arrays, some of them shards.
-      lies: the layouts of its arguments.
+      layouts: the layouts of its arguments.
       wanted: the layouts that its outputs should have. WHOLE outputs are accepted for any layout.
     """
     blamed: dict[str, str] = {}
-    outs = _follow(jaxpr, lies, blamed)
+    outs = _follow(jaxpr, layouts, blamed)
     why = blamed.get("first", "operation across elements")
     return {
         i: why
-        for i, (lie, want) in enumerate(zip(outs, wanted, strict=True))
-        if lie != want and lie is not WHOLE and not (lie == PLACED and want is not WHOLE)
+        for i, (layout, want) in enumerate(zip(outs, wanted, strict=True))
+        if layout != want and layout is not WHOLE and not (layout == PLACED and want is not WHOLE)
     }
 
 
-def _follow(jaxpr: Any, lies: list[Lie], blamed: dict[str, str]) -> list[Lie]:
+def _follow(jaxpr: Any, layouts: list[Layout], blamed: dict[str, str]) -> list[Layout]:
     jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-    known: dict[Any, Lie] = dict(zip(jaxpr.invars, lies, strict=True))
+    known: dict[Any, Layout] = dict(zip(jaxpr.invars, layouts, strict=True))
     known |= {v: _numbering(v) for v in jaxpr.constvars}
 
-    def lie(v: Any) -> Lie:
+    def layout(v: Any) -> Layout:
         return WHOLE if isinstance(v, Literal) else known.get(v, WHOLE)
 
     for eqn in jaxpr.eqns:
-        ins = [lie(v) for v in eqn.invars]
+        ins = [layout(v) for v in eqn.invars]
         outs = _equation(eqn, ins, blamed)
         outs = [_settled(x, v) for x, v in zip(outs, eqn.outvars, strict=True)]
         if PARTIAL in outs and PARTIAL not in ins:
             blamed.setdefault("first", eqn.primitive.name)
         known |= zip(eqn.outvars, outs, strict=True)
-    return [lie(v) for v in jaxpr.outvars]
+    return [layout(v) for v in jaxpr.outvars]
 
 
-def _settled(lie: Lie, v: Any) -> Lie:
+def _settled(layout: Layout, v: Any) -> Layout:
     """The layout of `v`: a single number has no POSITION."""
-    return WHOLE if lie == POSITION and _numbering(v) is WHOLE else lie
+    return WHOLE if layout == POSITION and _numbering(v) is WHOLE else layout
 
 
-def _numbering(v: Any) -> Lie:
+def _numbering(v: Any) -> Layout:
     """POSITION for an array, WHOLE for a single number."""
     size = getattr(v.aval, "size", 1)
     return POSITION if size > 1 else WHOLE
 
 
-def _equation(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
+def _equation(eqn: Any, ins: list[Layout], blamed: dict[str, str]) -> list[Layout]:
     """The layouts of one operation's results."""
     name, params = eqn.primitive.name, eqn.params
     if name == "axis_index":
@@ -110,11 +110,11 @@ def _equation(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
     if name in _GATHERS:
         return [WHOLE] * len(eqn.outvars)
     if name in _SUMS:  # which mix different elements of a sharded array
-        return [WHOLE if lie in (WHOLE, PARTIAL, PLACE) else PARTIAL for lie in ins]
+        return [WHOLE if layout in (WHOLE, PARTIAL, PLACE) else PARTIAL for layout in ins]
     return [_moved(eqn, ins, v.aval.shape) for v in eqn.outvars]
 
 
-def _loop(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
+def _loop(eqn: Any, ins: list[Layout], blamed: dict[str, str]) -> list[Layout]:
     """The layouts of a scan's results. The body is followed until the carry's layouts no longer
     change. Arrays that are scanned over have one dimension less inside the body."""
     body = eqn.params["jaxpr"]
@@ -123,12 +123,12 @@ def _loop(eqn: Any, ins: list[Lie], blamed: dict[str, str]) -> list[Lie]:
     made = sum(_ranks_differ(*pair) for pair in zip(eqn.outvars, inner.outvars, strict=True))
     carries, stop = len(eqn.outvars) - made, len(ins) - walked
     consts, carry = ins[: stop - carries], ins[stop - carries : stop]
-    xs = [_shifted(lie, -1) for lie in ins[stop:]]
+    xs = [_shifted(layout, -1) for layout in ins[stop:]]
     while True:
         outs = _follow(body, [*consts, *carry, *xs], blamed)
         after = [_joined(pair) for pair in zip(carry, outs[:carries], strict=True)]
         if after == carry:
-            return [*carry, *(_shifted(lie, 1) for lie in outs[carries:])]
+            return [*carry, *(_shifted(layout, 1) for layout in outs[carries:])]
         carry = after
 
 
@@ -136,11 +136,11 @@ def _ranks_differ(outside: Any, inside: Any) -> bool:
     return len(outside.aval.shape) != len(inside.aval.shape)
 
 
-def _shifted(lie: Lie, by: int) -> Lie:
-    return lie if lie is None or lie < 0 else lie + by
+def _shifted(layout: Layout, by: int) -> Layout:
+    return layout if layout is None or layout < 0 else layout + by
 
 
-def _moved(eqn: Any, ins: list[Lie], shape: tuple[int, ...]) -> Lie:
+def _moved(eqn: Any, ins: list[Layout], shape: tuple[int, ...]) -> Layout:
     """The layout of the result of an operation on arrays."""
     name, params = eqn.primitive.name, eqn.params
     if name in _ELEMENTWISE:
@@ -170,7 +170,7 @@ def _spreads(source: tuple[int, ...], shape: tuple[int, ...]) -> bool:
     return not source or (len(source) == len(shape) and all(a in (1, b) for a, b in pairs))
 
 
-def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Lie:
+def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Layout:
     """The sharded dimension, if a reshape only adds or removes dimensions of one; else PARTIAL."""
     longer = [i for i, size in enumerate(shape) if size != 1]
     if [source[i] for i in range(len(source)) if source[i] != 1] != [shape[i] for i in longer]:
@@ -179,9 +179,9 @@ def _reshaped(source: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Lie:
     return longer[before] if source[dim] != 1 else PARTIAL
 
 
-def _joined(lies: Any) -> Lie:
+def _joined(layouts: Any) -> Layout:
     """The layout of a result, from its operands' layouts."""
-    found = {lie for lie in lies if lie is not WHOLE}
+    found = {layout for layout in layouts if layout is not WHOLE}
     if found <= {PLACE} or len(found) <= 1:
         return found.pop() if found else WHOLE
     if PARTIAL in found:

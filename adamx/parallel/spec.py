@@ -79,7 +79,7 @@ class DataParallel(NamedTuple):
 def ways(
     task: Task,
     step: Callable[[Run, Any], tuple[Run, Outcome]],
-    rests: Any,
+    stored: Any,
     plain: Run,
     report: Report,
     pack: Callable[[Run], Run] = lambda run: run,
@@ -90,7 +90,7 @@ def ways(
     Args:
       task: the task.
       step: the step.
-      rests: the shardings of a run between steps.
+      stored: the shardings of a run between steps.
       plain: the shardings of a collected run.
       report: what ZeRO could not split.
       pack: converts a collected run to a run between steps; it runs under `jit`.
@@ -108,7 +108,7 @@ def ways(
 
         return jax.jit(fresh, out_shardings=shardings)
 
-    begun = copied(lambda *args: pack(first(*args)), rests)
+    begun = copied(lambda *args: pack(first(*args)), stored)
 
     def init(params: Any, model: Any = None, key: Any = None) -> Run:
         leaves, treedef = paths.flatten(task.shapes)
@@ -129,7 +129,7 @@ def ways(
         init=init,
         step=paced(step) if _is_virtual(task.mesh) else step,
         collect=copied(unpack, plain),
-        spread=copied(pack, rests),
+        spread=copied(pack, stored),
         like=like,
         report=report,
     )

@@ -119,8 +119,8 @@ class Parts(NamedTuple):
         except (TypeError, ValueError) as e:
             raise ValueError(f"the optimizer does not work on shards: {e}; {_INSTEAD}") from e
         names = [name for name, _ in self.plan.leaves] + self.names
-        lies = [*of_params, *of_state, *of_params, None]
-        found = partial_outputs(jaxpr, lies, [*of_params, *of_state])
+        layouts = [*of_params, *of_state, *of_params, None]
+        found = partial_outputs(jaxpr, layouts, [*of_params, *of_state])
         given = jax.tree.leaves((params, state))
         for at, (now, before) in enumerate(zip(jaxpr.out_avals, given, strict=True)):
             if now.shape != before.shape:

@@ -43,8 +43,8 @@ class Floats:
         return tuple(kinds)
 
     def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping) -> Arrays:
-        rest = {k: self._dtype(kind, dtypes.of(like)) for k, kind in kinds.items()}
-        return {k: jnp.full_like(like, start.get(k, 0), dtype=d) for k, d in rest.items()}
+        stored = {k: self._dtype(kind, dtypes.of(like)) for k, kind in kinds.items()}
+        return {k: jnp.full_like(like, start.get(k, 0), dtype=d) for k, d in stored.items()}
 
     def decode(self, arrays: Arrays, kinds: Mapping[str, Kind]) -> Arrays:
         return {k: _real_unless_signed(dtypes.widen(a), kinds[k]) for k, a in arrays.items()}

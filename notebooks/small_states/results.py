@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Entrant(NamedTuple):
-    """What competes: how moments rest, how steps land, in what the parameters rest."""
+    """What competes: how moments are stored, how steps land, in what the parameters rest."""
 
     format: str
     landing: str

@@ -96,7 +96,7 @@ def test_wrappers_and_masks_are_no_hindrance():
 
 def test_what_cannot_be_converted_is_named():
     _, state = advanced(adamx.adam(1e-2))
-    with pytest.raises(ValueError, match="differ in more than how moments rest"):
+    with pytest.raises(ValueError, match="differ in more than how moments are stored"):
         adamx.convert(state, adamx.adam(1e-2), adamx.adam(1e-2, landing="kahan"))
     with pytest.raises(ValueError, match="is not a state of `opt_from`"):
         adamx.convert(state, adamx.adam(1e-2, landing="kahan"), adamx.adam(1e-2))
