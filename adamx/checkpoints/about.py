@@ -80,7 +80,8 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
         if storage != our_storage:
             yield (
                 f"its moments are stored as {_named(storage)}, the optimizer's as "
-                f"{_named(our_storage)}: give the optimizer that it was saved with, `restore(..., saved_by=opt)`"
+                f"{_named(our_storage)}: give the optimizer that it was saved with, "
+                "`restore(..., saved_by=opt)`"
             )
     for name in (*ours["leaves"], *theirs["leaves"]):
         here, there = ours["leaves"].get(name), theirs["leaves"].get(name)
