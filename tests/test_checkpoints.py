@@ -142,7 +142,7 @@ def test_a_run_is_converted_on_the_way_in(to, tmp_path):
         like = train.like(params, run.model, run.key)
         back = kept.restore(like, saved_by=before)
         wrong = adamx.adamw(1e-2, storage="bfloat16")
-        with pytest.raises(ValueError, match="rest as 'int8', the optimizer's as 'bfloat16'"):
+        with pytest.raises(ValueError, match="stored as 'int8', the optimizer's as 'bfloat16'"):
             kept.restore(like, saved_by=wrong)
     same(back.state, adamx.convert(run.state, before, after))
     placed = jax.tree.map(lambda x, s: x.sharding == s.sharding, back.state, like.state)
