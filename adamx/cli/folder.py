@@ -12,7 +12,7 @@ from typing import Any
 from adamx.cli import disk
 from adamx.cli.flags import UsageError
 from adamx.health import JsonLines, history, page, plot
-from adamx.health.read import as_line
+from adamx.health.read import NOT_FINITE, as_line, numbers
 
 CONFIG, LOG, CHECKPOINTS = "config.json", "run.jsonl", "checkpoints"
 REPORT, PICTURE = "report.html", "run.png"
@@ -129,9 +129,15 @@ def _row(line: str) -> dict[str, Any] | None:
         return None
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return None
-    values = (value for value in row.values() if value is not None)
-    whole = all(type(value) in (int, float) and math.isfinite(value) for value in values)
-    return row if whole else None
+    whole = all(map(_is_figure, row.values()))
+    return numbers(row) if whole else None
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether `JsonLines` may have written this value, which spells numbers that are not finite."""
+    if type(value) in (int, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, str) and value in NOT_FINITE)
 
 
 def report(folder: Path) -> None:

@@ -120,10 +120,11 @@ def history(path: Any) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             break
-        rows.append(_numbers(row) if isinstance(row, dict) else row)
+        rows.append(numbers(row) if isinstance(row, dict) else row)
     return rows
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+def numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the log with its spelled NaN and infinities as numbers."""
     found = {k: float(x) if x in NOT_FINITE else x for k, x in row.items()}
     return found | {"loss": math.nan} if found.get("loss", 0) is None else found
