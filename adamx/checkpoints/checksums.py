@@ -23,8 +23,17 @@ from adamx.core import paths
 def checksums(tree: Any) -> dict[str, int]:
     """The checksum of every array in a tree, by its name."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = {paths.name(path): _checksum(_on_device(leaf)) for path, leaf in leaves}
-    return {name: int(found) for name, found in jax.device_get(sums).items()}
+    arrays = {paths.name(path): _on_device(leaf) for path, leaf in leaves}
+    # One program for all arrays on the same devices, and nothing else at the same time: programs of
+    # several processes that run side by side may wait for each other's collectives for ever.
+    places: dict[frozenset, dict[str, jax.Array]] = {}
+    for name, x in arrays.items():
+        places.setdefault(frozenset(x.sharding.device_set), {})[name] = x
+    sums = {}
+    for together in places.values():
+        jax.block_until_ready(together)
+        sums |= jax.device_get(_checksums(together))
+    return {name: int(sums[name]) for name in arrays}
 
 
 def _on_device(x: Any) -> jax.Array:
@@ -38,6 +47,10 @@ def _on_device(x: Any) -> jax.Array:
 
 
 @jax.jit
+def _checksums(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: _checksum(x) for name, x in arrays.items()}
+
+
 def _checksum(x: jax.Array) -> jax.Array:
     place = jnp.zeros(x.shape, jnp.uint32)
     for dimension, size in enumerate(x.shape):
