@@ -141,7 +141,7 @@ def beside(updates: Any, params: Any, who: str) -> Any:
     leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
     try:
         held = treedef.flatten_up_to(params)
-        matches = is_bare(params) or not is_bare(updates)
+        matches = not is_one_for_many(updates, params)
     except (ValueError, TypeError):
         held, matches = [], False
     if not matches:
@@ -150,15 +150,16 @@ def beside(updates: Any, params: Any, who: str) -> Any:
     return treedef.unflatten([None if u is None else p for u, p in zip(leaves, held, strict=True)])
 
 
-def is_bare(tree: Any) -> bool:
-    """Whether a tree is one leaf, or nothing."""
-    return jax.tree.structure(tree).num_nodes <= 1
+def is_one_for_many(updates: Any, tree: Any) -> bool:
+    """Whether `updates` is one array and `tree` is not, as where the loss is given as gradient."""
+    one = jax.tree.structure(updates)
+    return one.num_leaves == one.num_nodes == 1 and jax.tree.structure(tree).num_nodes > 1
 
 
 def difference(expected: Any, got: Any, expected_name: str, got_name: str) -> str:
     """One sentence about the first leaf at which the structures of two trees differ."""
     here, there = names(expected), names(got)
-    if is_bare(got) and there and not is_bare(expected):
+    if is_one_for_many(got, expected):
         return (
             f"{got_name} is one array of shape {jax.numpy.shape(got)}, {expected_name} has leaves "
             f"like {here[0]}: pass the gradients, not the loss"

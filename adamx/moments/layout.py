@@ -73,7 +73,7 @@ class Layout(NamedTuple):
                 columns[field] = treedef.flatten_up_to(trees[field])
             except (ValueError, TypeError, KeyError) as e:
                 raise ValueError(self._mismatch(field, trees.get(field), like)) from e
-            if paths.is_bare(like) and not paths.is_bare(trees[field]):
+            if paths.is_one_for_many(like, trees[field]):
                 raise ValueError(self._mismatch(field, trees[field], like))
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         held = [

@@ -104,9 +104,13 @@ def check_accuracy(rule, link, update, oracle_kwargs, steps, spike=1.0):
         largest = oracles.largest_term(oracle, g, held, t, **kwargs)
         if rule.link == "scale_by_lion":  # a sum before its sign, and a sign that may be in doubt
             b1 = kwargs.get("b1", 0.9)
+            steepness = kwargs.get("smooth_beta", 1.0)
             terms = np.abs(b1 * held["mu"]) + np.abs((1 - b1) * g)
-            largest = np.maximum(largest, np.minimum(terms * kwargs.get("smooth_beta", 1.0), 1))
-            sure = np.abs(b1 * held["mu"] + (1 - b1) * g) > 1e-6 * terms
+            total = np.abs(b1 * held["mu"] + (1 - b1) * g)
+            soft = (kwargs.get("mode", "hard") != "hard") & (total * steepness < 20)
+            most = np.where(soft, np.inf, 1)
+            largest = np.maximum(largest, np.minimum(terms * steepness, most))
+            sure = total > 1e-6 * terms
             got, want, largest = np.asarray(got)[sure], want[sure], largest[sure]
         if rule.link == "scale_by_yogi":  # at b2 = 0 a difference of squares, which may be alike
             sure = moments["nu"] > 0.1 * held["nu"]

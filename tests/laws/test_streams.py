@@ -47,7 +47,7 @@ def directions(link):
 
 # By how much of float32's direction a small state may be off on average, and the noise that it may
 # add, as shares of the direction; then the same where gradients have fallen to a twentieth.
-BOUNDS = {"bfloat16": (0.04, 0.04), "int8": (0.025, 0.15), "int4": (0.31, 1.35)}
+BOUNDS = {"bfloat16": (0.04, 0.04), "int8": (0.025, 0.18), "int4": (0.31, 1.35)}
 FALLING = {"bfloat16": (0.01, 0.02), "int8": (0.07, 0.3), "int4": (0.6, 3.3)}
 # Where a rule itself makes more of it. AMSGrad: the largest of many roundings is above the largest
 # square. AdaBelief and Adan: gradients that never change are at a distance from their mean, or from
