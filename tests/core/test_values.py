@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links are values: two that are built alike are equal and share compiled code."""
 
+import concurrent.futures
 import gc
 import pickle
 import weakref
@@ -153,3 +154,16 @@ def test_arrays_are_traced_and_the_rest_is_static():
     assert len(traces) == 1
     assert float(call(Scale(jnp.float32(1), flip=True), 2.0)) == -2.0
     assert len(traces) == 2
+
+
+def test_threads_may_build_and_step_optimizers_at_once():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+
+    def one(i):
+        opt = adamx.adamw(0.1, b1=0.5 + 0.01 * (i % 5), storage=("float32", "int8")[i % 2])
+        updates, _ = opt.update(params, opt.init(params), params)
+        return float(updates["bias"][0])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(one, range(40)))
+    np.testing.assert_allclose(found, -0.1, rtol=1e-3)
