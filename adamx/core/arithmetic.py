@@ -58,7 +58,8 @@ def lerp(average: jax.Array, x: jax.Array, b: jax.Array, c: jax.Array) -> jax.Ar
     if isinstance(b, np.generic) and isinstance(c, np.generic):
         return x + times(b, average - x) if b < c else average + times(c, x - average)
     start, end = jnp.where(b < c, x, average), jnp.where(b < c, average, x)
-    return start + times(jnp.minimum(b, c), end - start)
+    weight = jnp.where(b < c, b, c)  # of `minimum`, two derivatives would cancel at b = 1/2
+    return start + times(weight, end - start)
 
 
 def times(scalar: jax.Array, x: jax.Array) -> jax.Array:

@@ -93,7 +93,8 @@ def mask(pattern: str) -> Callable[[Any], Any]:
 def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
     """Raises where a pattern matches no leaf, negated ones without their `!`; `*` may.
 
-    A tree that another mask already hides in part is not checked: the leaf may be there.
+    A tree of which another mask hides a part, or which has None, is not checked: the leaf may be
+    there.
 
     Example:
       >>> check_used("`mask`", ["!*/biass"], {"dense": {"kernel": 1.0, "bias": 1.0}})
@@ -125,10 +126,10 @@ def _nearest(pattern: str, names: list[str], most: int = 5) -> str:
 
 
 def is_hidden(tree: Any) -> bool:
-    """Whether a mask of Optax's hides a part of a tree."""
+    """Whether a part of a tree is missing: behind a mask of Optax's, or None as in Equinox."""
 
     def masked(x: Any) -> bool:
-        return isinstance(x, optax.MaskedNode)
+        return x is None or isinstance(x, optax.MaskedNode)
 
     return any(map(masked, jax.tree.leaves(tree, is_leaf=masked)))
 

@@ -2,6 +2,7 @@
 """One call for a step: update and apply, compiled where nobody else compiles them."""
 
 import functools
+import weakref
 from typing import Any
 
 import jax
@@ -43,13 +44,18 @@ def step(
     """
     given, params = params, paths.beside(grads, params, "adamx.step")
     args = (grads, state, params, extra)
-    run = _compiled(opt) if takes_compiling(args) else functools.partial(_step, opt)
-    stepped, state = run(*args)
+    takes_extra = isinstance(opt, optax.GradientTransformationExtraArgs)
+    if takes_compiling(args):
+        stepped, state = _compiled(opt, takes_extra)(*args)
+    else:
+        stepped, state = _step(opt.update, takes_extra, *args)
     return jax.tree.map(_either, grads, stepped, given, is_leaf=_is_none), state
 
 
-def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[Any, Any]:
-    updates, state = optax.with_extra_args_support(opt).update(grads, state, params, **extra)
+def _step(
+    update: Any, takes_extra: bool, grads: Any, state: Any, params: Any, extra: dict
+) -> tuple[Any, Any]:
+    updates, state = update(grads, state, params, **(extra if takes_extra else {}))
     with jax.numpy_dtype_promotion(
         "standard"
     ):  # landings step half-precision parameters in float32
@@ -57,22 +63,41 @@ def _step(opt: Any, grads: Any, state: Any, params: Any, extra: dict) -> tuple[A
     return put_back(params, state), state
 
 
-def _compiled(opt: Any) -> Any:
+def _compiled(opt: Any, takes_extra: bool) -> Any:
     """The step as a jitted function that is freed with the optimizer, and what its schedules hold.
 
-    A `jit` with `opt` as a static argument would keep every optimizer for ever. Recipes of ours
-    are values, arguments of one jitted function; others carry their own.
+    A `jit` with the optimizer as a static argument would keep it for ever. Recipes of ours are
+    values, arguments of one jitted function. Of others only a weak reference is kept.
     """
     if shares(opt):
-        return functools.partial(_shared_step, opt)
-    held = getattr(opt.update, "__dict__", {})
-    if _NAME not in held:
-        held[_NAME] = jax.jit(functools.partial(_step, opt))
-    return held[_NAME]
+        return functools.partial(_shared_step, opt.update, takes_extra)
+    owner = next((x for x in (opt, opt.update) if _is_weakly_held(x)), None)
+    if owner is None:
+        return functools.partial(_kept_step, opt.update, takes_extra)
+    key = (id(owner), takes_extra)
+    if key not in _OWN:
+        ref, is_whole = weakref.ref(owner), owner is opt
+
+        def own_step(*args: Any) -> tuple[Any, Any]:
+            alive: Any = ref()
+            return _step(alive.update if is_whole else alive, takes_extra, *args)
+
+        _OWN[key] = jax.jit(own_step)
+        weakref.finalize(owner, _OWN.pop, key, None)
+    return _OWN[key]
 
 
-_shared_step = jax.jit(_step)
-_NAME = "_adamx_step"
+_shared_step = jax.jit(_step, static_argnums=1)
+_kept_step = jax.jit(_step, static_argnums=(0, 1))
+_OWN: dict[tuple[int, bool], Any] = {}
+
+
+def _is_weakly_held(x: Any) -> bool:
+    try:
+        weakref.ref(x)
+    except TypeError:  # a tuple, or an object with slots
+        return False
+    return True
 
 
 def _either(g: Any, stepped: Any, given: Any) -> Any:

@@ -89,7 +89,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
         storage = there.storages[i]
         salt = np.uint32(random_bits.salt(here.names[i]))
-        key = random_bits.Key(random_bits.keys(np.uint32(storage.seed or 0), count, salt))
+        seed = jnp.asarray(0 if storage.seed is None else storage.seed).astype(jnp.uint32)
+        key = random_bits.Key(random_bits.keys(seed, count, salt))
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
         moments = here.storages[i].decode(stored, kinds)
         new.append(storage.encode(moments, kinds, old, key))

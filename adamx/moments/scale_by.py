@@ -122,26 +122,26 @@ def _step_leaf(
     direction, moments = rule.formula(g, **moments, **scalars)
     key: Any = None if row is None else random_bits.key(row, whole, first)
     stored = storage.encode(moments, rule.moments, stored, key)
-    for k, codes in stored.items():
-        if jnp.issubdtype(codes.dtype, jnp.integer):
-            stored[k] = _without_derivative(codes, moments, storage.name)
-    return direction, stored
+    codes = {k: a for k, a in stored.items() if jnp.issubdtype(a.dtype, jnp.integer)}
+    return direction, stored | (_without_derivative(codes, moments, storage.name) if codes else {})
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _without_derivative(codes: jax.Array, moments: dict[str, jax.Array], name: str) -> jax.Array:
+def _without_derivative(
+    codes: dict[str, jax.Array], moments: dict[str, jax.Array], name: str
+) -> dict[str, jax.Array]:
     """`codes`, with a warning where someone differentiates `moments`: integers have no tangent."""
     return codes
 
 
 @_without_derivative.defjvp
-def _(name: str, primals: tuple, tangents: tuple) -> tuple[jax.Array, Any]:
+def _(name: str, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     warnings.warn(
-        f"storage {name!r} keeps integers, which pass no derivative on to the next step: "
-        "derivatives through several steps need storage 'float32' or 'bfloat16'",
+        f"storage {name!r} keeps integers, through which no derivative passes to the next step: "
+        "if you differentiate more steps than one, take storage 'float32' or 'bfloat16'",
         stacklevel=2,
     )
-    return primals[0], np.zeros(primals[0].shape, jax.dtypes.float0)
+    return primals[0], {k: np.zeros(a.shape, jax.dtypes.float0) for k, a in primals[0].items()}
 
 
 def _static(storage: Any) -> Storage:

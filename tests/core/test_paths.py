@@ -55,3 +55,9 @@ def test_the_rest_of_a_storage_table_may_be_nothing():
     adamx.adam(0.1, storage={"decoder/*": "int8", "*/embedding": "int4", "*": "float32"}).init(
         PARAMS
     )
+
+
+def test_a_tree_with_holes_may_lack_what_a_pattern_names():
+    hidden = {"kernel": jnp.ones(2), "bias": None}
+    adamx.adamw(0.1, mask="!*/bias").init(hidden)
+    adamx.adam(0.1, storage={"*/bias": "float32", "*": "int8"}).init(hidden)

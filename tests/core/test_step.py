@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`adamx.step`, and updates that compile themselves."""
 
+import functools
 import gc
 import weakref
 
@@ -259,3 +260,59 @@ def test_a_donated_step_needs_no_temporary_leaf(storage):
     # In bfloat16 the kernel of the parameter reads the old moments, of which XLA:CPU keeps a copy.
     assert memory.temp_size_in_bytes < 1.01 * leaf
     assert memory.alias_size_in_bytes >= (3 if storage is None else 2) * leaf
+
+
+def test_no_two_optimizers_share_a_step_that_differ():
+    """A method's, a wrapper's and a plain update's attributes may be those of another function."""
+    params = {"w": jnp.ones((3, 4))}
+
+    def moved(opt, grads=params, **extra):
+        with jax.numpy_dtype_promotion("standard"):  # Optax's counts need it
+            return adamx.step(opt, grads, opt.init(params), params, **extra)[0]["w"]
+
+    for rate in (0.1, 1.0):
+        many = optax.MultiSteps(optax.sgd(rate), 1)
+        for opt in (many, many.gradient_transformation()):
+            np.testing.assert_allclose(moved(opt), 1 - rate, rtol=1e-6)
+    clip = optax.clip_by_global_norm(1.0)
+    each = optax.GradientTransformation(jax.vmap(clip.init), jax.vmap(clip.update))
+    rows = {"w": jnp.full((3, 4), 10.0)}
+    np.testing.assert_allclose(moved(clip, rows), 1 + 12**-0.5, rtol=1e-6)
+    np.testing.assert_allclose(moved(each, rows), 1.5, rtol=1e-6)
+
+    def update(grads, state, params=None, *, gain=0.0):
+        return jax.tree.map(lambda g: gain * g, grads), state
+
+    plain = optax.GradientTransformation(optax.identity().init, update)
+    np.testing.assert_allclose(moved(plain, gain=2.0), 1.0)
+    taking = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    np.testing.assert_allclose(moved(taking, gain=2.0), 3.0)
+
+
+def test_a_recipe_with_an_init_of_ones_own_steps():
+    opt, params = adamx.adam(0.1), jnp.ones(2)
+    opt = opt._replace(init=jax.jit(opt.init))
+    np.testing.assert_allclose(adamx.step(opt, params, opt.init(params), params)[0], 0.9, rtol=1e-6)
+
+
+def test_an_update_that_nothing_can_refer_to_weakly_compiles_once():
+    class Slotted:
+        __slots__ = ("traces",)
+
+        def __call__(self, grads, state, params=None):
+            self.traces += 1
+            return jax.tree.map(jnp.negative, grads), state
+
+    update, params = Slotted(), jnp.ones(2)
+    update.traces = 0
+    opt = optax.GradientTransformation(optax.identity().init, update)
+    for _ in range(3):
+        params, _ = adamx.step(opt, params, opt.init(params), params)
+    assert update.traces == 1
+
+
+def test_a_step_leaves_no_mark_on_an_optimizer():
+    update = functools.partial(optax.identity().update)
+    opt = optax.GradientTransformation(optax.identity().init, update)
+    adamx.step(opt, jnp.ones(2), opt.init(jnp.ones(2)), jnp.ones(2))
+    assert not vars(update)

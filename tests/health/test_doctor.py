@@ -210,3 +210,8 @@ def test_healthy_runs_are_found_healthy(tmp_path):
 
     for name in ("digits", "regression, one byte"):
         assert found(healthy.trained(name, tmp_path)) == [], name
+
+
+def test_rows_as_they_stand_in_the_file_are_understood():
+    rows = [{"step": i, "loss": "NaN" if i > 7 else 1.0, "grad_norm/x": "NaN"} for i in range(9)]
+    assert str(health.doctor(rows)[0]).startswith("not finite since step 8")

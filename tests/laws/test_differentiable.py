@@ -108,3 +108,19 @@ def test_one_step_from_integers_has_its_derivatives_by_the_learning_rate_without
         return updates.sum()
 
     np.testing.assert_allclose(jax.grad(moved)(0.1), moved(1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["b1", "b2"])
+def test_a_derivative_by_a_rate_is_smooth_at_one_half(name):
+    """There an average changes from one weight to the other."""
+    g = jnp.array([1.0, 3.0])
+
+    @jax.jit
+    @jax.grad
+    def slope(rate):
+        link = adamx.scale_by_adam()
+        _, state = link.update(g, link.init(g))
+        return jnp.sum(link.update(g[::-1], state, **{name: rate})[0])
+
+    below, at, above = (slope(jnp.float32(rate)) for rate in (0.4999, 0.5, 0.5001))
+    np.testing.assert_allclose(at, (below + above) / 2, rtol=1e-3)

@@ -151,3 +151,16 @@ def test_a_half_precision_run_of_optax_goes_on(storage, mu_dtype):
         np.testing.assert_array_equal(found[0].nu["kernel"], state[0].nu["kernel"])
         with pytest.raises(TypeError, match=r"the state's `(mu|nu)` is bfloat16"):
             after.update(grads, state, params)
+
+
+def test_a_conversion_takes_a_traced_seed():
+    before, params = adamx.adam(0.1), jnp.linspace(0.1, 1.0, 50)
+    _, state = before.update(params, before.init(params))
+
+    @jax.vmap
+    def converted(seed):
+        after = adamx.adam(0.1, storage=adamx.storage.int8(seed=seed))
+        return adamx.convert(state, before, after)[0].nu
+
+    one, two = converted(jnp.arange(2))
+    assert (one != two).any()

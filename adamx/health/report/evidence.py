@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adamx.health.figures import NAMES
-from adamx.health.read import read
+from adamx.health.read import numbers, read
 from adamx.health.scalars import first
 from adamx.health.states import ObserveState, nodes
 
@@ -86,9 +86,9 @@ def gathered(rows: Rows, enough: int) -> dict[str, Evidence]:
 def rows_of(health: Any) -> tuple[Rows, int]:
     """The rows of a state, of its figures or of a history, and how many observations it takes."""
     if isinstance(health, Mapping):
-        rows, enough = [health], 1
+        rows, enough = [numbers(dict(health))], 1
     elif isinstance(health, Sequence) and health and isinstance(health[0], Mapping):
-        rows, enough = health, ENOUGH
+        rows, enough = [numbers(dict(row)) for row in health], ENOUGH
     else:
         rows, enough = [_row(health)], 1
     if enough == 1 and rows[0].get("step", EARLY) < EARLY:
