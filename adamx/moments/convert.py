@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from adamx.core import dtypes, random_bits
@@ -78,6 +77,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
     count, rows = here.layout.stored(state, state, here.treedef)
     blank = getattr(target, "state", target)
     _, wanted = there.layout.stored(blank, blank, there.treedef)
+    seeds = [getattr(storage, "seed", None) for storage in there.storages]
+    noise = random_bits.Streams.of(seeds, count, here.names)
     new = []
     for i, (stored, goal) in enumerate(zip(rows, wanted, strict=True)):
         if not goal:
@@ -87,10 +88,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             stored = _in_working_precision(stored)
         if complaint := here.storages[i].complaint(stored, kinds, _dtype(stored.values())):
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
-        storage = there.storages[i]
-        salt = np.uint32(random_bits.salt(here.names[i]))
-        seed = jnp.asarray(0 if storage.seed is None else storage.seed).astype(jnp.uint32)
-        key = random_bits.Key(random_bits.keys(seed, count, salt))
+        storage, row = there.storages[i], noise.row(i)
+        key: Any = None if row is None else random_bits.key(row, None, 0)
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
         moments = here.storages[i].decode(stored, kinds)
         new.append(storage.encode(moments, kinds, old, key))

@@ -16,7 +16,8 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
-from adamx.core import paths, random_bits
+from adamx.core import paths
+from adamx.core.fingerprint import fingerprint
 
 
 def check_replicas(tree: Any, *, stacked: bool = False) -> None:
@@ -95,7 +96,7 @@ def _of_devices(mesh: Any, specs: tuple[PartitionSpec, ...]) -> Any:
     """A function from arrays to a row of fingerprints for each device, on all processes."""
 
     def prints(arrays: list[jax.Array]) -> jax.Array:
-        mine = jnp.stack([_print(x) for x in arrays])
+        mine = jnp.stack([fingerprint(x) for x in arrays])
         return lax.all_gather(mine, mesh.axis_names)
 
     return jax.jit(
@@ -107,20 +108,4 @@ def _of_devices(mesh: Any, specs: tuple[PartitionSpec, ...]) -> Any:
 
 @jax.jit
 def _of_rows(arrays: list[jax.Array]) -> jax.Array:
-    return jnp.stack([jax.vmap(_print)(x) for x in arrays], 1)
-
-
-def _print(x: jax.Array) -> jax.Array:
-    """The fingerprint of an array: a hash of all its bits and of their positions."""
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        x = jax.random.key_data(x)
-    if jnp.iscomplexobj(x):
-        x = jnp.stack([x.real, x.imag])
-    x = jax.device_put(x, jax.memory.Space.Device)
-    if x.dtype == jnp.bool_ or x.dtype.name in ("int2", "int4", "uint2", "uint4"):
-        x = x.astype(jnp.uint8)
-    width = min(x.dtype.itemsize, 4) * 8
-    words = lax.bitcast_convert_type(x, jnp.dtype(f"uint{width}")).astype(jnp.uint32)
-    return jnp.sum(
-        random_bits.mix(words ^ random_bits.mix(random_bits.index(words.shape))), dtype=jnp.uint32
-    )
+    return jnp.stack([jax.vmap(fingerprint)(x) for x in arrays], 1)

@@ -4,6 +4,7 @@
 import equinox
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen, nnx
 
@@ -52,12 +53,15 @@ def test_a_pattern_that_matches_nothing_is_an_error_with_the_nearest_names(use):
 
 
 def test_the_rest_of_a_storage_table_may_be_nothing():
-    adamx.adam(0.1, storage={"decoder/*": "int8", "*/embedding": "int4", "*": "float32"}).init(
-        PARAMS
-    )
+    table = {"decoder/*": "bfloat16", "*/embedding": "int8", "*": "float32"}
+    nu = adamx.adam(0.1, storage=table).init(PARAMS)[0].nu
+    assert [x.dtype for x in jax.tree.leaves(nu)] == [jnp.bfloat16, jnp.bfloat16, jnp.uint8]
 
 
 def test_a_tree_with_holes_may_lack_what_a_pattern_names():
     hidden = {"kernel": jnp.ones(2), "bias": None}
-    adamx.adamw(0.1, mask="!*/bias").init(hidden)
-    adamx.adam(0.1, storage={"*/bias": "float32", "*": "int8"}).init(hidden)
+    opt = adamx.adamw(0.1, mask="!*/bias", weight_decay=0.5)
+    updates, _ = opt.update(hidden, opt.init(hidden), hidden)
+    np.testing.assert_allclose(updates["kernel"], -0.15, rtol=1e-6)
+    nu = adamx.adam(0.1, storage={"*/bias": "float32", "*": "int8"}).init(hidden)[0].nu
+    assert nu["kernel"].dtype == jnp.uint8

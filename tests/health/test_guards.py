@@ -3,6 +3,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -593,4 +594,5 @@ def test_no_clip_and_no_guard_makes_a_nan_or_an_infinity_of_its_own(link, compil
         for size in (1.0, 0.0, 2.0, 1e6):
             grads = jax.tree.map(lambda p, size=size: size * p, params)
             extra = {"value": jnp.float32(1.0)} if isinstance(state, RewindState) else {}
-            _, state = update(grads, state, params, **extra)
+            updates, state = update(grads, state, params, **extra)
+            chex.assert_tree_all_finite((updates, state))
