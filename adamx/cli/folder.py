@@ -127,7 +127,7 @@ def _row(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):  # a crash has cut it short, or a disk has changed it
         return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or "loss" not in row:
         return None
     whole = all(map(_is_figure, row.values()))
     return numbers(row) if whole else None

@@ -114,6 +114,12 @@ def test_a_log_that_is_cut_in_a_line_goes_on_from_its_whole_rows(root, whole):
     assert losses(root / "run") == {step: want[step] for step in steps}
 
 
+def test_a_row_whose_loss_has_lost_its_name_is_damaged(root, whole):
+    path = root / "run/run.jsonl"
+    path.write_text(path.read_text().replace('"loss"', '"lors"', 1))
+    assert f"run.jsonl: 1 of {SAVED} rows are lost or damaged" in goes_on(root, whole)
+
+
 # A full disk
 
 
