@@ -30,24 +30,24 @@ def salt(path: str) -> int:
     return zlib.crc32(path.encode())
 
 
-def keys(seeds: ArrayLike, count: ArrayLike, leaves: ArrayLike) -> jax.Array:
-    """Three 32-bit words that identify one leaf's bits at one step; one row per leaf if several."""
-    word = mix(jnp.asarray(seeds, jnp.uint32) + _GOLDEN)  # first, or seed and leaf would commute
-    word = mix((word ^ jnp.asarray(leaves).astype(jnp.uint32)) + _GOLDEN)
-    step = jnp.broadcast_to(jnp.asarray(count).astype(jnp.uint32), word.shape)
-    return jnp.stack([word, mix(word + _GOLDEN), step], axis=-1)
+class Words(NamedTuple):
+    """Three 32-bit words that identify one leaf's bits at one step."""
+
+    start: ArrayLike
+    twist: ArrayLike
+    step: ArrayLike
 
 
 class Key(NamedTuple):
     """Identifies the bits of one leaf, or of a shard of it, at one step.
 
     Attributes:
-      words: three words of `keys`.
+      words: the words of the leaf and the step.
       whole: the shape of the whole leaf; None if the array is whole.
       first: the position of the shard's first element in it.
     """
 
-    words: jax.Array
+    words: Words
     whole: tuple[int, ...] | None = None
     first: ArrayLike = 0
 
@@ -55,58 +55,63 @@ class Key(NamedTuple):
 Seed = int | jax.Array  # may be traced, so that members of a `vmap` differ
 
 
-class Streams(NamedTuple):
-    """The bits of all leaves at one step, with their words computed at once.
+def words(seed: Seed, count: ArrayLike, leaf: int) -> Words:
+    """The words of the leaf with the salt `leaf`, at step `count`."""
+    word = seed if isinstance(seed, jax.Array) else np.asarray([seed]).astype(np.uint32)
+    word = mix(word.astype(np.uint32) + _GOLDEN)  # first, or seed and leaf would commute
+    word = mix((word ^ np.uint32(leaf)) + _GOLDEN)
+    step = jnp.asarray(count).astype(jnp.int32)
+    return Words(*(w.reshape(()) for w in (word, mix(word + _GOLDEN))), step)
+
+
+def of_leaves(
+    seeds: Sequence[Seed | None], count: ArrayLike | None, names: Sequence[str]
+) -> list[Words | None]:
+    """The words of leaves with these seeds and names; a seed of None draws no bits.
+
+    To a compiler they are scalars that it does not know. As constants they would make a program of
+    its own of every leaf; in one array, an operand for whose sake it merges leaves.
+    """
+    if count is None:
+        return [None] * len(names)
+    pairs = zip(seeds, names, strict=True)
+    found = [None if seed is None else words(seed, count, salt(name)) for seed, name in pairs]
+    return lax.optimization_barrier(found)
+
+
+class Noise(NamedTuple):
+    """The bits of a leaf at one step: 32 for each element and draw, as an int32.
 
     Attributes:
-      words: a row of `keys` for each leaf; None if no leaf draws bits.
-      drawn: whether each leaf draws bits.
+      hash: 32 bits of each element, the same at all steps.
+      step: the number of the step, an int32.
     """
 
-    words: jax.Array | None
-    drawn: tuple[bool, ...]
+    hash: jax.Array
+    step: jax.Array
 
-    @classmethod
-    def of(
-        cls, seeds: Sequence[Seed | None], count: ArrayLike | None, names: Sequence[str]
-    ) -> "Streams":
-        """The streams of leaves with these seeds and names; a seed of None draws no bits."""
-        drawn = tuple(seed is not None for seed in seeds)
-        if count is None or not any(drawn):
-            return cls(None, drawn)
-        salts = np.asarray([salt(name) for name in names], np.uint32)
-        words: Any = [0 if seed is None else seed for seed in seeds]
-        if all(isinstance(seed, int | np.integer) for seed in words):
-            words = np.asarray(words, np.uint32)
-        else:
-            words = jnp.stack([jnp.asarray(seed).astype(jnp.uint32) for seed in words])
-        return cls(keys(words, count, salts), drawn)
-
-    def row(self, i: int) -> tuple[jax.Array, np.uint32] | None:
-        """The arguments of `key` for leaf `i`; None if it draws no bits.
-
-        All words and an index, so that leaves of one shape can share a trace.
-        """
-        return (self.words, np.uint32(i)) if self.words is not None and self.drawn[i] else None
+    def draw(self, i: int) -> jax.Array:
+        """32 bits for each element, different for each `i`; the upper ones are even over time."""
+        odd, turn = _DRAWS[i % len(_DRAWS)]
+        return self.hash * odd + self.step * turn
 
 
-def key(row: tuple[jax.Array, ArrayLike], whole: tuple[int, ...] | None, first: ArrayLike) -> Key:
-    """The key of one leaf, from a row of `Streams`."""
-    return Key(lax.dynamic_index_in_dim(*row, keepdims=False), whole, first)
+def noise(key: Key, shape: tuple[int, ...]) -> Noise:
+    """The bits of an array of `shape`.
+
+    Two rounds of a multiplicative hash. The second word is folded in between them, so that two
+    streams are not shifted copies of each other.
+    """
+    (start, twist, step), whole, first = key
+    x = index(shape, whole) + (start + jnp.asarray(first, jnp.uint32))
+    x = x * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 15) ^ twist) * np.uint32(0xC2B2AE35)
+    return Noise(lax.bitcast_convert_type(x ^ (x >> 16), jnp.int32), jnp.asarray(step))
 
 
 def bits(key: Key, shape: tuple[int, ...], draw: int = 0) -> jax.Array:
-    """32 bits for each element of an array of `shape`, different for each `draw`.
-
-    The upper bits are even over time. The hash is MurmurHash3's finalizer with the second word
-    folded in between its rounds, so that two streams are not shifted copies of each other.
-    """
-    words, whole, first = key
-    start = words[0] + jnp.asarray(first, jnp.uint32)
-    x = index(shape, whole) + (start + np.uint32(draw * int(_GOLDEN) % 2**32))
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B) ^ words[1]
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return (x ^ (x >> 16)) + words[2] * _TURNS[draw % len(_TURNS)]
+    """One draw of `noise`."""
+    return noise(key, shape).draw(draw)
 
 
 def index(shape: tuple[int, ...], whole: tuple[int, ...] | None = None) -> jax.Array:
@@ -126,12 +131,25 @@ def index(shape: tuple[int, ...], whole: tuple[int, ...] | None = None) -> jax.A
 # 2^32 / golden ratio: the increment that spreads most evenly. Also keeps zero out of the hash.
 _GOLDEN = np.uint32(0x9E3779B9)
 
-# The increment of each draw: golden, then 2^32 over powers of the plastic number and its relatives.
-_TURNS = (_GOLDEN, np.uint32(0xC13FA9A9), np.uint32(0x91E10DA5), np.uint32(0xD1B54A32))
+# Of each draw a factor, which makes other bits of the hash, and an increment per step: golden, then
+# 2^32 over powers of the plastic number and its relatives.
+_DRAWS = tuple(
+    tuple(np.asarray(pair, np.uint32).view(np.int32))
+    for pair in (
+        (1, _GOLDEN),
+        (0x9E3779B1, 0xC13FA9A9),
+        (0x85EBCA77, 0x91E10DA5),
+        (0xC2B2AE3D, 0xD1B54A32),
+        (0x27D4EB2F, 0xABC98388),
+    )
+)
 
 
-def mix(x: jax.Array) -> jax.Array:
+LANDING = len(_DRAWS) - 1  # the draw that no storage takes: a leaf's bits are hashed once for both
+
+
+def mix(x: Any) -> Any:
     """A hash of each 32-bit word: changing one bit changes half of the result's bits."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from adamx.core.random_bits import Seed
-from adamx.landing import float_words
+from adamx.landing import float_words, split_words
 from adamx.landing.transform import Link, link
 
 
@@ -53,13 +53,10 @@ def _land(
     old = float_words.value(float_words.of_half(p), p.dtype)
     y = step + _missing(old, remainder)
     target = old + y
-    word = float_words.of(target, p.dtype)
-    inside = float_words.is_finite(word, p.dtype)
-    update = float_words.value(float_words.nearest(word, p.dtype)[0], p.dtype) - old
+    update = float_words.value(float_words.nearest(float_words.of(target, p.dtype)), p.dtype) - old
     left = float_words.of((y - update) * _SCALE[p.dtype], p.dtype)
-    left = float_words.nearest(float_words.randomly(left, bits, kept=0), p.dtype)[0]
-    remainder = float_words.half(jnp.where(inside, left, 0), p.dtype)
-    return jnp.where(inside, update, target * jnp.inf), remainder  # overflow becomes a visible inf
+    remainder = float_words.half(float_words.randomly(left, bits, kept=0), p.dtype)
+    return split_words.visible(update, target), remainder
 
 
 def weight(p: jax.Array, remainder: jax.Array) -> jax.Array:

@@ -87,4 +87,4 @@ def _whole(arrays: tuple, scalars: Any) -> jax.Array:
     if remainder is None:
         return plain
     whole = split_words.weight if jnp.issubdtype(remainder.dtype, jnp.integer) else compensated
-    return straight(jnp.where(jnp.isfinite(plain), whole(p, remainder), plain), plain)
+    return straight(whole(p, remainder), plain)

@@ -17,26 +17,33 @@ def land(
     exact float32, except where a step cancels all but 2^-15 of a parameter. The error is then as
     large as the rounding error of such a step.
     """
-    kept, old = _kept(remainder), float_words.of_half(p)
+    kept, old = _kept(remainder), float_words.value(float_words.of_half(p), p.dtype)
     target = weight(p, remainder) + step
     word = float_words.of(target, p.dtype)
-    inside = float_words.is_finite(word, p.dtype)
     if bits is not None:
         word = float_words.randomly(word, bits, kept)
-    upper, lower = float_words.nearest(word, p.dtype)
-    update = float_words.value(upper, p.dtype) - float_words.value(old, p.dtype)
-    update = jnp.where(inside, update, target * jnp.inf)  # overflow becomes a visible inf
+    upper = float_words.nearest(word) if kept else float_words.upper(word)
+    update = visible(float_words.value(upper, p.dtype) - old, target)
     if remainder is None:
         return update, None
-    return update, jnp.where(inside, lower >> (16 - kept), 0).astype(remainder.dtype)
+    return update, (word >> (16 - kept)).astype(remainder.dtype)  # the lower bits, as they are
+
+
+def visible(update: jax.Array, target: jax.Array) -> jax.Array:
+    """`update`, or infinity or NaN where `target` is not finite."""
+    return jnp.where(jnp.abs(target) < jnp.inf, update, target)
 
 
 def weight(p: jax.Array, remainder: jax.Array | None) -> jax.Array:
     """The float32 that `p` and `remainder` make up."""
     word = float_words.of_half(p)
-    if remainder is not None:
-        word = word + (remainder.astype(jnp.int32) << (16 - _kept(remainder)))
-    return float_words.value(word, p.dtype)
+    plain = float_words.value(word, p.dtype)
+    if remainder is None:
+        return plain
+    word = word + (remainder.astype(jnp.int32) << (16 - _kept(remainder)))
+    found = float_words.value(word, p.dtype)
+    # Of a parameter that was set to zero from outside, a remainder below zero makes NaN.
+    return jnp.where(jnp.isnan(found), plain, found)
 
 
 def _kept(remainder: jax.Array | None) -> int:

@@ -97,14 +97,14 @@ class LandingLink:
         if extra.get("step_scale") is not None:
             steps = [(path, _scaled(step, extra["step_scale"])) for path, step in steps]
         seeds = [self.seed] * len(steps)
-        noise = random_bits.Streams.of(seeds, state.draws, [f"{n}: landing" for n in names])
+        noise = random_bits.of_leaves(seeds, state.draws, names)
         landed = []
         for i, ((_, step), p) in enumerate(zip(steps, parameters, strict=True)):
             if step is not None and _is_half(p):
                 want = None if self.remainder is None else jnp.dtype(self.remainder(p.dtype))
                 _check(name, names[i], step, p, remainders[i], want)
                 part = shards.part(names[i], jnp.shape(step))
-                arrays = (p, step, remainders[i], noise.row(i), part.first)
+                arrays = (p, step, remainders[i], noise[i], part.first)
                 step, remainders[i] = _land_leaf(arrays, {}, self.land, part.whole)
             elif step is not None:
                 if hasattr(remainders[i], "dtype"):
@@ -135,10 +135,11 @@ def _scaled(step: Any, scale: Any) -> Any:
 def _land_leaf(
     arrays: tuple, scalars: Any, land: Land, whole: tuple[int, ...]
 ) -> tuple[jax.Array, Any]:
-    p, step, remainder, row, first = arrays
+    p, step, remainder, words, first = arrays
     bits = None
-    if row is not None:
-        bits = random_bits.bits(random_bits.key(row, whole, first), jnp.shape(p))
+    if words is not None:
+        key = random_bits.Key(words, whole, first)
+        bits = random_bits.noise(key, jnp.shape(p)).draw(random_bits.LANDING)
     step = dtypes.cast(jnp.asarray(step), _FLOAT32)
     update, remainder = land(jnp.asarray(p), step, remainder, bits)
     return straight(update, step), remainder

@@ -78,7 +78,7 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
     blank = getattr(target, "state", target)
     _, wanted = there.layout.stored(blank, blank, there.treedef)
     seeds = [getattr(storage, "seed", None) for storage in there.storages]
-    noise = random_bits.Streams.of(seeds, count, here.names)
+    noise = random_bits.of_leaves(seeds, count, here.names)
     new = []
     for i, (stored, goal) in enumerate(zip(rows, wanted, strict=True)):
         if not goal:
@@ -88,8 +88,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             stored = _in_working_precision(stored)
         if complaint := here.storages[i].complaint(stored, kinds, _dtype(stored.values())):
             raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
-        storage, row = there.storages[i], noise.row(i)
-        key: Any = None if row is None else random_bits.key(row, None, 0)
+        storage, words = there.storages[i], noise[i]
+        key: Any = None if words is None else random_bits.Key(words)
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
         moments = here.storages[i].decode(stored, kinds)
         new.append(storage.encode(moments, kinds, old, key))

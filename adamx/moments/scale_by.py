@@ -91,11 +91,11 @@ class ScaleBy:
         for name, (_, leaf), arrays, storage in zip(names, leaves, stored, storages, strict=True):
             _check_dtype(rule, name, "gradient", leaf)
             _check_leaf(rule, name, leaf, arrays, storage)
-        noise = random_bits.Streams.of([storage.seed for storage in storages], count, names)
+        noise = random_bits.of_leaves([storage.seed for storage in storages], count, names)
         formula, directions = rule.without_hyper(), []
         for i, ((_, g), storage, part) in enumerate(zip(leaves, storages, parts, strict=True)):
             now = scalars[dtypes.real(_working(g, stored[i]))]
-            arrays = (g, stored[i], noise.row(i), part.first)
+            arrays = (g, stored[i], noise[i], part.first)
             direction, stored[i] = _step_leaf(arrays, now, formula, _static(storage), part.whole)
             directions.append(direction)
         count = optax.safe_increment(count)
@@ -111,7 +111,7 @@ def _step_leaf(
     whole: tuple[int, ...] | None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decode, one formula, encode."""
-    g, stored, row, first = arrays
+    g, stored, words, first = arrays
     dtype = _working(g, stored)
     moments = {
         k: m.astype(dtype if is_signed(rule.moments[k]) else dtypes.real(dtype))
@@ -120,7 +120,7 @@ def _step_leaf(
     narrow = any(dtypes.working(a.dtype) not in _DOUBLE for a in stored.values())
     g = _saturated(jnp.asarray(g).astype(dtype), jnp.float32 if narrow else dtypes.real(dtype))
     direction, moments = rule.formula(g, **moments, **scalars)
-    key: Any = None if row is None else random_bits.key(row, whole, first)
+    key: Any = None if words is None else random_bits.Key(words, whole, first)
     stored = storage.encode(moments, rule.moments, stored, key)
     codes = {k: a for k, a in stored.items() if jnp.issubdtype(a.dtype, jnp.integer)}
     return direction, stored | (_without_derivative(codes, moments, storage.name) if codes else {})

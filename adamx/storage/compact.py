@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Moments in one byte each (`int8`), or a mean and its square in one byte together (`int4`).
 
-The state is arrays of the parameter's shape and nothing else. Squares are stored as a code of their
-fourth root, means as a ratio to the stored root. Both are rounded stochastically and without bias;
-rounded to nearest, slow averages would stand still. The last code is for non-finite values.
+The state is arrays of the parameter's shape and nothing else. Squares are stored as the upper bits
+of a float, means as a ratio to the stored root. Both are rounded stochastically and without bias;
+rounded to nearest, slow averages would stand still. The last code of a square is for what is not
+finite.
 """
 
 from collections.abc import Mapping
@@ -19,23 +20,17 @@ from adamx.core import dtypes, random_bits
 from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
 from adamx.core.values import value
-from adamx.storage.means import Alone, Ratios
-from adamx.storage.pair import Pair
-from adamx.storage.squares import Sizes, Squares
+from adamx.storage import pair
+from adamx.storage.means import ALONE, MEANS, Alone, Means
+from adamx.storage.squares import MAGNITUDES, SQUARES, Squares, leaning
 from adamx.storage.storage import Arrays, Kinds
-
-# A root below 2^-28 = 4e-9 is small against the default epsilon. Above 2^8 both moments are clipped
-# by the same factor, which keeps their ratio, the step. Half of the ratio codes are below 1/4.
-SQUARES, RATIOS, ALONE = Squares(254, -28, 8), Ratios(127, 0.25), Alone(127, -32, 8)
-# Roots 2.5 octaves apart, ratios from 0.08 to 8: 13 x 19 codes plus one for NaN.
-PAIR = Pair(Squares(13, -26, 4), Ratios(9, 0.7, 0.8))
 
 PACKED = "packed"
 
 
 def int8(seed: Seed = 0) -> "Compact":
     """One byte per moment: 2 bytes per parameter for Adam's two; 3 for AdaBelief's."""
-    return Compact("int8", None, seed)
+    return Compact("int8", False, seed)
 
 
 def int4(seed: Seed = 0) -> "Compact":
@@ -44,7 +39,7 @@ def int4(seed: Seed = 0) -> "Compact":
     Rules with a maximum (Adamax, AMSGrad) or without a bound on the mean (AdaBelief) are stored as
     by `int8`: one byte would be too coarse for them.
     """
-    return Compact("int4", PAIR, seed)
+    return Compact("int4", True, seed)
 
 
 @value
@@ -53,12 +48,12 @@ class Compact:
 
     Attributes:
       name: its name in error messages.
-      pair: the coarser codes of a square and a mean that share a byte; None for a byte each.
+      packs: whether a square and a mean share a byte.
       seed: the seed of the rounding noise.
     """
 
     name: str
-    pair: Pair | None = None
+    packs: bool = False
     seed: Seed = 0
 
     def fields(self, kinds: Kinds) -> tuple[str, ...]:
@@ -66,46 +61,66 @@ class Compact:
         return (PACKED, *(k for k in kinds if k not in shared)) if shared else tuple(kinds)
 
     def init(self, like: ArrayLike, kinds: Kinds, start: Mapping) -> Arrays:
-        books = self._books(kinds)
-        codes: Arrays = {
-            k: jnp.int32(0 if is_signed(kind) else books[k].nearest(start.get(k, 0)))
-            for k, kind in kinds.items()
-        }
         arrays = {}
-        for name, code in self._joined(codes, kinds).items():
-            dtype = self._dtype(name, kinds, dtypes.of(like))
-            value = start.get(name, 0) if dtypes.is_complex(dtype) else code
-            arrays[name] = jnp.full_like(like, value, dtype=dtype)
+        for name in self.fields(kinds):
+            dtype, first = self._dtype(name, kinds, dtypes.of(like)), start.get(name, 0)
+            if name == PACKED:
+                first = pair.nearest(start.get(self._shared(kinds)[0], 0))
+            elif not is_signed(kinds[name]):
+                first = _squares(kinds[name]).nearest(first)
+            arrays[name] = jnp.full_like(like, first, dtype=dtype)
         return arrays
 
     def decode(self, arrays: Arrays, kinds: Kinds) -> Arrays:
-        books, codes, anchor = self._books(kinds), self._split(arrays, kinds), _anchor(kinds)
-        root = books[anchor].root(codes[anchor]) if anchor else None
-        return {
-            k: books[k].decode(code, _scale(kinds[k], root)) if _is_code(code) else code
-            for k, code in codes.items()
-        }
+        moments, shared = {k: _wide(a) for k, a in arrays.items()}, self._shared(kinds)
+        unit, bad, anchor = None, None, _anchor(kinds)
+        if shared:
+            byte = moments.pop(PACKED)
+            unit, bad = pair.UNITS.number(byte >> 4), byte == pair.NAN
+            moments |= zip(shared, pair.decode(byte), strict=True)
+        elif anchor:
+            book = _squares(kinds[anchor])
+            unit, bad = book.units.number(moments[anchor]), moments[anchor] > book.count
+        for name in (k for k in kinds if k not in shared and _is_code(moments[k])):
+            if is_signed(kinds[name]):
+                moments[name] = _means(anchor).decode(moments[name], _part(kinds[name], unit))
+            else:
+                moments[name] = _squares(kinds[name]).decode(moments[name])
+        spoilt = [k for k in kinds if anchor and (is_signed(kinds[k]) or k in shared)]
+        moments |= {k: jnp.where(bad, jnp.nan, moments[k]) for k in spoilt}
+        return {k: moments[k] for k in kinds}
 
     def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: random_bits.Key) -> Arrays:
-        books, before, anchor = self._books(kinds), self._split(old, kinds), _anchor(kinds)
-        codes, root = {}, None
-        for draw, name in enumerate(sorted(kinds, key=lambda k: is_signed(kinds[k]))):
-            moment = _narrow(moments[name], kinds[name])
-            bits = random_bits.bits(key, moment.shape, draw)
-            bits = self._noise(name, kinds, moment, before[name], bits)
-            beside = _scale(kinds[name], root) if is_signed(kinds[name]) else before[name]
-            coded = _is_code(before[name])
-            codes[name] = books[name].encode(moment, beside, bits) if coded else moment
-            if name == anchor:
-                root = books[name].scale(codes[name], moment)
-        return {k: dtypes.cast(a, old[k].dtype) for k, a in self._joined(codes, kinds).items()}
+        moments = {k: _narrow(m, kinds[k]) for k, m in moments.items()}
+        shared, anchor, unit = self._shared(kinds), _anchor(kinds), None
+        noise = random_bits.noise(key, next(iter(old.values())).shape)
+        order = sorted(kinds, key=lambda k: is_signed(kinds[k]))
+        bits = {name: noise.draw(i) for i, name in enumerate(order)}
+        if shared:
+            square, mean = shared
+            code = pair.code(moments[square], leaning(bits[square]))
+            unit = pair.UNITS.number(code)
+            moments[PACKED] = pair.join(code, pair.MEANS.encode(moments[mean], unit, bits[mean]))
+        for name in (k for k in order if k not in shared and _is_code(old[k])):
+            kind, m = kinds[name], moments[name]
+            if is_signed(kind):
+                moments[name] = _means(anchor).encode(m, _part(kind, unit), bits[name])
+                continue
+            book = _squares(kind)
+            code = book.encode(m, _rounding(kind, m, book, old[name], bits[name]))
+            moments[name] = book.within(code)
+            unit = book.units.number(code) if name == anchor else unit
+        return {k: _stored(moments[k], old[k].dtype) for k in old}
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
+        if PACKED in arrays:
+            byte = _wide(arrays[PACKED])
+            return (byte > pair.NAN) & (byte < 16), byte >= 15 << 4
         name = next((k for k, kind in kinds.items() if not is_signed(kind)), None)
         if name is None:
             return 0.0, 0.0
-        code = self._split(arrays, kinds)[name]
-        return code == 1, code == self._books(kinds)[name].nan - 1
+        code = _wide(arrays[name])
+        return code == 1, code == _squares(kinds[name]).count
 
     def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
         for name, array in arrays.items():
@@ -116,48 +131,13 @@ class Compact:
                 return f"gradient is {gradient}, the state's `{name}` is real ({array.dtype})"
         return ""
 
-    def _books(self, kinds: Kinds) -> dict[str, Any]:
-        """The code of each moment."""
-        shared, anchor = self._shared(kinds), _anchor(kinds)
-        books = {}
-        for name, kind in kinds.items():
-            squares, ratios = self.pair if self.pair and name in shared else (SQUARES, RATIOS)
-            if is_signed(kind):
-                books[name] = ratios if anchor or kind == "normalised" else ALONE
-            else:
-                books[name] = Sizes(squares) if kind == "magnitude" else squares
-        return books
-
-    def _noise(self, name: str, kinds: Kinds, moment: jax.Array, old: Any, bits: Any) -> Any:
-        """The bits to round by: a new maximum is rounded to nearest, or its chances add up."""
-        if kinds[name] == "maximum":
-            return jnp.full_like(bits, _HALF)
-        if kinds[name] == "magnitude":
-            return jnp.where(moment > self._books(kinds)[name].decode(old), _HALF, bits)
-        return bits
-
     def _shared(self, kinds: Kinds) -> tuple[str, ...]:
         """The names of the square and the mean that share a byte; empty if none do."""
         square = next((k for k, kind in kinds.items() if kind == "squared"), None)
         mean = next((k for k, kind in kinds.items() if is_signed(kind)), None)
         # The largest of many coarse roundings would be far too large.
-        fits = self.pair and square and mean and "maximum" not in kinds.values()
+        fits = self.packs and square and mean and "maximum" not in kinds.values()
         return (square, mean) if fits and square and mean else ()
-
-    def _joined(self, codes: Arrays, kinds: Kinds) -> Arrays:
-        if not self.pair or not (shared := self._shared(kinds)):
-            return codes
-        alone = {k: code for k, code in codes.items() if k not in shared}
-        return {PACKED: self.pair.join(*(codes[k] for k in shared)), **alone}
-
-    def _split(self, arrays: Arrays, kinds: Kinds) -> Arrays:
-        codes = {
-            k: a.astype(jnp.int32) if _is_code(a) else dtypes.widen(a) for k, a in arrays.items()
-        }
-        if not self.pair or not (shared := self._shared(kinds)):
-            return codes
-        codes |= zip(shared, self.pair.split(codes.pop(PACKED)), strict=True)
-        return {k: codes[k] for k in kinds}
 
     def _dtype(self, name: str, kinds: Kinds, leaf: jnp.dtype) -> jnp.dtype:
         if name == PACKED and dtypes.is_complex(leaf):
@@ -169,11 +149,52 @@ class Compact:
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
 
 
+def _squares(kind: Kind) -> Squares:
+    """The code of a moment without a sign."""
+    return MAGNITUDES if kind == "magnitude" else SQUARES
+
+
+def _means(anchor: str | None) -> Means | Alone:
+    """The code of a mean."""
+    return MEANS if anchor else ALONE
+
+
+def _part(kind: Kind, unit: Any) -> Any:
+    """The unit of a mean."""
+    return np.float32(MEANS.part) if kind == "normalised" else unit
+
+
+def _rounding(kind: Kind, moment: jax.Array, book: Squares, old: jax.Array, bits: jax.Array) -> Any:
+    """The bits to round by: a new maximum is rounded to nearest, or its chances add up."""
+    if kind == "maximum":
+        return jnp.full_like(bits, _HALF)
+    if kind == "magnitude":
+        return jnp.where(moment > book.decode(_wide(old)), _HALF, bits)
+    return leaning(bits)
+
+
+_HALF = np.int32(-(2**31))  # as 32 bits, half of all that there are
+
+
+def _anchor(kinds: Kinds) -> str | None:
+    """The name of the square or maximum whose root bounds means and is the unit of their codes."""
+    return next((k for k, kind in kinds.items() if kind in ("squared", "magnitude")), None)
+
+
 def _is_code(array: jax.Array) -> bool:
     return jnp.issubdtype(array.dtype, jnp.integer)
 
 
-_HALF = np.uint32(1 << 31)
+def _wide(array: jax.Array) -> jax.Array:
+    """Codes in 32 bits, other arrays in their working dtype."""
+    return array.astype(jnp.int32) if _is_code(array) else dtypes.widen(array)
+
+
+def _stored(moment: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A code in 8 bits, or a mean that is stored as it is."""
+    if dtype != jnp.int8:
+        return dtypes.cast(moment, dtype)
+    return lax.bitcast_convert_type(moment.astype(jnp.uint8), dtype)
 
 
 def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
@@ -184,12 +205,3 @@ def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
     most = jnp.asarray(2.0**62 if small else 2.0**124, moment.dtype)
     held = jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))
     return held.astype(jnp.float32)
-
-
-def _anchor(kinds: Kinds) -> str | None:
-    """The name of the square or maximum whose root bounds means and is the unit of their codes."""
-    return next((k for k, kind in kinds.items() if kind in ("squared", "magnitude")), None)
-
-
-def _scale(kind: Kind, root: jax.Array | None) -> Any:
-    return jnp.float32(1) if kind == "normalised" else root

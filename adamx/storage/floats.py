@@ -52,12 +52,18 @@ class Floats:
     def encode(
         self, moments: Arrays, kinds: Mapping[str, Kind], old: Arrays, key: random_bits.Key
     ) -> Arrays:
+        drawing = [k for k in moments if self._draws(kinds[k], old[k].dtype)]
+        noise = random_bits.noise(key, moments[drawing[0]].shape) if drawing else None
         return {
-            k: straight(stochastic(m, random_bits.bits(key, m.shape, draw=i)), m)
-            if not is_signed(kinds[k]) and kinds[k] != "maximum" and old[k].dtype == jnp.bfloat16
+            k: straight(stochastic(m, noise.draw(drawing.index(k))), m)
+            if noise and k in drawing
             else dtypes.cast(m, old[k].dtype)
-            for i, (k, m) in enumerate(moments.items())
+            for k, m in moments.items()
         }
+
+    def _draws(self, kind: Kind, dtype: jnp.dtype) -> bool:
+        """Whether a moment is rounded stochastically."""
+        return not is_signed(kind) and kind != "maximum" and dtype == jnp.bfloat16
 
     def ends(
         self, arrays: Arrays, kinds: Mapping[str, Kind]
@@ -110,13 +116,10 @@ def stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
     bfloat16 is the upper half of a float32: adding 16 random bits to the lower half carries into
     the upper half with the right probability. inf stays inf, NaN stays NaN.
     """
-    word = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    half = jnp.uint32(16)
-    upper = lax.shift_right_logical(word + lax.shift_right_logical(bits, half), half).astype(
-        jnp.uint16
-    )
-    rounded = lax.bitcast_convert_type(upper, jnp.bfloat16)
-    return jnp.where(jnp.isnan(x), jnp.bfloat16(jnp.nan), rounded)
+    word = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    word = (word + lax.shift_right_logical(bits, 16)) & ~0xFFFF
+    rounded = lax.bitcast_convert_type(word, jnp.float32)
+    return jnp.where(jnp.isnan(x), jnp.nan, rounded).astype(jnp.bfloat16)
 
 
 def _real_unless_signed(x: jax.Array, kind: Kind) -> jax.Array:

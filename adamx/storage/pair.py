@@ -1,46 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A square and a mean in one byte."""
+"""A square and a mean in one byte, four bits each.
 
-from typing import NamedTuple
+Squares are four octaves apart, roots two; between them a cut is nearly logarithmic, and rounds by
+nearly the fourth root. The smallest square with a mean of zero stands for zero in both, and with a
+mean of minus zero for what is not finite.
+"""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from adamx.storage.means import Ratios
-from adamx.storage.squares import Squares
+from adamx.storage.cuts import Cut, bits_of
+from adamx.storage.means import Means
+from adamx.storage.squares import not_finite
 
-
-class Pair(NamedTuple):
-    """A code of squares and a code of means, with fewer than 256 combinations: 255 is NaN.
-
-    The smallest square with a zero mean stands for zero in both, the initial value.
-    """
-
-    squares: Squares
-    means: Ratios
-
-    def join(self, square: jax.Array, mean: jax.Array) -> jax.Array:
-        """Both codes as one number from 0 to 255."""
-        nan = (square == self.squares.nan) | (mean == self.means.nan)
-        joined = (jnp.maximum(square, 1) - 1) * self._width + mean + self.means.count
-        return jnp.where(nan, _NAN, joined)
-
-    def split(self, joined: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The codes of the square and of the mean."""
-        square = (joined * self._inverse) >> 16
-        square, mean = square + 1, joined - square * self._width - self.means.count
-        square = jnp.where((square == 1) & (mean == 0), 0, square)
-        nan = joined == _NAN
-        return jnp.where(nan, self.squares.nan, square), jnp.where(nan, self.means.nan, mean)
-
-    @property
-    def _inverse(self) -> int:
-        """65536 / width, rounded up: (byte * this) >> 16 is byte // width, without a division."""
-        return -(-65536 // self._width)
-
-    @property
-    def _width(self) -> int:
-        return 2 * self.means.count + 1
+MEANS = Means(22, 7, 1.5 * 2.0**-3)  # up to 2.1 roots
+_LEAST = np.float32(2.0**-54)
+SQUARES = Cut(25, bits_of(_LEAST))  # roots from 7.5e-9 to 8
+UNITS = SQUARES.roots.times(MEANS.part)
+NAN = 1
 
 
-_NAN = 255
+def code(square: jax.Array, noise: jax.Array) -> jax.Array:
+    """The int32 code of a square, rounded stochastically; above 15 where it is too large."""
+    return SQUARES.code(jnp.maximum(square, _LEAST), noise)
+
+
+def join(square: jax.Array, mean: jax.Array) -> jax.Array:
+    """The byte of the codes of a square and a mean."""
+    byte = jnp.minimum(square, 15) << 4 | mean
+    return jnp.where(not_finite(square, SQUARES), NAN, byte)
+
+
+def decode(byte: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The square and the mean."""
+    square = jnp.where(byte == 0, 0, SQUARES.number(byte >> 4))
+    return square, MEANS.decode(byte & 15, UNITS.number(byte >> 4))
+
+
+def nearest(square: float) -> int:
+    """The byte of a square, a Python number, and a mean of zero."""
+    return min(max(SQUARES.nearest(square), 0), 15) << 4 if square else 0

@@ -1,123 +1,75 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Squares as small integers: a logarithmic code of the fourth root, which is rounded without bias.
+"""Squares as small integers: a few numbers an octave, rounded so that steps are unbiased.
 
-A square is never rounded to zero and needs no scale. Why the fourth root? Stochastic rounding that
-keeps the expectation of v^p gives log v a variance s^2, and 1 / sqrt(v), a factor of each step, is
-too large by (4 p - 1) s^2 / 8 on average. With p = 1, which keeps E[v], every step is too long, by
-13% where levels of the root are an octave apart; with p = 1/4 none is.
+Why not simply without bias in v? A step divides by sqrt(v). Rounding that keeps the expectation of
+v^p gives log v a variance s^2, and 1 / sqrt(v) is too large by (4 p - 1) s^2 / 8 on average: with
+p = 1 every step is too long, by 3% at four numbers an octave; with p = 1/4 none is. Where numbers
+are a factor 1 + d apart, p = 1/4 rounds up from the part t of the way between two of them with the
+chance t + 3/8 d t (1 - t). `leaning` takes 1/16 for 3/8 d, its value amid an octave, and
+min(t, 1 - t) for t (1 - t), as squares move by small parts.
 """
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+import numpy as np
 
-from adamx.storage.levels import Levels, rises
+from adamx.storage.cuts import Cut, bits_of
+from adamx.storage.means import MEANS
 
 
 class Squares(NamedTuple):
-    """A code of non-negative numbers: 0 for zero, 1 to `count` for others, then one for NaN.
+    """A code of numbers x >= 0: the cut of `x + least`, so that zero has the code 0.
+
+    Positive numbers never have the code 0, so that a step which divides by them stays bounded.
 
     Attributes:
-      count: the number of nonzero numbers.
-      lowest: log2 of the smallest root.
-      highest: log2 of the largest root; larger ones are clipped to it.
+      cut: how `x + least` is cut; `least` is the number that it gives the code 0.
+      units: the units of means, by the same codes: a part of the root.
+      count: the last code of a number; the next one is for what is not finite.
     """
 
-    count: int
-    lowest: float
-    highest: float
+    cut: Cut
+    units: Cut
+    count: int = 254
+
+    def encode(self, x: jax.Array, noise: jax.Array) -> jax.Array:
+        """The int32 code of `x`, rounded stochastically; above `count` where `x` is too large."""
+        code = self.cut.code(x + self.least, noise)
+        return jnp.where(x > 0, jnp.maximum(code, 1), code)
+
+    def within(self, code: jax.Array) -> jax.Array:
+        """A code as it is stored: at most `count`, and the next for what is not finite."""
+        most = jnp.minimum(code, self.count)
+        return jnp.where(not_finite(code, self.cut), self.count + 1, most)
+
+    def decode(self, code: jax.Array) -> jax.Array:
+        """The number with this int32 code."""
+        return jnp.where(code > self.count, jnp.nan, self.cut.number(code) - self.least)
+
+    def nearest(self, x: float) -> int:
+        """The code of a Python number."""
+        code = self.cut.nearest(x + float(self.least))
+        return min(max(code, int(x > 0)), self.count)
 
     @property
-    def nan(self) -> int:
-        return self.count + 1
-
-    def root(self, code: jax.Array) -> jax.Array:
-        """The root that `code`, an int32, stands for; the smallest root for code 0."""
-        fourth = self._fourths.at(jnp.clip(code, 1, self.count))
-        return fourth * fourth
-
-    def decode(self, code: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-        """The square that `code` stands for."""
-        root = self.root(code)
-        return _marked(code, root * root, self.nan)
-
-    def encode(self, square: jax.Array, old: jax.Array, bits: jax.Array) -> jax.Array:
-        """The int32 code of `square`, which replaces the code `old`.
-
-        A square that has not decreased is not rounded below `old`, so a maximum never decreases.
-        """
-        fourth = fourth_root(square)
-        code = self._fourths.below(fourth)
-        low, high = self._fourths.at(code), self._fourths.at(code + 1)
-        code = jnp.where(rises(fourth, low, high, bits), code + 1, code)
-        code = jnp.where(square >= self.decode(old), jnp.maximum(code, old), code)
-        code = jnp.where(square == 0, 0, code)
-        return jnp.where(jnp.isfinite(square), code, self.nan)
-
-    def scale(self, code: jax.Array, square: jax.Array) -> jax.Array:
-        """The root that a mean is stored relative to, where `code` encodes `square`.
-
-        This is the stored root. Above the last code it is the true root, which clips the mean by
-        the same factor as the root.
-        """
-        root = self.root(code)
-        return jnp.where(code == self.count, jnp.maximum(root, square * lax.rsqrt(square)), root)
-
-    def nearest(self, square: float) -> int:
-        """The code of the number nearest to `square`, a Python number."""
-        return self._fourths.nearest(square**0.25) if square else 0
-
-    @property
-    def _fourths(self) -> Levels:
-        return Levels(self.count, 2.0 ** (self.lowest / 2), 2.0 ** (self.highest / 2))
+    def least(self) -> np.float32:
+        return np.int32(self.cut.first).view(np.float32)
 
 
-class Sizes(NamedTuple):
-    """A code of magnitudes: the code of their squares."""
-
-    squares: Squares
-
-    @property
-    def nan(self) -> int:
-        return self.squares.nan
-
-    def root(self, code: jax.Array) -> jax.Array:
-        return self.squares.root(code)
-
-    def decode(self, code: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-        return _marked(code, self.root(code), self.nan)
-
-    def encode(self, size: jax.Array, old: jax.Array, bits: jax.Array) -> jax.Array:
-        within = jnp.clip(size, 2.0**-50, 2.0**60)  # else its square would be zero or infinite
-        square = jnp.where((size > 0) & jnp.isfinite(size), within * within, size)
-        return self.squares.encode(square, old, bits)
-
-    def scale(self, code: jax.Array, size: jax.Array) -> jax.Array:
-        return self.squares.scale(code, size * size)
-
-    def nearest(self, size: float) -> int:
-        return self.squares.nearest(size * size)
+def not_finite(code: jax.Array, cut: Cut) -> jax.Array:
+    """Whether a code of `cut`, as `encode` makes it, is that of infinity or NaN."""
+    return code >= (bits_of(np.inf) - cut.first) >> cut.drop
 
 
-def fourth_root(x: jax.Array) -> jax.Array:
-    """The fourth root of x >= 2^-100 in float32, within a few units in the last place.
-
-    A first guess of its reciprocal from the bits, then Newton's method. XLA:CPU recomputes
-    multiplications that another output needs; operations it considers costly it writes to memory.
-    """
-    x = jnp.clip(x, 2.0**-100, 2.0**125)
-    word = lax.bitcast_convert_type(x, jnp.int32) >> 2
-    y = lax.bitcast_convert_type(_GUESS - word, jnp.float32)
-    for _ in range(3):
-        y = y * (1.25 - 0.25 * x * ((y * y) * (y * y)))
-    return x * (y * y * y)
+def leaning(noise: jax.Array) -> jax.Array:
+    """Uniform noise h as h + min(h, 1 - h) / 16: it rounds up a little more often."""
+    return noise + (jnp.maximum(noise, ~noise) >> 4)  # of int32s, the larger is the nearer to 0
 
 
-# For the bits of x^(-1/4): 5/4 of those of 1.0, less an offset that halves the worst error, to 3%.
-_GUESS = 0x4F586000
-
-
-def _marked(code: jax.Array, value: jax.Array, nan: int) -> jax.Array:
-    return jnp.where(code == 0, 0, jnp.where(code == nan, jnp.nan, value))
+# Roots from 1.5e-8 to 107, 6% to 12% apart. Below, they act like an epsilon; above, both moments
+# are clipped by the same factor, which keeps their ratio, the step.
+_SQUARES, _SIZES = Cut(21, bits_of(2.0**-50)), Cut(20, bits_of(2.0**-25))
+SQUARES = Squares(_SQUARES, _SQUARES.roots.times(MEANS.part))
+MAGNITUDES = Squares(_SIZES, _SIZES.times(MEANS.part))
