@@ -53,6 +53,19 @@ def value(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return lax.bitcast_convert_type(word, jnp.float32)
 
 
+def with_low(p: jax.Array, low: jax.Array) -> jax.Array:
+    """The float32 of the word of `p` plus `low`; of `p` alone where it is not finite.
+
+    A parameter that was set to zero from outside may have a `low` below zero.
+    """
+    word, plain = of_half(p), p.astype(jnp.float32)
+    if p.dtype == jnp.float16:
+        found = value(word + jnp.maximum(low, -(word & _SIZE)), p.dtype)
+        return jnp.where(jnp.isfinite(plain), found, plain)
+    found = value(word + low, p.dtype)  # below zero, the bits are those of a NaN
+    return jnp.where(jnp.isnan(found), plain, found)
+
+
 def half(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """The bfloat16 or float16 in the upper half of a word."""
     return lax.bitcast_convert_type((word >> 16).astype(jnp.int16), dtype)
@@ -61,7 +74,7 @@ def half(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def randomly(word: jax.Array, bits: jax.Array, kept: int) -> jax.Array:
     """`word` with random bits added below the upper `kept` of its lower 16: what is above them is
     then rounded stochastically, with expectation `word`."""
-    return word + lax.shift_right_logical(bits, 16 + kept)
+    return word + lax.shift_right_logical(bits, np.int32(16 + kept))
 
 
 def upper(word: jax.Array) -> jax.Array:

@@ -50,18 +50,19 @@ def _itself(dtype: jnp.dtype) -> Any:
 def _land(
     p: jax.Array, step: jax.Array, remainder: jax.Array, bits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    old = float_words.value(float_words.of_half(p), p.dtype)
+    old = p.astype(jnp.float32)
     y = step + _missing(old, remainder)
     target = old + y
     update = float_words.value(float_words.nearest(float_words.of(target, p.dtype)), p.dtype) - old
-    left = float_words.of((y - update) * _SCALE[p.dtype], p.dtype)
+    left = jnp.where(jnp.isfinite(target), (y - update) * _SCALE[p.dtype], 0)
+    left = float_words.of(left, p.dtype)
     remainder = float_words.half(float_words.randomly(left, bits, kept=0), p.dtype)
     return split_words.visible(update, target), remainder
 
 
 def weight(p: jax.Array, remainder: jax.Array) -> jax.Array:
     """The float32 nearest to parameter plus remainder."""
-    old = float_words.value(float_words.of_half(p), p.dtype)
+    old = p.astype(jnp.float32)
     return old + _missing(old, remainder)
 
 

@@ -17,7 +17,7 @@ def land(
     exact float32, except where a step cancels all but 2^-15 of a parameter. The error is then as
     large as the rounding error of such a step.
     """
-    kept, old = _kept(remainder), float_words.value(float_words.of_half(p), p.dtype)
+    kept, old = _kept(remainder), p.astype(jnp.float32)
     target = weight(p, remainder) + step
     word = float_words.of(target, p.dtype)
     if bits is not None:
@@ -36,14 +36,9 @@ def visible(update: jax.Array, target: jax.Array) -> jax.Array:
 
 def weight(p: jax.Array, remainder: jax.Array | None) -> jax.Array:
     """The float32 that `p` and `remainder` make up."""
-    word = float_words.of_half(p)
-    plain = float_words.value(word, p.dtype)
     if remainder is None:
-        return plain
-    word = word + (remainder.astype(jnp.int32) << (16 - _kept(remainder)))
-    found = float_words.value(word, p.dtype)
-    # Of a parameter that was set to zero from outside, a remainder below zero makes NaN.
-    return jnp.where(jnp.isnan(found), plain, found)
+        return p.astype(jnp.float32)
+    return float_words.with_low(p, remainder.astype(jnp.int32) << (16 - _kept(remainder)))
 
 
 def _kept(remainder: jax.Array | None) -> int:

@@ -98,7 +98,7 @@ class Compact:
         bits = {name: noise.draw(i) for i, name in enumerate(order)}
         if shared:
             square, mean = shared
-            code = pair.code(moments[square], leaning(bits[square]))
+            code = pair.code(moments[square], bits[square])
             unit = pair.UNITS.number(code)
             moments[PACKED] = pair.join(code, pair.MEANS.encode(moments[mean], unit, bits[mean]))
         for name in (k for k in order if k not in shared and _is_code(old[k])):
@@ -115,7 +115,7 @@ class Compact:
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
         if PACKED in arrays:
             byte = _wide(arrays[PACKED])
-            return (byte > pair.NAN) & (byte < 16), byte >= 15 << 4
+            return (byte > 0) & (byte < 16), (byte >= 15 << 4) & (byte < pair.NAN)
         name = next((k for k, kind in kinds.items() if not is_signed(kind)), None)
         if name is None:
             return 0.0, 0.0

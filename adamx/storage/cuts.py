@@ -31,7 +31,7 @@ class Cut(NamedTuple):
     def code(self, y: jax.Array, noise: jax.Array) -> jax.Array:
         """The int32 code of `y`, rounded stochastically by 32 bits of `noise`."""
         bits = word(y) + (bits_below(self.drop, noise) - self.first)
-        return lax.shift_right_logical(bits, self.drop)
+        return upper(bits, self.drop)
 
     def number(self, code: jax.Array) -> jax.Array:
         """The number with this int32 code."""
@@ -56,7 +56,12 @@ class Cut(NamedTuple):
 
 def bits_below(drop: int, noise: jax.Array) -> jax.Array:
     """The upper bits of `noise`, as a number below 2^drop."""
-    return lax.shift_right_logical(noise, 32 - drop)
+    return upper(noise, 32 - drop)
+
+
+def upper(bits: jax.Array, drop: int) -> jax.Array:
+    """32 bits without the lowest `drop`."""
+    return lax.shift_right_logical(bits, np.int32(drop))
 
 
 def bits_of(x: float) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
@@ -117,7 +118,7 @@ def stochastic(x: jax.Array, bits: jax.Array) -> jax.Array:
     the upper half with the right probability. inf stays inf, NaN stays NaN.
     """
     word = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
-    word = (word + lax.shift_right_logical(bits, 16)) & ~0xFFFF
+    word = (word + lax.shift_right_logical(bits, np.int32(16))) & ~0xFFFF
     rounded = lax.bitcast_convert_type(word, jnp.float32)
     return jnp.where(jnp.isnan(x), jnp.nan, rounded).astype(jnp.bfloat16)
 

@@ -14,18 +14,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 
-from adamx.storage.cuts import bits_below, number, word
+from adamx.storage.cuts import bits_below, number, upper, word
 
 
 class Means(NamedTuple):
-    """A code of numbers of either sign: twice the cut size, plus 1 if negative; 0 for zero.
+    """A code of numbers of either sign: the cut size, and `count + 1` more if negative.
 
     Attributes:
       drop: the number of bits that are cut off; 19 leaves 4 of a mantissa.
-      count: the largest cut size; larger numbers are clipped to it.
+      count: the largest cut size, a power of two less one; larger numbers are clipped to it.
       part: the unit, as a part of the root.
     """
 
@@ -39,14 +38,20 @@ class Means(NamedTuple):
         `unit` has no bits below the cut, so that zero is exact.
         """
         above = word(jnp.abs(mean) + unit) - word(unit) + bits_below(self.drop, noise)
-        size = jnp.minimum(lax.shift_right_logical(above, self.drop), self.count)
-        return size << 1 | lax.shift_right_logical(word(mean), 31)
+        size = jnp.minimum(upper(above, self.drop), self.count)
+        return size | upper(word(mean), self._above_sign) & self.count + 1
 
     def decode(self, code: jax.Array, unit: ArrayLike) -> jax.Array:
-        """The number with this int32 code."""
-        above = (code & 2 * self.count) << (self.drop - 1)
-        size = number(above + word(unit)) - unit
-        return number(word(size) | code << 31)
+        """The number with this int32 code, whatever its bits above the sign."""
+        size = number(((code & self.count) << self.drop) + word(unit)) - unit
+        return number(word(size) | (code << self._above_sign) & _SIGN)
+
+    @property
+    def _above_sign(self) -> int:
+        return 32 - (2 * self.count + 1).bit_length()
+
+
+_SIGN = -(2**31)
 
 
 class Alone(NamedTuple):
@@ -57,15 +62,18 @@ class Alone(NamedTuple):
     def encode(self, mean: jax.Array, unit: None, noise: jax.Array) -> jax.Array:
         """The int32 code of `mean`, rounded stochastically with expectation `mean`."""
         code = self.means.encode(mean, np.float32(self.means.part), noise)
-        code = jnp.where(code == _MINUS_ZERO, 0, code)
-        return jnp.where(jnp.isfinite(mean), code, _MINUS_ZERO)
+        code = jnp.where(code == self._minus_zero, 0, code)
+        return jnp.where(jnp.isfinite(mean), code, self._minus_zero)
 
     def decode(self, code: jax.Array, unit: None) -> jax.Array:
         """The number with this int32 code."""
         mean = self.means.decode(code, np.float32(self.means.part))
-        return jnp.where((code & 255) == _MINUS_ZERO, jnp.nan, mean)
+        return jnp.where((code & 255) == self._minus_zero, jnp.nan, mean)
+
+    @property
+    def _minus_zero(self) -> int:
+        return self.means.count + 1
 
 
-_MINUS_ZERO = 1
 MEANS = Means(19, 127, 2.0**-5)  # up to 7.3 roots
 ALONE = Alone(Means(21, 127, 2.0**-25))  # up to 107

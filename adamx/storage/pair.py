@@ -2,8 +2,8 @@
 """A square and a mean in one byte, four bits each.
 
 Squares are four octaves apart, roots two; between them a cut is nearly logarithmic, and rounds by
-nearly the fourth root. The smallest square with a mean of zero stands for zero in both, and with a
-mean of minus zero for what is not finite.
+nearly the fourth root. The smallest square with a mean of zero stands for zero in both, the last
+byte for what is not finite.
 """
 
 import jax
@@ -18,7 +18,7 @@ MEANS = Means(22, 7, 1.5 * 2.0**-3)  # up to 2.1 roots
 _LEAST = np.float32(2.0**-54)
 SQUARES = Cut(25, bits_of(_LEAST))  # roots from 7.5e-9 to 8
 UNITS = SQUARES.roots.times(MEANS.part)
-NAN = 1
+NAN = 255
 
 
 def code(square: jax.Array, noise: jax.Array) -> jax.Array:
@@ -29,13 +29,13 @@ def code(square: jax.Array, noise: jax.Array) -> jax.Array:
 def join(square: jax.Array, mean: jax.Array) -> jax.Array:
     """The byte of the codes of a square and a mean."""
     byte = jnp.minimum(square, 15) << 4 | mean
-    return jnp.where(not_finite(square, SQUARES), NAN, byte)
+    return jnp.where(not_finite(square, SQUARES), NAN, jnp.minimum(byte, NAN - 1))
 
 
 def decode(byte: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The square and the mean."""
     square = jnp.where(byte == 0, 0, SQUARES.number(byte >> 4))
-    return square, MEANS.decode(byte & 15, UNITS.number(byte >> 4))
+    return square, MEANS.decode(byte, UNITS.number(byte >> 4))
 
 
 def nearest(square: float) -> int:
