@@ -54,10 +54,10 @@ def _land(
     y = step + _missing(old, remainder)
     target = old + y
     update = float_words.value(float_words.nearest(float_words.of(target, p.dtype)), p.dtype) - old
-    left = jnp.where(jnp.isfinite(target), (y - update) * _SCALE[p.dtype], 0)
-    left = float_words.of(left, p.dtype)
+    left = (y - update) * _SCALE[p.dtype]
+    left = float_words.of(jnp.where(jnp.isfinite(left), left, 0), p.dtype)
     remainder = float_words.half(float_words.randomly(left, bits, kept=0), p.dtype)
-    return split_words.visible(update, target), remainder
+    return split_words.visible(update, target, p.dtype), remainder
 
 
 def weight(p: jax.Array, remainder: jax.Array) -> jax.Array:

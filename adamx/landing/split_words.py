@@ -4,6 +4,7 @@ parameter; 16, 8 or none of its lower bits are the remainder."""
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from adamx.landing import float_words
 
@@ -22,16 +23,26 @@ def land(
     word = float_words.of(target, p.dtype)
     if bits is not None:
         word = float_words.randomly(word, bits, kept)
-    upper = float_words.nearest(word) if kept else float_words.upper(word)
-    update = visible(float_words.value(upper, p.dtype) - old, target)
+    if kept:
+        new = float_words.value(float_words.nearest(word), p.dtype)
+    else:
+        new = float_words.value(float_words.upper(word), p.dtype)
+        new = lax.clamp(-_most(p.dtype), new, _most(p.dtype))  # chance alone makes no infinity
+    update = visible(new - old, target, p.dtype)
     if remainder is None:
         return update, None
     return update, (word >> (16 - kept)).astype(remainder.dtype)  # the lower bits, as they are
 
 
-def visible(update: jax.Array, target: jax.Array) -> jax.Array:
-    """`update`, or infinity or NaN where `target` is not finite."""
+def visible(update: jax.Array, target: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`update`, or infinity or NaN where `target` is beyond the numbers of `dtype`."""
+    if dtype == jnp.float16:
+        return jnp.where(jnp.abs(target) < 65520, update, target * jnp.inf)
     return jnp.where(jnp.abs(target) < jnp.inf, update, target)
+
+
+def _most(dtype: jnp.dtype) -> jax.Array:
+    return jnp.float32(jnp.finfo(dtype).max)
 
 
 def weight(p: jax.Array, remainder: jax.Array | None) -> jax.Array:
