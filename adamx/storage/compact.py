@@ -21,7 +21,7 @@ from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
 from adamx.core.values import value
 from adamx.storage import pair
-from adamx.storage.means import ALONE, MEANS, Alone, Means
+from adamx.storage.means import ALONE, MEANS, Means
 from adamx.storage.squares import MAGNITUDES, SQUARES, Squares, leaning
 from adamx.storage.storage import Arrays, Kinds
 
@@ -77,15 +77,20 @@ class Compact:
         if shared:
             byte = moments.pop(PACKED)
             unit, bad = pair.UNITS.number(byte >> 4), byte == pair.NAN
-            moments |= zip(shared, pair.decode(byte), strict=True)
+            square, mean = shared
+            moments[square] = pair.square(byte)
+            moments[mean] = pair.MEANS.decode(byte, _unit(kinds[mean], pair.MEANS, unit))
         elif anchor:
             book = _squares(kinds[anchor])
             unit, bad = book.units.number(moments[anchor]), moments[anchor] > book.count
         for name in (k for k in kinds if k not in shared and _is_code(moments[k])):
-            if is_signed(kinds[name]):
-                moments[name] = _means(anchor).decode(moments[name], _part(kinds[name], unit))
+            kind, code = kinds[name], moments[name]
+            if not is_signed(kind):
+                moments[name] = _squares(kind).decode(code)
+            elif anchor:
+                moments[name] = MEANS.decode(code, _unit(kind, MEANS, unit))
             else:
-                moments[name] = _squares(kinds[name]).decode(moments[name])
+                moments[name] = ALONE.decode(code)
         spoilt = [k for k in kinds if anchor and (is_signed(kinds[k]) or k in shared)]
         moments |= {k: jnp.where(bad, jnp.nan, moments[k]) for k in spoilt}
         return {k: moments[k] for k in kinds}
@@ -100,11 +105,15 @@ class Compact:
             square, mean = shared
             code = pair.code(moments[square], bits[square])
             unit = pair.UNITS.number(code)
-            moments[PACKED] = pair.join(code, pair.MEANS.encode(moments[mean], unit, bits[mean]))
+            own = _unit(kinds[mean], pair.MEANS, unit)
+            moments[PACKED] = pair.join(code, pair.MEANS.encode(moments[mean], own, bits[mean]))
         for name in (k for k in order if k not in shared and _is_code(old[k])):
             kind, m = kinds[name], moments[name]
+            if is_signed(kind) and anchor:
+                moments[name] = MEANS.encode(m, _unit(kind, MEANS, unit), bits[name])
+                continue
             if is_signed(kind):
-                moments[name] = _means(anchor).encode(m, _part(kind, unit), bits[name])
+                moments[name] = ALONE.encode(m, bits[name])
                 continue
             book = _squares(kind)
             code = book.encode(m, _rounding(kind, m, book, old[name], bits[name]))
@@ -154,14 +163,9 @@ def _squares(kind: Kind) -> Squares:
     return MAGNITUDES if kind == "magnitude" else SQUARES
 
 
-def _means(anchor: str | None) -> Means | Alone:
-    """The code of a mean."""
-    return MEANS if anchor else ALONE
-
-
-def _part(kind: Kind, unit: Any) -> Any:
-    """The unit of a mean."""
-    return np.float32(MEANS.part) if kind == "normalised" else unit
+def _unit(kind: Kind, means: Means, unit: Any) -> Any:
+    """The unit of a mean: `unit`, a part of the root, unless the root has divided it already."""
+    return np.float32(means.part) if kind == "normalised" else unit
 
 
 def _rounding(kind: Kind, moment: jax.Array, book: Squares, old: jax.Array, bits: jax.Array) -> Any:

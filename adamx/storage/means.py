@@ -59,13 +59,13 @@ class Alone(NamedTuple):
 
     means: Means
 
-    def encode(self, mean: jax.Array, unit: None, noise: jax.Array) -> jax.Array:
+    def encode(self, mean: jax.Array, noise: jax.Array) -> jax.Array:
         """The int32 code of `mean`, rounded stochastically with expectation `mean`."""
         code = self.means.encode(mean, np.float32(self.means.part), noise)
         code = jnp.where(code == self._minus_zero, 0, code)
         return jnp.where(jnp.isfinite(mean), code, self._minus_zero)
 
-    def decode(self, code: jax.Array, unit: None) -> jax.Array:
+    def decode(self, code: jax.Array) -> jax.Array:
         """The number with this int32 code."""
         mean = self.means.decode(code, np.float32(self.means.part))
         return jnp.where((code & 255) == self._minus_zero, jnp.nan, mean)

@@ -15,8 +15,8 @@ from adamx.storage.means import Means
 from adamx.storage.squares import not_finite
 
 MEANS = Means(22, 7, 1.5 * 2.0**-3)  # up to 2.1 roots
-_LEAST = np.float32(2.0**-54)
-SQUARES = Cut(25, bits_of(_LEAST))  # roots from 7.5e-9 to 8
+_LEAST = np.float32(2.0**-52)
+SQUARES = Cut(25, bits_of(_LEAST))  # roots from 1.5e-8 to 16
 UNITS = SQUARES.roots.times(MEANS.part)
 NAN = 255
 
@@ -32,10 +32,9 @@ def join(square: jax.Array, mean: jax.Array) -> jax.Array:
     return jnp.where(not_finite(square, SQUARES), NAN, jnp.minimum(byte, NAN - 1))
 
 
-def decode(byte: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The square and the mean."""
-    square = jnp.where(byte == 0, 0, SQUARES.number(byte >> 4))
-    return square, MEANS.decode(byte, UNITS.number(byte >> 4))
+def square(byte: jax.Array) -> jax.Array:
+    """The square in a byte."""
+    return jnp.where(byte == 0, 0, SQUARES.number(byte >> 4))
 
 
 def nearest(square: float) -> int:

@@ -69,7 +69,7 @@ def leaning(noise: jax.Array) -> jax.Array:
 
 
 # Roots from 1.5e-8 to 107, 6% to 12% apart. Below, they act like an epsilon; above, both moments
-# are clipped by the same factor, which keeps their ratio, the step.
-_SQUARES, _SIZES = Cut(21, bits_of(2.0**-50)), Cut(20, bits_of(2.0**-25))
+# are clipped by the same factor, which keeps their ratio, the step. Maxima are four times as large.
+_SQUARES, _SIZES = Cut(21, bits_of(2.0**-50)), Cut(20, bits_of(2.0**-23))
 SQUARES = Squares(_SQUARES, _SQUARES.roots.times(MEANS.part))
 MAGNITUDES = Squares(_SIZES, _SIZES.times(MEANS.part))

@@ -25,7 +25,7 @@ def streams():
         "falling": np.where(half, noise, 0.05 * noise),
         "drifting": 0.3 * noise + 1,
     }
-    sizes = 10.0 ** rng.uniform(-3, 2, SIZE)
+    sizes = 10.0 ** rng.uniform(-4, 1, SIZE)
     return {name: (stream * sizes).astype(np.float32) for name, stream in found.items()}
 
 

@@ -23,7 +23,7 @@ from tests import cases
 compact = pytest.mark.parametrize("name", ["int8", "int4"])
 RULES = {r.link: r for r in cases.RECIPES.values()} | {"nesterov": cases.RECIPES["nadam"]}
 # log2 of the smallest and the largest root.
-ROOTS = {"int8": (-26, 6.7), "int4": (-27, 3)}
+ROOTS = {"int8": (-26, 6.7), "int4": (-26, 4)}
 
 
 # What steps make of them
