@@ -15,6 +15,9 @@ from importlib import util
 from pathlib import Path
 from typing import NamedTuple
 
+from adamx.cli.bench.target.targets import INSTALL
+from adamx.cli.flags import UsageError
+
 # Instructions that one multiprocessor of compute capability 9.0 starts per cycle: throughput table
 # of the CUDA C++ Programming Guide. A name counts for the first pipe that it matches.
 PIPES = {
@@ -91,11 +94,16 @@ def _disassemble(ptx: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         source, cubin = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx, encoding="utf-8")
-        subprocess.run([assembler, f"-arch={chip[1]}", source, "-o", cubin], check=True)
-        said = subprocess.run(
-            [disassembler, "-c", cubin], check=True, capture_output=True, text=True
-        )
-    return said.stdout
+        _output_of(assembler, f"-arch={chip[1]}", source, "-o", cubin)
+        return _output_of(disassembler, "-c", cubin)
+
+
+def _output_of(tool: str, *arguments: str | Path) -> str:
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.partition("\n")[0]
+        raise UsageError(f"{tool} is too old or damaged ({reason}); {INSTALL}")
+    return done.stdout
 
 
 def _count(text: str, name: str) -> Code:

@@ -46,7 +46,7 @@ class Target:
 H100 = Target(
     "h100",
     "NVIDIA H100",
-    ("jax-cuda12-plugin", "jax-cuda13-plugin"),
+    ("jax-cuda13-plugin", "jax-cuda12-plugin"),
     "cuda",
     {
         "topology": "1x1x1",
