@@ -5,6 +5,7 @@ Loading these compilers disturbs the process that does it: they log, and JAX tak
 usable. What a compiler needs in its environment has to be there before JAX starts, too.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -41,8 +42,9 @@ class Compiler:
 
     def __call__(self, step: Step) -> Program:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(step._asdict()) + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # the answer says why
+            self._process.stdin.write(json.dumps(step._asdict()) + "\n")
+            self._process.stdin.flush()
         answer = self._answer()
         if "refused" in answer:
             raise UsageError(answer["refused"])
@@ -73,6 +75,7 @@ class Compiler:
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit code {self._process.returncode}"
+        self.close()
         raise UsageError(
             f"--target {self._target.name}: the compiler failed ({reason}); "
             f"its wheels may be incomplete or of another version than jaxlib; {INSTALL}"
