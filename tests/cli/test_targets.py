@@ -3,6 +3,7 @@
 
 import dataclasses
 import importlib.metadata
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,7 @@ def test_each_dtype_has_a_table(target: str):
 
 
 def test_a_compiler_that_fails_is_a_sentence(target: str, monkeypatch: pytest.MonkeyPatch):
-    stopped = ("python", "-c", "import sys; sys.exit('no such topology')")
+    stopped = (sys.executable, "-c", "import sys; sys.exit('no such topology')")
     monkeypatch.setattr("adamx.cli.bench.target.compiler.COMMAND", stopped)
     with pytest.raises(UsageError, match=r"the compiler failed \(no such topology\)"):
         Compiler(dataclasses.replace(TARGETS[target]))

@@ -13,10 +13,9 @@ from adamx.cli.bench.target import machine_code
 from adamx.cli.bench.target.compiler import Compiler
 from adamx.cli.bench.target.program import Program, Step
 from adamx.cli.bench.target.targets import TARGETS
-from adamx.cli.shapes import gpt2
+from adamx.cli.shapes import TREES
 from tests.cases import LANDINGS, STORAGES
 
-TREES = {"leaf": {"kernel": (2048, 2048)}, "gpt2": gpt2()}
 BYTES = 1.02  # times the fewest; a kernel also reads scalars and a number for each row
 TEMPORARY = 0.01  # bytes per parameter: those scalars and numbers
 
@@ -45,6 +44,7 @@ ONE_KERNEL_ON_TPU = [
 ]
 FAST_ON_TPU = [
     *ONE_KERNEL_ON_TPU,
+    ("float32", "bfloat16", "nearest"),
     ("bfloat16", "bfloat16", "nearest"),
     ("bfloat16", "bfloat16", "stochastic"),
 ]
@@ -57,12 +57,12 @@ def compiled():
     compilers: dict[str, Compiler] = {}
 
     @functools.cache
-    def compile_for(target: str, recipe: str, *settings: str | None, tree: str = "leaf") -> Program:
+    def compile_for(target: str, recipe: str, *settings: str | None, tree: str = "one") -> Program:
         if TARGETS[target].wheel() is None:
             pytest.skip(f'no compiler for {target}: pip install -e ".[targets]"')
         if target not in compilers:
             compilers[target] = Compiler(TARGETS[target])
-        return compilers[target](Step(recipe, *settings, tree=TREES[tree]))
+        return compilers[target](Step(recipe, *settings, tree=TREES[tree]()))
 
     yield compile_for
     for compiler in compilers.values():
@@ -113,7 +113,7 @@ def test_a_tpu_needs_no_more_cycles_than_for_optax_in_float32(compiled, dtype, s
     optax = compiled("tpu-v5e", "adamw", "float32", None, "nearest")
     program = compiled("tpu-v5e", "adamw", dtype, storage, landing)
     assert program.cycles is not None
-    assert program.cycles <= 1.01 * optax.cycles  # scalars: a few cycles per step
+    assert program.cycles <= 1.01 * optax.cycles  # an estimate; scalars cost some cycles, too
 
 
 @pytest.mark.slow
