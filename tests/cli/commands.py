@@ -24,8 +24,6 @@ ENV = {
 ENV |= {"JAX_PLATFORMS": "cpu", "TERM": "xterm", "COLUMNS": "120", "PYTHONPATH": str(ROOT)}
 # An entry of the cache that another process is still writing is compiled again.
 ENV |= {"PYTHONWARNINGS": "ignore:Error reading persistent compilation cache entry"}
-# What JAX's plugin for CUDA says where it is installed without a GPU.
-NO_DRIVER = ("before absl::InitializeLog()", "Could not find cuda drivers")
 
 
 def here(line: str, folder: Path = ROOT) -> tuple[int, str, str]:
@@ -65,10 +63,15 @@ def start(line: str, folder: Path = ROOT) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str, str]:
-    """The exit code, stdout and stderr of a process, without what JAX says when it is imported."""
+    """The exit code, stdout and stderr of a process."""
     out, err = process.communicate(timeout=timeout)
-    lines = [line for line in err.splitlines(True) if not any(s in line for s in NO_DRIVER)]
-    return process.returncode, out, "".join(lines)
+    return process.returncode, out, without_plugin(err)
+
+
+def without_plugin(err: str) -> str:
+    """Stderr without what JAX's plugin for CUDA says where it is installed without a GPU."""
+    plugin = ("before absl::InitializeLog()", "Could not find cuda drivers")
+    return "".join(line for line in err.splitlines(True) if not any(s in line for s in plugin))
 
 
 def on_a_terminal(line: str, folder: Path) -> str:

@@ -57,4 +57,4 @@ def compile_for_target(args: argparse.Namespace, trees: Mapping[str, Shapes], re
 def _head(target: Target) -> list[str]:
     note = [NO_TOOLS] if target.platform == "cuda" and not machine_code.tools_are_here() else []
     legend = f"{LEGEND} {OF_CHIP[target.platform]}"
-    return [f"Compiled by {target.wheel()} on {host()}", legend, *note]
+    return [f"Compiled for one {target.chip} by {target.wheel()} on {host()}", legend, *note]
