@@ -15,6 +15,7 @@ from adamx.optimizers.recipe import TABLE
 
 RECIPES = tuple(TABLE)
 STORAGES = tuple(adamx.storage.NAMED)
+LANDINGS = tuple(adamx.landing.NAMED)
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:

@@ -286,7 +286,8 @@ def test_missing_rich_matters_only_on_a_terminal(
         ),
         (
             "bench --help",
-            "--trees --recipes --storages --devices --guards --repeats --quick --markdown --json",
+            "--trees --recipes --storages --landings --target --devices --guards --repeats --quick "
+            "--markdown --json",
         ),
         (
             "compare --help",

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.commands import without_plugin
+
 ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "adamx", "train", "--task", "digits", "--batch-size", "64"]
 
@@ -46,7 +48,7 @@ def end(process, timeout=240):
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-    return process.returncode, out, err
+    return process.returncode, out, without_plugin(err)
 
 
 def saved_in(run):

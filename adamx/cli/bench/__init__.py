@@ -7,6 +7,9 @@ median over the rounds, with quartiles where there is noise. Equations are those
 lower, compile and temporary memory are those of a jitted step that updates and applies, on fresh
 functions and empty caches. The jitted step owns its parameters and state (donated). The eager
 update runs without jit, from the second call on.
+
+With --target nothing is run: steps are compiled for an accelerator that this machine does not have,
+and what the compiler made of them is counted.
 """
 
 from adamx.cli.bench.command import add_arguments, run

@@ -14,6 +14,8 @@ from adamx.cli.bench.dispatch import dispatch_table
 from adamx.cli.bench.guard_costs import QUICK, Load, watching_table
 from adamx.cli.bench.machine import machine
 from adamx.cli.bench.scoreboard import WIDTH, scoreboard, stacked
+from adamx.cli.bench.target.command import compile_for_target
+from adamx.cli.bench.target.targets import TARGETS
 from adamx.cli.flags import UsageError, add_names, names_among, whole
 from adamx.cli.shapes import TREES
 from adamx.core.tables import as_markdown, as_text
@@ -39,6 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_names(
         parser, "--storages", names.STORAGES, "storages of our moments (Optax's stay in float32)"
     )
+    add_names(
+        parser, "--landings", names.LANDINGS, "with --target, landings of bfloat16 parameters"
+    )
+    add(
+        "--target",
+        choices=tuple(TARGETS),
+        metavar="NAME",
+        help="instead, count what a step does on an accelerator that is not here: "
+        f"{', '.join(TARGETS)} (default trees: one)",
+    )
     add(
         "--devices",
         type=whole(2),
@@ -50,7 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead, measure the cost of observing and of guarding",
     )
-    add("--repeats", type=whole(1), metavar="N", help="samples of each figure (default: 15)")
+    add(
+        "--repeats",
+        type=whole(1),
+        metavar="N",
+        help="samples of each figure (default: 15; 1 with --target)",
+    )
     add("--quick", action="store_true", help="a quick look: --trees small --repeats 2 unless given")
     add("--markdown", action="store_true", help="print Markdown tables")
     add("--json", metavar="FILE", help="also write every sample to FILE")
@@ -58,6 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures one tree after the other and prints each table as soon as it is ready."""
+    if args.target:
+        return _for_target(args)
     trees = args.trees or (["small"] if args.quick else ["one", "gpt2", "leaves"])
     repeats = args.repeats or (2 if args.quick else 15)
     if args.devices or args.guards:
@@ -78,6 +97,15 @@ def run(args: argparse.Namespace) -> int:
             json.dump(
                 {"machine": machine(), "repeats": repeats, "results": results}, file, indent=1
             )
+    return 0
+
+
+def _for_target(args: argparse.Namespace) -> int:
+    if args.json or args.devices or args.guards:
+        raise UsageError("--target excludes --devices, --guards and --json")
+    names_of_trees = args.trees or ["small" if args.quick else "one"]
+    trees = {f"{name}: {_size(tree := TREES[name]())}": tree for name in names_of_trees}
+    compile_for_target(args, trees, args.repeats or 1)
     return 0
 
 

@@ -13,17 +13,17 @@ import jax
 def machine() -> str:
     """One line: processor or accelerator, cores, versions, date."""
     device = jax.devices()[0]
-    accelerator = (
-        [] if device.platform == "cpu" else [f"{jax.device_count()} x {device.device_kind}"]
-    )
+    if device.platform == "cpu":
+        return host()
+    return f"{jax.device_count()} x {device.device_kind}; {host()}"
+
+
+def host() -> str:
+    """The same without the accelerator; starts no device."""
     versions = [
         f"{name} {version}" for name in ("jax", "optax", "torch") if (version := _version(name))
     ]
-    parts = [
-        *accelerator,
-        f"{_processor()}, {_cores()} cores",
-        f"Python {platform.python_version()}",
-    ]
+    parts = [f"{_processor()}, {_cores()} cores", f"Python {platform.python_version()}"]
     return "; ".join([*parts, ", ".join(versions), datetime.date.today().isoformat()])
 
 
