@@ -47,22 +47,22 @@ def directions(link):
 
 # By how much of float32's direction a small state may be off on average, and the noise that it may
 # add, as shares of the direction; then the same where gradients have fallen to a twentieth.
-BOUNDS = {"bfloat16": (0.04, 0.04), "int8": (0.025, 0.18), "int4": (0.31, 1.35)}
-FALLING = {"bfloat16": (0.01, 0.02), "int8": (0.07, 0.3), "int4": (0.6, 3.3)}
+BOUNDS = {"bfloat16": (0.04, 0.04), "int8": (0.02, 0.16), "int4": (0.25, 0.8)}
+FALLING = {"bfloat16": (0.01, 0.02), "int8": (0.03, 0.25), "int4": (0.3, 2.6)}
 # Where a rule itself makes more of it. AMSGrad: the largest of many roundings is above the largest
-# square. AdaBelief and Adan: gradients that never change are at a distance from their mean, or from
-# each other, that soon is below what 8 bits of a mean can tell. ADOPT and Adan: a byte for two
-# moments is too coarse for a ratio of two times. Lion: where a mean is small, noise has its sign.
+# square. AdaBelief: gradients that never change are at a distance from their mean that soon is
+# below what 8 bits of it can tell. ADOPT and Adan: a byte for two moments is too coarse for a ratio
+# of two times. Lion: where a mean is small, noise has its sign.
 WIDER = {
-    ("scale_by_amsgrad", "int8"): (0.14, 0.15),
-    ("scale_by_amsgrad", "int4"): (0.14, 0.15),
-    ("scale_by_belief", "constant"): (0.08, 0.12),
-    ("scale_by_adan", "constant"): (0.13, 0.7),
-    ("scale_by_adan", "int4"): (1.6, 9.0),
-    ("scale_by_adopt", "int4"): (0.9, 2.3),
+    ("scale_by_amsgrad", "int8"): (0.17, 0.17),
+    ("scale_by_amsgrad", "int4"): (0.17, 0.17),
+    ("scale_by_belief", "constant"): (0.08, 0.13),
+    ("scale_by_adan", "bfloat16"): (0.13, 0.7),
+    ("scale_by_adan", "int4"): (0.7, 5.8),
+    ("scale_by_adopt", "int4"): (0.25, 2.0),
     ("scale_by_lion", "bfloat16"): (0.01, 0.14),
-    ("scale_by_lion", "int8"): (0.25, 0.7),
-    ("scale_by_lion", "int4"): (0.25, 0.7),
+    ("scale_by_lion", "int8"): (0.22, 0.66),
+    ("scale_by_lion", "int4"): (0.22, 0.66),
 }
 
 
