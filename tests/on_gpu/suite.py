@@ -28,9 +28,10 @@ FILES = (
     "tests/laws/test_dtypes.py",
     "tests/optimizers/test_figures.py",
 )
+NEEDS_DEVICES = "every_way_to_run_it_lands_alike"
 QUICK = ("tests/laws/test_random_bits.py",)
 OUTCOMES = ("PASSED", "FAILED", "ERROR", "SKIPPED")
-WORKERS = 6
+WORKERS = 12
 TOLD = 40  # failures
 
 
@@ -38,7 +39,13 @@ def log_of(clock: Clock) -> tuple[str, bool]:
     """What pytest printed, and whether it came to its end."""
     command = [sys.executable, "-m", "pytest", "-v", "-rfE", "--tb=short", "-p", "no:cacheprovider"]
     workers = 1 if clock.quick else min(WORKERS, os.cpu_count() or 1)
-    command += ["-n", str(workers), *(QUICK if clock.quick else FILES)]
+    command += [
+        "-k",
+        f"not {NEEDS_DEVICES}",
+        "-n",
+        str(workers),
+        *(QUICK if clock.quick else FILES),
+    ]
     platform = jax.default_backend()
     environment = os.environ | {
         "JAX_PLATFORMS": {"gpu": "cuda,cpu"}.get(platform, platform),
