@@ -3,7 +3,7 @@
 
 `python -m tests.parallel.collectives_table` compiles a step of a transformer of GPT-2 small's size
 for 8 H100s and for 4 TPU v5e, which need not be there (`targets.py` says what to install), and
-prints a Markdown table for each; it takes some fifteen minutes on two cores.
+prints a Markdown table for each; it takes up to half an hour on two cores.
 """
 
 import argparse
