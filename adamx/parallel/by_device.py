@@ -50,7 +50,8 @@ def shard_mapped(task: Task) -> DataParallel:
     step = jax.jit(body, donate_argnums=task.donated, out_shardings=(stored, None))
     return ways(
         task,
-        step=lambda run, batch: step(run, spread_batch(task, batch)),
+        stepped=step,
+        place=lambda batch: spread_batch(task, batch),
         stored=stored,
         plain=stored._replace(state=parts.plain),
         report=parts.report(),
@@ -78,12 +79,14 @@ def pmapped(task: Task) -> DataParallel:
     rows, copied = NamedSharding(task.mesh, P(task.axis)), task.copied
 
     def place(x: Any) -> Any:
-        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        x = x if isinstance(x, (jax.Array, jax.ShapeDtypeStruct)) else np.asarray(x)
         if jax.process_count() > 1:  # each process passes its own part
             count = jax.local_device_count()
             return x.reshape(count, x.shape[0] // count, *x.shape[1:])
-        rest = (x.shape[0] // task.devices, *x.shape[1:])
-        return jax.device_put(x.reshape(task.devices, *rest), rows)
+        shape = (task.devices, x.shape[0] // task.devices, *x.shape[1:])
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return x.update(shape=shape, sharding=rows)
+        return jax.device_put(x.reshape(shape), rows)
 
     def pack(run: Run) -> Run:
         each = jax.tree.map(parts.copies, run._replace(state=None))
@@ -95,7 +98,8 @@ def pmapped(task: Task) -> DataParallel:
 
     train = ways(
         task,
-        step=lambda run, batch: step(run, jax.tree.map(place, checked(task, batch))),
+        stepped=step,
+        place=lambda batch: jax.tree.map(place, checked(task, batch)),
         stored=rows,
         plain=Run(copied, parts.plain, copied, copied),
         report=parts.report(),

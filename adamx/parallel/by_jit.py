@@ -37,7 +37,8 @@ def meshed(task: Task) -> DataParallel:
     stepped = jax.jit(step, donate_argnums=task.donated, out_shardings=(everywhere, None))
     return ways(
         task,
-        step=lambda run, batch: stepped(run, spread_batch(task, batch)),
+        stepped=stepped,
+        place=lambda batch: spread_batch(task, batch),
         stored=everywhere,
         plain=everywhere,
         report=report,

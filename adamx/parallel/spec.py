@@ -14,6 +14,7 @@ from jax.typing import DTypeLike
 
 from adamx.core import paths
 from adamx.parallel.loss import Loss, Outcome, Run
+from adamx.parallel.lower import lowered
 from adamx.parallel.shardings import Report, has, is_spec
 
 
@@ -61,15 +62,32 @@ class DataParallel(NamedTuple):
       step: `(run, batch) -> (run, outcome)`. The input run is donated. Batches are whole; with
         several processes each passes its own part. It returns before the step is done, but on
         virtual devices of a CPU, where it waits at every eighth.
+      lower: `(run, batch) -> jax.stages.Lowered`, the program of `step` from shapes alone. Nothing
+        is placed or run, so that the mesh may be one of a topology description
+        (`jax.experimental.topologies`): a step compiles for devices that are not there.
       collect: converts a run to the layout of one device, in whole arrays.
       spread: the inverse of `collect`.
       like: from `(params, model=None, key=None)` to the shapes and shardings of a collected run,
         to restore a checkpoint into.
       report: what ZeRO could not split.
+
+    Example:
+      >>> import adamx, jax, jax.numpy as jnp
+      >>> from adamx import parallel
+      >>> params = jax.ShapeDtypeStruct((256, 64), jnp.float32)
+      >>> batch = jax.ShapeDtypeStruct((32, 256), jnp.float32)
+      >>> def loss_fn(params, batch):
+      ...     return jnp.mean((batch @ params) ** 2)
+      >>> train = parallel.data_parallel(loss_fn, adamx.adamw(1e-3, storage="int8"), params)
+      >>> program = train.lower(jax.eval_shape(train.init, params), batch).compile()
+      >>> kernel, codes, count, rows = 4 * 256 * 64, 2 * 256 * 64, 4, 4 * 32 * 256 // 8
+      >>> program.memory_analysis().argument_size_in_bytes == kernel + codes + count + rows
+      True
     """
 
     init: Callable[..., Run]
     step: Callable[[Run, Any], tuple[Run, Outcome]]
+    lower: Callable[[Run, Any], jax.stages.Lowered]
     collect: Callable[[Run], Run]
     spread: Callable[[Run], Run]
     like: Callable[..., Run]
@@ -78,7 +96,8 @@ class DataParallel(NamedTuple):
 
 def ways(
     task: Task,
-    step: Callable[[Run, Any], tuple[Run, Outcome]],
+    stepped: Any,
+    place: Callable[[Any], Any],
     stored: Any,
     plain: Run,
     report: Report,
@@ -89,7 +108,8 @@ def ways(
 
     Args:
       task: the task.
-      step: the step.
+      stepped: the step, jitted or mapped, of a run and of a placed batch.
+      place: spreads a batch over the devices, or its shapes.
       stored: the shardings of a run between steps.
       plain: the shardings of a collected run.
       report: what ZeRO could not split.
@@ -125,9 +145,17 @@ def ways(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, over
         )
 
+    def step(run: Run, batch: Any) -> tuple[Run, Outcome]:
+        return stepped(run, place(batch))
+
+    def lower(run: Run, batch: Any) -> jax.stages.Lowered:
+        like = jax.eval_shape(init, task.shapes)
+        return lowered(stepped, run, batch, like=like, stored=stored, place=place)
+
     return DataParallel(
         init=init,
         step=paced(step) if _is_virtual(task.mesh) else step,
+        lower=lower,
         collect=copied(unpack, plain),
         spread=copied(pack, stored),
         like=like,
@@ -184,15 +212,17 @@ def checked(task: Task, batch: Any) -> Any:
 
 
 def spread_batch(task: Task, batch: Any) -> Any:
-    """A batch as arrays over the mesh; with several processes each passes its own part."""
+    """A batch as arrays over the mesh, or its shapes; of several processes each has its part."""
     sharding = NamedSharding(task.mesh, PartitionSpec(task.axis))
 
-    def one(x: Any) -> jax.Array:
+    def one(x: Any) -> Any:
         if isinstance(x, Tracer):  # in the caller's `jit` or `scan`
             return jax.device_put(x, sharding)
         held = getattr(x, "sharding", None)
         if isinstance(held, NamedSharding) and held.mesh == task.mesh and has(held.spec, task.axis):
             return x
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return x.update(sharding=sharding)
         if jax.process_count() > 1 and not _is_global(x):
             return jax.make_array_from_process_local_data(sharding, np.asarray(x))
         return jax.device_put(x, sharding)

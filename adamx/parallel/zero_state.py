@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from adamx.core import dtypes, paths
@@ -30,7 +29,6 @@ class Parts(NamedTuple):
       cuts: how each leaf is split; None for replicated leaves.
       given: the `PartitionSpec` of each leaf's parameter over other axes of the mesh.
       names: the names of the leaves.
-      blanks: the padding value of each leaf: its initial value for a parameter of zero.
       treedef: the state's structure.
     """
 
@@ -40,7 +38,6 @@ class Parts(NamedTuple):
     cuts: list[Cut | None]
     given: list[PartitionSpec]
     names: list[str]
-    blanks: list[Any]
     treedef: Any
 
     @classmethod
@@ -60,7 +57,7 @@ class Parts(NamedTuple):
             cuts.append(None if cut is None or cut.dim is None else cut)
             given.append(specs[x.owner] if x.is_alike else PartitionSpec())
         names, shapes = [paths.name(x.path) for x in leaves], [x.leaf for x in leaves]
-        return cls(task, plan, shapes, cuts, given, names, _blanks(task, plan, treedef), treedef)
+        return cls(task, plan, shapes, cuts, given, names, treedef)
 
     @property
     def specs(self) -> Any:
@@ -173,7 +170,8 @@ class Parts(NamedTuple):
         return self._plan.padded(cut)
 
     def _map(self, of_cut: Callable[..., Any], of_copied: Callable[..., Any], state: Any) -> Any:
-        rows = zip(self.treedef.flatten_up_to(state), self.cuts, self.blanks, strict=True)
+        blanks = _blanks(self.task, self.plan, self.treedef)
+        rows = zip(self.treedef.flatten_up_to(state), self.cuts, blanks, strict=True)
         return self.treedef.unflatten(
             [of_copied(x) if cut is None else of_cut(x, cut, blank) for x, cut, blank in rows]
         )
@@ -197,15 +195,15 @@ class Parts(NamedTuple):
 
 
 def _blanks(task: Task, plan: Zero | None, treedef: Any) -> list[Any]:
-    """The padding value of each leaf: the initial state of one-element parameters of zero."""
+    """The padding value of each leaf: its initial value for a parameter of zero."""
     if plan is None:
         return [0] * treedef.num_leaves
     with plan.within():
-        tiny = jax.tree.map(lambda x: np.zeros([1] * len(x.shape), x.dtype), task.shapes)
+        tiny = jax.tree.map(lambda x: jnp.zeros([1] * len(x.shape), x.dtype), task.shapes)
         leaves, found = jax.tree.flatten(task.opt.init(tiny))
     if found != treedef:
         return [0] * treedef.num_leaves
-    return [np.asarray(x).reshape(-1)[0] if jnp.size(x) else 0 for x in map(_plain, leaves)]
+    return [jnp.ravel(x)[0] if jnp.size(x) else 0 for x in map(_plain, leaves)]
 
 
 def _plain(x: Any) -> Any:
