@@ -196,9 +196,9 @@ def _wide(array: jax.Array) -> jax.Array:
 
 def _stored(moment: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """A code in 8 bits, or a mean that is stored as it is."""
-    if dtype != jnp.int8:
-        return dtypes.cast(moment, dtype)
-    return lax.bitcast_convert_type(moment.astype(jnp.uint8), dtype)
+    if dtype == jnp.int8:
+        moment = (moment << 24) >> 24  # the eighth bit is the sign
+    return dtypes.cast(moment, dtype)
 
 
 def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
