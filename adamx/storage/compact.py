@@ -67,7 +67,7 @@ class Compact:
             if name == PACKED:
                 first = pair.nearest(start.get(self._shared(kinds)[0], 0))
             elif not is_signed(kinds[name]):
-                first = _squares(kinds[name]).nearest(first)
+                first = self._squares(kinds[name]).nearest(first)
             arrays[name] = jnp.full_like(like, first, dtype=dtype)
         return arrays
 
@@ -81,14 +81,14 @@ class Compact:
             moments[square] = pair.square(byte)
             moments[mean] = pair.MEANS.decode(byte, _unit(kinds[mean], pair.MEANS, unit))
         elif anchor:
-            book = _squares(kinds[anchor])
+            book = self._squares(kinds[anchor])
             unit, bad = book.units.number(moments[anchor]), moments[anchor] > book.count
         for name in (k for k in kinds if k not in shared and _is_code(moments[k])):
             kind, code = kinds[name], moments[name]
             if not is_signed(kind):
-                moments[name] = _squares(kind).decode(code)
+                moments[name] = self._squares(kind).decode(code)
             elif anchor:
-                moments[name] = MEANS.decode(code, _unit(kind, MEANS, unit))
+                moments[name] = self._means.decode(code, _unit(kind, self._means, unit))
             else:
                 moments[name] = ALONE.decode(code)
         spoilt = [k for k in kinds if anchor and (is_signed(kinds[k]) or k in shared)]
@@ -110,12 +110,12 @@ class Compact:
         for name in (k for k in order if k not in shared and _is_code(old[k])):
             kind, m = kinds[name], moments[name]
             if is_signed(kind) and anchor:
-                moments[name] = MEANS.encode(m, _unit(kind, MEANS, unit), bits[name])
+                moments[name] = self._means.encode(m, _unit(kind, self._means, unit), bits[name])
                 continue
             if is_signed(kind):
                 moments[name] = ALONE.encode(m, bits[name])
                 continue
-            book = _squares(kind)
+            book = self._squares(kind)
             code = book.encode(m, _rounding(kind, m, book, old[name], bits[name]))
             moments[name] = book.within(code)
             unit = book.units.number(code) if name == anchor else unit
@@ -129,7 +129,7 @@ class Compact:
         if name is None:
             return 0.0, 0.0
         code = _wide(arrays[name])
-        return code == 1, code == _squares(kinds[name]).count
+        return code == 1, code == self._squares(kinds[name]).count
 
     def complaint(self, arrays: Arrays, kinds: Kinds, gradient: jnp.dtype) -> str:
         for name, array in arrays.items():
@@ -139,6 +139,15 @@ class Compact:
             if dtypes.is_complex(gradient) and real_mean:
                 return f"gradient is {gradient}, the state's `{name}` is real ({array.dtype})"
         return ""
+
+    @property
+    def _means(self) -> Means:
+        """The code of means beside a square."""
+        return MEANS
+
+    def _squares(self, kind: Kind) -> Squares:
+        """The code of a moment without a sign."""
+        return MAGNITUDES if kind == "magnitude" else SQUARES
 
     def _shared(self, kinds: Kinds) -> tuple[str, ...]:
         """The names of the square and the mean that share a byte; empty if none do."""
@@ -156,11 +165,6 @@ class Compact:
         if "spread" in kinds.values() and not dtypes.is_complex(leaf):
             return jnp.dtype(jnp.bfloat16)  # 8 bits of a mean would lose the distance from it
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
-
-
-def _squares(kind: Kind) -> Squares:
-    """The code of a moment without a sign."""
-    return MAGNITUDES if kind == "magnitude" else SQUARES
 
 
 def _unit(kind: Kind, means: Means, unit: Any) -> Any:

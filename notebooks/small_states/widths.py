@@ -1,39 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Codes of every width, to see where the limit is: 3 + 3 bits, 4 + 4 and so on up to 8 + 8.
 
-The same codes as `int4`'s and `int8`'s, with other counts, resting in a byte each: what a width
-costs a run does not depend on how its bits are packed.
+The same codes as those of `int8`, with fewer bits of the float left, stored in a byte each: what a
+width costs a run does not depend on how its bits are packed.
 """
 
 import dataclasses
-from typing import Any
 
-from adamx.core.rule import is_signed
-from adamx.storage.compact import RATIOS, SQUARES, Compact
-from adamx.storage.means import Ratios
-from adamx.storage.squares import Squares
-from adamx.storage.storage import Kinds
+from adamx.core.rule import Kind
+from adamx.storage.compact import Compact
+from adamx.storage.cuts import Cut, bits_of
+from adamx.storage.means import MEANS, Means
+from adamx.storage.squares import SQUARES, Squares
 
 
 @dataclasses.dataclass(frozen=True)
 class Width(Compact):
-    """A square and its mean in codes of these counts, for Adam's two moments."""
+    """A square and its mean in codes of their own, for Adam's two moments."""
 
     squares: Squares = SQUARES
-    ratios: Ratios = RATIOS
+    means: Means = MEANS
 
-    def _books(self, kinds: Kinds) -> dict[str, Any]:
-        return {k: self.ratios if is_signed(kind) else self.squares for k, kind in kinds.items()}
+    def _squares(self, kind: Kind) -> Squares:
+        return self.squares
+
+    @property
+    def _means(self) -> Means:
+        return self.means
 
 
-# Zero and NaN have codes of their own among the squares, NaN among the means.
+def width(bits: int, means: Means) -> Width:
+    """As many bits for a square as for a mean: half as many squares an octave for each one less."""
+    cut = Cut(29 - bits, bits_of(2.0**-50))
+    squares = Squares(cut, cut.roots.times(means.part), 2**bits - 2)
+    return Width(f"{bits}+{bits}", squares=squares, means=means)
+
+
 WIDTHS = {
-    width.name: width
-    for width in (
-        Width("3+3", squares=Squares(7, -26, 4), ratios=Ratios(3, 0.7, 0.8)),
-        Width("4+4", squares=Squares(14, -26, 4), ratios=Ratios(7, 0.7, 0.8)),
-        Width("5+5", squares=Squares(30, -28, 8), ratios=Ratios(15, 0.5)),
-        Width("6+6", squares=Squares(62, -28, 8), ratios=Ratios(31, 0.35)),
-        Width("7+7", squares=Squares(126, -28, 8), ratios=Ratios(63, 0.25)),
+    made.name: made
+    for made in (
+        width(3, Means(23, 3, 0.5)),
+        width(4, Means(22, 7, 1.5 * 2.0**-3)),
+        width(5, Means(22, 15, 2.0**-4)),
+        width(6, Means(21, 31, 2.0**-5)),
+        width(7, Means(20, 63, 2.0**-5)),
     )
 }

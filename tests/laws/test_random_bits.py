@@ -44,7 +44,9 @@ def test_noise_is_uniform_and_its_streams_differ():
     streams = np.stack(
         [
             np.asarray(
-                random_bits.bits(random_bits.Key(random_bits.words(seed, 5, leaf)), (1 << 14,), draw)
+                random_bits.bits(
+                    random_bits.Key(random_bits.words(seed, 5, leaf)), (1 << 14,), draw
+                )
             ).view(np.uint32)
             for seed, leaf, draw in itertools.product((0, 1), (7, 8), range(5))
         ]
@@ -66,9 +68,7 @@ def test_noise_is_even_over_time_in_every_element(draw):
     the sqrt(n) of chance: what is rounded up too often now is rounded down soon."""
     steps = 987
     at = jax.vmap(
-        lambda t: random_bits.bits(
-            random_bits.Key(random_bits.words(3, t, 7)), (64,), draw
-        )
+        lambda t: random_bits.bits(random_bits.Key(random_bits.words(3, t, 7)), (64,), draw)
     )
     unit = np.asarray(at(jnp.arange(steps))).view(np.uint32) / 2.0**32
     for part in (0.001, 0.1, 0.25, 0.5, 0.9):
