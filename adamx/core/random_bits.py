@@ -61,7 +61,7 @@ def words(seed: Seed, count: ArrayLike, leaf: int) -> Words:
     word = mix(word.astype(np.uint32) + _GOLDEN)  # first, or seed and leaf would commute
     word = mix((word ^ np.uint32(leaf)) + _GOLDEN)
     step = jnp.asarray(count).astype(jnp.int32)
-    return Words(*(w.reshape(()) for w in (word, mix(word + _GOLDEN))), step)
+    return Words(word.reshape(()), mix(word + _GOLDEN).reshape(()), step)
 
 
 def of_leaves(
@@ -76,7 +76,7 @@ def of_leaves(
         return [None] * len(names)
     pairs = zip(seeds, names, strict=True)
     found = [None if seed is None else words(seed, count, salt(name)) for seed, name in pairs]
-    return lax.optimization_barrier(found)
+    return lax.optimization_barrier(found) if any(found) else found
 
 
 class Noise(NamedTuple):
@@ -123,7 +123,7 @@ def index(shape: tuple[int, ...], whole: tuple[int, ...] | None = None) -> jax.A
     position, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
         iota = lax.broadcasted_iota(jnp.uint32, shape, axis)
-        position = position + iota * jnp.uint32(stride % 2**32)
+        position = position + iota * np.uint32(stride % 2**32)
         stride *= (whole or shape)[axis]
     return position
 

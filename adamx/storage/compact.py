@@ -73,7 +73,7 @@ class Compact:
 
     def decode(self, arrays: Arrays, kinds: Kinds) -> Arrays:
         moments, shared = {k: _wide(a) for k, a in arrays.items()}, self._shared(kinds)
-        unit, bad, anchor = None, None, _anchor(kinds)
+        unit, bad, anchor = None, False, _anchor(kinds)
         if shared:
             byte = moments.pop(PACKED)
             unit, bad = pair.UNITS.number(byte >> 4), byte == pair.NAN
@@ -119,7 +119,7 @@ class Compact:
             code = book.encode(m, _rounding(kind, m, book, old[name], bits[name]))
             moments[name] = book.within(code)
             unit = book.units.number(code) if name == anchor else unit
-        return {k: _stored(moments[k], old[k].dtype) for k in old}
+        return {k: dtypes.cast(moments[k], old[k].dtype) for k in old}
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
         if PACKED in arrays:
@@ -196,13 +196,6 @@ def _is_code(array: jax.Array) -> bool:
 def _wide(array: jax.Array) -> jax.Array:
     """Codes in 32 bits, other arrays in their working dtype."""
     return array.astype(jnp.int32) if _is_code(array) else dtypes.widen(array)
-
-
-def _stored(moment: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """A code in 8 bits, or a mean that is stored as it is."""
-    if dtype == jnp.int8:
-        moment = (moment << 24) >> 24  # the eighth bit is the sign
-    return dtypes.cast(moment, dtype)
 
 
 def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:

@@ -64,7 +64,7 @@ def upper(bits: jax.Array, drop: int) -> jax.Array:
     return lax.shift_right_logical(bits, np.int32(drop))
 
 
-def bits_of(x: float) -> int:
+def bits_of(x: float | np.floating) -> int:
     """The bits of a Python number as a float32."""
     return int(np.float32(x).view(np.int32))
 

@@ -20,17 +20,19 @@ from adamx.storage.cuts import bits_below, number, upper, word
 
 
 class Means(NamedTuple):
-    """A code of numbers of either sign: the cut size, and `count + 1` more if negative.
+    """A code of numbers of either sign: the cut size, and the bits of `minus` if negative.
 
     Attributes:
       drop: the number of bits that are cut off; 19 leaves 4 of a mantissa.
       count: the largest cut size, a power of two less one; larger numbers are clipped to it.
       part: the unit, as a part of the root.
+      minus: the bit above `count`; -128 is the one of an int8.
     """
 
     drop: int
     count: int
     part: float
+    minus: int = -128
 
     def encode(self, mean: jax.Array, unit: ArrayLike, noise: jax.Array) -> jax.Array:
         """The int32 code of `mean`, rounded stochastically with expectation `mean`.
@@ -39,16 +41,13 @@ class Means(NamedTuple):
         """
         above = word(jnp.abs(mean) + unit) - word(unit) + bits_below(self.drop, noise)
         size = jnp.minimum(upper(above, self.drop), self.count)
-        return size | upper(word(mean), self._above_sign) & self.count + 1
+        return size | (word(mean) >> 31) & self.minus
 
     def decode(self, code: jax.Array, unit: ArrayLike) -> jax.Array:
-        """The number with this int32 code, whatever its bits above the sign."""
+        """The number with this int32 code, whatever its other bits."""
         size = number(((code & self.count) << self.drop) + word(unit)) - unit
-        return number(word(size) | (code << self._above_sign) & _SIGN)
-
-    @property
-    def _above_sign(self) -> int:
-        return 32 - (2 * self.count + 1).bit_length()
+        sign = code if self.minus < 0 else code << (32 - self.minus.bit_length())
+        return number(word(size) | sign & _SIGN)
 
 
 _SIGN = -(2**31)
@@ -62,17 +61,13 @@ class Alone(NamedTuple):
     def encode(self, mean: jax.Array, noise: jax.Array) -> jax.Array:
         """The int32 code of `mean`, rounded stochastically with expectation `mean`."""
         code = self.means.encode(mean, np.float32(self.means.part), noise)
-        code = jnp.where(code == self._minus_zero, 0, code)
-        return jnp.where(jnp.isfinite(mean), code, self._minus_zero)
+        code = jnp.where(code == self.means.minus, 0, code)
+        return jnp.where(jnp.isfinite(mean), code, self.means.minus)
 
     def decode(self, code: jax.Array) -> jax.Array:
         """The number with this int32 code."""
         mean = self.means.decode(code, np.float32(self.means.part))
-        return jnp.where((code & 255) == self._minus_zero, jnp.nan, mean)
-
-    @property
-    def _minus_zero(self) -> int:
-        return self.means.count + 1
+        return jnp.where(code == self.means.minus, jnp.nan, mean)
 
 
 MEANS = Means(19, 127, 2.0**-5)  # up to 7.3 roots

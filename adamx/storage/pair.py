@@ -14,7 +14,7 @@ from adamx.storage.cuts import Cut, bits_of
 from adamx.storage.means import Means
 from adamx.storage.squares import not_finite
 
-MEANS = Means(22, 7, 1.5 * 2.0**-3)  # up to 2.1 roots
+MEANS = Means(22, 7, 1.5 * 2.0**-3, minus=8)  # up to 2.1 roots
 _LEAST = np.float32(2.0**-52)
 SQUARES = Cut(25, bits_of(_LEAST))  # roots from 1.5e-8 to 16
 UNITS = SQUARES.roots.times(MEANS.part)

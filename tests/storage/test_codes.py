@@ -109,7 +109,8 @@ def codes(name):
     size = np.arange(r.count + 1)
     if not r.signed:
         return size.astype(np.int32), lambda unit: numbers(name, unit)
-    signs = np.concatenate([size, size[1:] + r.count + 1]).astype(np.int32)
+    minus = 8 if r.count == 7 else -128
+    signs = np.concatenate([size, size[1:] | minus]).astype(np.int32)
     return signs, lambda unit: np.concatenate([numbers(name, unit), -numbers(name, unit)[1:]])
 
 
