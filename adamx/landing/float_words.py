@@ -53,17 +53,29 @@ def value(word: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return lax.bitcast_convert_type(word, jnp.float32)
 
 
-def with_low(p: jax.Array, low: jax.Array) -> jax.Array:
+def lower(word: jax.Array, drop: int, dtype: jnp.dtype) -> jax.Array:
+    """The lower half of `word` without its lowest `drop` bits, for `with_lower`.
+
+    The sum of 0 and -0 is 0, so a float16 of zero leaves its sign to the lower half. A bfloat16
+    does not: what is below the smallest one is no number that XLA keeps.
+    """
+    if dtype != jnp.float16:
+        return word >> drop
+    size = word & _SIZE
+    return jnp.where((size < 0x8000) & (word < 0), -(size >> drop), word >> drop)
+
+
+def with_lower(p: jax.Array, low: jax.Array) -> jax.Array:
     """The float32 of the word of `p` plus `low`; of `p` alone where it is not finite.
 
     A parameter that was set to zero from outside may have a `low` below zero.
     """
     word, plain = of_half(p), p.astype(jnp.float32)
-    if p.dtype == jnp.float16:
-        found = value(word + jnp.maximum(low, -(word & _SIZE)), p.dtype)
-        return jnp.where(jnp.isfinite(plain), found, plain)
-    found = value(word + low, p.dtype)  # below zero, the bits are those of a NaN
-    return jnp.where(jnp.isnan(found), plain, found)
+    if p.dtype != jnp.float16:
+        found = value(word + low, p.dtype)  # below zero, the bits are those of a NaN
+        return jnp.where(jnp.isnan(found), plain, found)
+    word = jnp.where(word & _SIZE == 0, jnp.abs(low) | low & _SIGN, word + low)
+    return jnp.where(jnp.isfinite(plain), value(word, p.dtype), plain)
 
 
 def half(word: jax.Array, dtype: jnp.dtype) -> jax.Array:

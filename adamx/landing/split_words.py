@@ -31,7 +31,8 @@ def land(
     update = visible(new - old, target, p.dtype)
     if remainder is None:
         return update, None
-    return update, (word >> (16 - kept)).astype(remainder.dtype)  # the lower bits, as they are
+    lower = float_words.lower(word, 16 - kept, p.dtype)
+    return update, lower.astype(remainder.dtype)  # the lower bits, as they are
 
 
 def visible(update: jax.Array, target: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -49,7 +50,7 @@ def weight(p: jax.Array, remainder: jax.Array | None) -> jax.Array:
     """The float32 that `p` and `remainder` make up."""
     if remainder is None:
         return p.astype(jnp.float32)
-    return float_words.with_low(p, remainder.astype(jnp.int32) << (16 - _kept(remainder)))
+    return float_words.with_lower(p, remainder.astype(jnp.int32) << (16 - _kept(remainder)))
 
 
 def _kept(remainder: jax.Array | None) -> int:

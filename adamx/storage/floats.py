@@ -56,7 +56,7 @@ class Floats:
         drawing = [k for k in moments if self._draws(kinds[k], old[k].dtype)]
         noise = random_bits.noise(key, moments[drawing[0]].shape) if drawing else None
         return {
-            k: straight(stochastic(m, noise.draw(drawing.index(k))), m)
+            k: straight(stochastic(m, noise.draw(1 + drawing.index(k))), m)
             if noise and k in drawing
             else dtypes.cast(m, old[k].dtype)
             for k, m in moments.items()
