@@ -123,10 +123,38 @@ def test_a_newer_layout_is_refused(tmp_path, monkeypatch):
     opt = adamx.adamw(1e-2)
     run = run_of(opt, model())
     with Checkpoints(tmp_path, opt) as kept:
-        monkeypatch.setattr(about, "VERSION", 2)
+        monkeypatch.setattr(about, "VERSION", 3)
         kept.save(1, run)
+        monkeypatch.setattr(about, "VERSION", 2)
+        with pytest.raises(ValueError, match="layout 3, this adamx reads up to 2"):
+            kept.restore(blank(run))
+
+
+@pytest.mark.parametrize(
+    "build, changed",
+    [
+        ({"storage": "int8"}, "of 'int8' have"),
+        ({"storage": {"b": "float32", "*": "int4"}}, "of 'int4' have"),
+        ({"landing": "exact"}, "of remainders have"),
+        ({"storage": "bfloat16", "landing": "kahan"}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_codes_that_have_changed_since_are_not_read_as_others(
+    build, changed, tmp_path, monkeypatch
+):
+    opt, params = adamx.adamw(1e-2, **build), {"a": jnp.ones((2, 3)), "b": jnp.ones(2)}
+    params = jax.tree.map(lambda p: p.astype(jnp.bfloat16) if "landing" in build else p, params)
+    run = run_of(opt, params)
+    with Checkpoints(tmp_path, opt) as kept:
         monkeypatch.setattr(about, "VERSION", 1)
-        with pytest.raises(ValueError, match="layout 2, this adamx reads up to 1"):
+        kept.save(1, run)
+        monkeypatch.undo()
+        if changed is None:
+            kept.restore(blank(run))
+            return
+        with pytest.raises(ValueError, match=f"layout 1, whose codes {changed} changed since"):
             kept.restore(blank(run))
 
 

@@ -20,8 +20,9 @@ from adamx.core.state_paths import owned
 from adamx.moments.described import Described, describing
 from adamx.parallel.loss import Run
 
-# The version of the state layout, raised when the meaning of an array in a state changes.
-VERSION = 1
+# The version of the state layout, raised when the meaning of an array in a state changes. With 2,
+# `int8` and `int4` got other codes, and the remainders of landings that are integers other signs.
+VERSION = 2
 
 
 def describe(opt: optax.GradientTransformation, run: Run) -> dict[str, Any]:
@@ -72,6 +73,12 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
             f"it has layout {theirs['version']}, this adamx reads up to {ours['version']}: "
             "install a newer one"
         )
+    if theirs["version"] < 2 and (changed := sorted(_changed(theirs))):
+        yield (
+            f"it has layout {theirs['version']}, whose codes of {' and '.join(changed)} have changed "
+            "since: with the adamx that wrote it, `adamx.convert` it to 'float32' moments and "
+            "`master_params`, and save that"
+        )
     for (rule, storage), (our_rule, our_storage) in zip(
         theirs["moments"], ours["moments"], strict=False
     ):
@@ -91,6 +98,15 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
         yield (
             f"its state has the classes {theirs['classes']}, the optimizer's has {ours['classes']}"
         )
+
+
+def _changed(about: dict[str, Any]) -> set[str]:
+    """What a checkpoint with layout 1 has that is read differently today."""
+    tables = (x.values() if isinstance(x, dict) else [x] for _, x in about["moments"])
+    storages = {storage for table in tables for storage in table}
+    found = {repr(storage) for storage in storages & {"int8", "int4"}}
+    remainders = (dtype for name, dtype in about["leaves"].items() if "remainder" in name)
+    return found | ({"remainders"} if any(x.startswith("int") for x in remainders) else set())
 
 
 def _named(storage: Any) -> str:
