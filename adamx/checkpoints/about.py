@@ -75,8 +75,8 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
         )
     if theirs["version"] < 2 and (changed := sorted(_changed(theirs))):
         yield (
-            f"it has layout {theirs['version']}, whose codes of {' and '.join(changed)} have changed "
-            "since: with the adamx that wrote it, `adamx.convert` it to 'float32' moments and "
+            f"it has layout {theirs['version']}, whose codes of {' and '.join(changed)} have "
+            "changed since: with the adamx that wrote it, `adamx.convert` it to 'float32' moments and "
             "`master_params`, and save that"
         )
     for (rule, storage), (our_rule, our_storage) in zip(

@@ -24,11 +24,18 @@ class Target:
     topology: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
 
-    def devices(self) -> list[Any]:
-        """The devices of the chip; programs can be compiled for them, but not run."""
+    def devices(self, count: int = 1) -> list[Any]:
+        """Up to `count` devices; programs can be compiled for them, but not run."""
         from jax.experimental import topologies
 
-        return topologies.get_topology_desc(platform=self.platform, **self.topology).devices
+        options = self.topology | {"topology": f"1x1x{count}"} if self.is_gpu else self.topology
+        made = topologies.get_topology_desc(platform=self.platform, **options)
+        return list(made.devices[:count])
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU, as many of which form a topology as are asked for."""
+        return self.platform == "cuda"
 
     def check_wheels(self) -> None:
         """Raises `UsageError` if none of the wheels is installed."""
@@ -48,10 +55,7 @@ H100 = Target(
     "NVIDIA H100",
     ("jax-cuda13-plugin", "jax-cuda12-plugin"),
     "cuda",
-    {
-        "topology": "1x1x1",
-        "target_config": Path(__file__).with_name("h100.txtpb").read_text(encoding="utf-8"),
-    },
+    {"target_config": Path(__file__).with_name("h100.txtpb").read_text(encoding="utf-8")},
 )
 TPU_V5E = Target(
     "tpu-v5e",
