@@ -76,8 +76,8 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any]) -> Iterator[str]:
     if theirs["version"] < 2 and (changed := sorted(_changed(theirs))):
         yield (
             f"it has layout {theirs['version']}, whose codes of {' and '.join(changed)} have "
-            "changed since: with the adamx that wrote it, `adamx.convert` it to 'float32' moments and "
-            "`master_params`, and save that"
+            "changed since: with the adamx that wrote it, make 'float32' moments of it by "
+            "`adamx.convert` and weights by `master_params`, and save those"
         )
     for (rule, storage), (our_rule, our_storage) in zip(
         theirs["moments"], ours["moments"], strict=False

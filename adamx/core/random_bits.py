@@ -131,9 +131,9 @@ def index(shape: tuple[int, ...], whole: tuple[int, ...] | None = None) -> jax.A
 # 2^32 / golden ratio: the increment that spreads most evenly. Also keeps zero out of the hash.
 _GOLDEN = np.uint32(0x9E3779B9)
 
-# Of each draw a factor, which makes other bits of the hash, and an increment per step: the first is
-# for squares in 8 bits, which it leaves less off while they fall than others do; golden is for those
-# in bfloat16; then powers of the plastic number and of its relative in three dimensions.
+# Of each draw a factor, which makes other bits of the hash, and an increment per step. The first
+# is for squares in 8 bits: it leaves them less off while they fall than others do. Golden is for
+# squares in bfloat16, the others are powers of the plastic number and of its relative.
 _DRAWS = tuple(
     tuple(np.asarray(pair, np.uint32).view(np.int32))
     for pair in (
