@@ -21,6 +21,7 @@ from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
 from adamx.core.values import value
 from adamx.storage import pair
+from adamx.storage.cuts import pick
 from adamx.storage.means import ALONE, MEANS, Means
 from adamx.storage.squares import MAGNITUDES, SQUARES, Squares, leaning
 from adamx.storage.storage import Arrays, Kinds
@@ -73,7 +74,9 @@ class Compact:
 
     def decode(self, arrays: Arrays, kinds: Kinds) -> Arrays:
         moments, shared = {k: _wide(a) for k, a in arrays.items()}, self._shared(kinds)
-        unit, bad, anchor = None, False, _anchor(kinds)
+        unit: Any = None
+        bad: Any = None
+        anchor = _anchor(kinds)
         if shared:
             byte = moments.pop(PACKED)
             unit, bad = pair.UNITS.number(byte >> 4), byte == pair.NAN
@@ -92,7 +95,7 @@ class Compact:
             else:
                 moments[name] = ALONE.decode(code)
         spoilt = [k for k in kinds if anchor and (is_signed(kinds[k]) or k in shared)]
-        moments |= {k: jnp.where(bad, jnp.nan, moments[k]) for k in spoilt}
+        moments |= {k: pick(bad, jnp.nan, moments[k]) for k in spoilt}
         return {k: moments[k] for k in kinds}
 
     def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: random_bits.Key) -> Arrays:

@@ -64,6 +64,12 @@ def upper(bits: jax.Array, drop: int) -> jax.Array:
     return lax.shift_right_logical(bits, np.int32(drop))
 
 
+def pick(which: jax.Array, yes: ArrayLike, no: jax.Array) -> jax.Array:
+    """`jnp.where` for arrays of one shape; `yes` may be a number. It is cheaper to trace."""
+    yes = lax.full_like(no, yes) if np.shape(yes) == () else yes
+    return lax.select(which, yes, no)
+
+
 def bits_of(x: float | np.floating) -> int:
     """The bits of a Python number as a float32."""
     return int(np.float32(x).view(np.int32))

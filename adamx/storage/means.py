@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from adamx.storage.cuts import bits_below, number, upper, word
@@ -39,8 +40,8 @@ class Means(NamedTuple):
 
         `unit` has no bits below the cut, so that zero is exact.
         """
-        above = word(jnp.abs(mean) + unit) - word(unit) + bits_below(self.drop, noise)
-        size = jnp.minimum(upper(above, self.drop), self.count)
+        above = word(lax.abs(mean) + unit) - word(unit) + bits_below(self.drop, noise)
+        size = lax.min(upper(above, self.drop), np.int32(self.count))
         return size | (word(mean) >> 31) & self.minus
 
     def decode(self, code: jax.Array, unit: ArrayLike) -> jax.Array:

@@ -7,10 +7,10 @@ byte for what is not finite.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from adamx.storage.cuts import Cut, bits_of
+from adamx.storage.cuts import Cut, bits_of, pick
 from adamx.storage.means import Means
 from adamx.storage.squares import not_finite
 
@@ -23,18 +23,18 @@ NAN = 255
 
 def code(square: jax.Array, noise: jax.Array) -> jax.Array:
     """The int32 code of a square, rounded stochastically; above 15 where it is too large."""
-    return SQUARES.code(jnp.maximum(square, _LEAST), noise)
+    return SQUARES.code(lax.max(square, _LEAST), noise)
 
 
 def join(square: jax.Array, mean: jax.Array) -> jax.Array:
     """The byte of the codes of a square and a mean."""
-    byte = jnp.minimum(square, 15) << 4 | mean
-    return jnp.where(not_finite(square, SQUARES), NAN, jnp.minimum(byte, NAN - 1))
+    byte = lax.min(square, np.int32(15)) << 4 | mean
+    return pick(not_finite(square, SQUARES), NAN, lax.min(byte, np.int32(NAN - 1)))
 
 
 def square(byte: jax.Array) -> jax.Array:
     """The square in a byte."""
-    return jnp.where(byte == 0, 0, SQUARES.number(byte >> 4))
+    return pick(byte == 0, 0, SQUARES.number(byte >> 4))
 
 
 def nearest(square: float) -> int:

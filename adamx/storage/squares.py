@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from adamx.storage.cuts import Cut, bits_of
+from adamx.storage.cuts import Cut, bits_of, pick
 from adamx.storage.means import MEANS
 
 
@@ -37,16 +38,16 @@ class Squares(NamedTuple):
     def encode(self, x: jax.Array, noise: jax.Array) -> jax.Array:
         """The int32 code of `x`, rounded stochastically; above `count` where `x` is too large."""
         code = self.cut.code(x + self.least, noise)
-        return jnp.where(x > 0, jnp.maximum(code, 1), code)
+        return pick(x > 0, lax.max(code, np.int32(1)), code)
 
     def within(self, code: jax.Array) -> jax.Array:
         """A code as it is stored: at most `count`, and the next for what is not finite."""
-        most = jnp.minimum(code, self.count)
-        return jnp.where(not_finite(code, self.cut), self.count + 1, most)
+        most = lax.min(code, np.int32(self.count))
+        return pick(not_finite(code, self.cut), self.count + 1, most)
 
     def decode(self, code: jax.Array) -> jax.Array:
         """The number with this int32 code."""
-        return jnp.where(code > self.count, jnp.nan, self.cut.number(code) - self.least)
+        return pick(code > self.count, jnp.nan, self.cut.number(code) - self.least)
 
     def nearest(self, x: float) -> int:
         """The code of a Python number."""
@@ -65,7 +66,7 @@ def not_finite(code: jax.Array, cut: Cut) -> jax.Array:
 
 def leaning(noise: jax.Array) -> jax.Array:
     """Uniform noise h as h + min(h, 1 - h) / 16: it rounds up a little more often."""
-    return noise + (jnp.maximum(noise, ~noise) >> 4)  # of int32s, the larger is the nearer to 0
+    return noise + (lax.max(noise, ~noise) >> 4)  # of int32s, the larger is the nearer to 0
 
 
 # Roots from 1.5e-8 to 107, 6% to 12% apart. Below, they act like an epsilon; above, both moments

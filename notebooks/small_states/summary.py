@@ -24,6 +24,7 @@ from notebooks.small_states.workloads import WORKLOADS, Workload
 
 REFERENCE = Entrant("float32", "nearest", "float32")
 SEEDS = 5
+BEFORE = " before"  # ends the names of formats whose codes have changed since: their old rows
 LEGEND = """\
 Final validation loss, mean ± standard deviation over {seeds} or more seeds at the entrant's best
 learning rate; after `to`, the largest rate at which every seed still trains. `…`: some runs are
@@ -47,11 +48,13 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
     """One table of the formats, one of codes of other widths, one of the landings of bfloat16
     parameters."""
     order = {name: i for i, name in enumerate((*storage.NAMED, *WIDTHS, *landing.NAMED))}
-    found = sorted({r.entrant for r in rows}, key=lambda e: (order[e.format], order[e.landing]))
+    found = sorted(
+        {r.entrant for r in rows}, key=lambda e: (order[current(e.format)], order[e.landing])
+    )
     formats = [e for e in found if e.param_dtype == "float32"]
     landings = [e for e in found if e.param_dtype != "float32"]
     for title, name, entrants in (
-        ("moments", lambda e: e.format, [e for e in formats if e.format in storage.NAMED]),
+        ("moments", lambda e: e.format, [e for e in formats if current(e.format) in storage.NAMED]),
         ("bits of each moment", lambda e: e.format, [e for e in formats if e.format in WIDTHS]),
         ("bfloat16 parameters", lambda e: e.landing, landings),
     ):
@@ -62,6 +65,11 @@ def tables(rows: Sequence[Row]) -> Iterator[str]:
         ]
         if lines:
             yield as_markdown([title, *map(name, entrants)], lines)
+
+
+def current(name: str) -> str:
+    """The name of a format without what marks its old rows."""
+    return name.removesuffix(BEFORE)
 
 
 def cell(workload: Workload, entrant: Entrant, rows: Sequence[Row]) -> str:
