@@ -109,11 +109,6 @@ def noise(key: Key, shape: tuple[int, ...]) -> Noise:
     return Noise(lax.bitcast_convert_type(x ^ (x >> 16), jnp.int32), jnp.asarray(step))
 
 
-def bits(key: Key, shape: tuple[int, ...], draw: int = 0) -> jax.Array:
-    """One draw of `noise`."""
-    return noise(key, shape).draw(draw)
-
-
 def index(shape: tuple[int, ...], whole: tuple[int, ...] | None = None) -> jax.Array:
     """Each element's position in row-major order, modulo 2^32, from one iota per dimension.
 

@@ -66,9 +66,10 @@ def lower(word: jax.Array, drop: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def with_lower(p: jax.Array, low: jax.Array) -> jax.Array:
-    """The float32 of the word of `p` plus `low`; of `p` alone where it is not finite.
+    """The float32 of the word of `p` plus `low`; of `p` alone where that makes no number.
 
-    A parameter that was set to zero from outside may have a `low` below zero.
+    A parameter that was set to zero from outside may have a `low` below zero. A bfloat16 that was
+    rounded up to infinity still has its finite weight.
     """
     word, plain = of_half(p), p.astype(jnp.float32)
     if p.dtype != jnp.float16:

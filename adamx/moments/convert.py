@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the state of one optimizer to that of another that keeps its moments differently."""
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, random_bits
+from adamx.core.rule import Kind, is_signed
 from adamx.moments.described import Described
 from adamx.moments.find import is_moments, leaves, side, template
 
@@ -92,8 +94,25 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
         key: Any = None if words is None else random_bits.Key(words)
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
         moments = here.storages[i].decode(stored, kinds)
+        if any(jnp.issubdtype(x.dtype, jnp.integer) for x in goal.values()):
+            moments = _fit_for_codes(moments, kinds)
         new.append(storage.encode(moments, kinds, old, key))
     return there.layout.state(count, new, there.treedef)
+
+
+def _fit_for_codes(moments: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
+    """Moments as a step of ours makes them: finite squares within range, and one that is not finite
+    where a mean beside it is not, whose code could not say so."""
+    means = [m for k, m in moments.items() if is_signed(kinds[k])]
+    bad = functools.reduce(jnp.logical_or, (~jnp.isfinite(m) for m in means), jnp.asarray(False))
+
+    def fitting(name: str, x: Any) -> Any:
+        if is_signed(kinds[name]):
+            return x
+        most = 2.0**62 if kinds[name] == "magnitude" else 2.0**124
+        return jnp.where(bad, jnp.nan, jnp.where(jnp.isfinite(x), jnp.minimum(x, most), x))
+
+    return {name: fitting(name, x) for name, x in moments.items()}
 
 
 def _in_working_precision(stored: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx.core import dtypes, random_bits
+from adamx.core.arithmetic import times
 from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
 from adamx.core.values import value
@@ -69,6 +70,8 @@ class Compact:
                 first = pair.nearest(start.get(self._shared(kinds)[0], 0))
             elif not is_signed(kinds[name]):
                 first = self._squares(kinds[name]).nearest(first)
+            elif dtype == jnp.int8:
+                first = 0
             arrays[name] = jnp.full_like(like, first, dtype=dtype)
         return arrays
 
@@ -101,6 +104,9 @@ class Compact:
     def encode(self, moments: Arrays, kinds: Kinds, old: Arrays, key: random_bits.Key) -> Arrays:
         moments = {k: _narrow(m, kinds[k]) for k, m in moments.items()}
         shared, anchor, unit = self._shared(kinds), _anchor(kinds), None
+        for name in (k for k, kind in kinds.items() if kind == "normalised"):
+            if anchor and _is_code(old[PACKED if name in shared else name]):
+                moments[anchor] += 0 * moments[name]  # infinite by itself, where roots are tiny
         noise = random_bits.noise(key, next(iter(old.values())).shape)
         order = sorted(kinds, key=lambda k: is_signed(kinds[k]))
         bits = {name: noise.draw(i) for i, name in enumerate(order)}
@@ -122,6 +128,10 @@ class Compact:
             code = book.encode(m, _rounding(kind, m, book, old[name], bits[name]))
             moments[name] = book.within(code)
             unit = book.units.number(code) if name == anchor else unit
+            if kind != "maximum":
+                held = book.units.number(moments[name]) / book.units.number(code)
+                whole = [k for k in order if is_signed(kinds[k]) and not _is_code(old[k])]
+                moments |= {k: _times(code > book.count, held, moments[k]) for k in whole}
         return {k: dtypes.cast(moments[k], old[k].dtype) for k in old}
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
@@ -168,6 +178,12 @@ class Compact:
         if "spread" in kinds.values() and not dtypes.is_complex(leaf):
             return jnp.dtype(jnp.bfloat16)  # 8 bits of a mean would lose the distance from it
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
+
+
+def _times(where: jax.Array, factor: jax.Array, mean: jax.Array) -> jax.Array:
+    """A mean that is stored as it is, clipped by the factor by which its root was."""
+    factor = pick(where, factor, jnp.ones_like(factor))
+    return times(jnp.where(jnp.isfinite(factor), factor, 1), mean)
 
 
 def _unit(kind: Kind, means: Means, unit: Any) -> Any:

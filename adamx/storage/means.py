@@ -71,5 +71,5 @@ class Alone(NamedTuple):
         return jnp.where(code == self.means.minus, jnp.nan, mean)
 
 
-MEANS = Means(19, 127, 2.0**-5)  # up to 7.3 roots
-ALONE = Alone(Means(21, 127, 2.0**-25))  # up to 107
+MEANS = Means(19, 127, 2.0**-5)  # up to 7.6 roots at least
+ALONE = Alone(Means(21, 127, 2.0**-25))  # up to 112

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A square and a mean in one byte, four bits each.
 
-Squares are four octaves apart, roots two; between them a cut is nearly logarithmic, and rounds by
-nearly the fourth root. The smallest square with a mean of zero stands for zero in both, the last
-byte for what is not finite.
+Squares are four octaves apart, roots two; between them a cut is nearly logarithmic, and for small
+moves rounds by the fourth root. Means go up to 1.8 roots only, or smaller ones would be coarse:
+the first hundred steps of a run with b2 = 0.999, which ask for up to 6, are too short by half.
+The smallest square with a mean of zero stands for zero in both, the last byte for what is not
+finite.
 """
 
 import jax
@@ -14,7 +16,7 @@ from adamx.storage.cuts import Cut, bits_of, pick
 from adamx.storage.means import Means
 from adamx.storage.squares import not_finite
 
-MEANS = Means(22, 7, 1.5 * 2.0**-3, minus=8)  # up to 2.1 roots
+MEANS = Means(22, 7, 1.5 * 2.0**-3, minus=8)  # up to 1.8 roots
 _LEAST = np.float32(2.0**-52)
 SQUARES = Cut(25, bits_of(_LEAST))  # roots from 1.5e-8 to 16
 UNITS = SQUARES.roots.times(MEANS.part)

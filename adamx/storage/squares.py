@@ -69,7 +69,7 @@ def leaning(noise: jax.Array) -> jax.Array:
     return noise + (lax.max(noise, ~noise) >> 4)  # of int32s, the larger is the nearer to 0
 
 
-# Roots from 1.5e-8 to 107, 6% to 12% apart. Below, they act like an epsilon; above, both moments
+# Roots from 1.5e-8 to 110, 6% to 12% apart. Below, they act like an epsilon; above, both moments
 # are clipped by the same factor, which keeps their ratio, the step. Maxima are four times as large.
 _SQUARES, _SIZES = Cut(21, bits_of(2.0**-50)), Cut(20, bits_of(2.0**-23))
 SQUARES = Squares(_SQUARES, _SQUARES.roots.times(MEANS.part))

@@ -40,13 +40,17 @@ def test_codes_do_not_depend_on_restarts_nor_on_the_company_of_other_leaves():
     np.testing.assert_array_equal(one[0].nu["b"], state[0].nu["b"])
 
 
+def noise(words, size, draw):
+    return random_bits.noise(random_bits.Key(words), (size,)).draw(draw)
+
+
 def test_noise_is_uniform_and_its_streams_differ():
     streams = np.stack(
         [
             np.asarray(
-                random_bits.bits(
-                    random_bits.Key(random_bits.words(seed, 5, leaf)), (1 << 14,), draw
-                )
+                random_bits.noise(
+                    random_bits.Key(random_bits.words(seed, 5, leaf)), (1 << 14,)
+                ).draw(draw)
             ).view(np.uint32)
             for seed, leaf, draw in itertools.product((0, 1), (7, 8), range(5))
         ]
@@ -67,9 +71,7 @@ def test_noise_is_even_over_time_in_every_element(draw):
     """Of n steps, an element spends its share in each part of the circle, to 8 in place of
     the sqrt(n) of chance: what is rounded up too often now is rounded down soon."""
     steps = 987
-    at = jax.vmap(
-        lambda t: random_bits.bits(random_bits.Key(random_bits.words(3, t, 7)), (64,), draw)
-    )
+    at = jax.vmap(lambda t: noise(random_bits.words(3, t, 7), 64, draw))
     unit = np.asarray(at(jnp.arange(steps))).view(np.uint32) / 2.0**32
     for part in (0.001, 0.1, 0.25, 0.5, 0.9):
         assert np.abs((unit < part).sum(0) - part * steps).max() < 8

@@ -164,3 +164,16 @@ def test_a_conversion_takes_a_traced_seed():
 
     one, two = converted(jnp.arange(2))
     assert (one != two).any()
+
+
+@pytest.mark.parametrize("storage", ["int8", "int4"])
+def test_what_codes_cannot_say_is_not_made_up(storage):
+    """A mean that is not finite stays so; a square beyond a step's own is the largest, no NaN."""
+    there, here = adamx.scale_by_adam(storage=storage), adamx.scale_by_adam()
+    mu = jnp.array([np.nan, np.inf, -np.inf, 1e19, 0.0, 1.0])
+    nu = jnp.array([1.0, 1.0, 1.0, 3e38, 3.4e38, 1.0])
+    state = here.init(mu)._replace(mu=mu, nu=nu)
+    back = adamx.convert(adamx.convert(state, here, there), there, here)
+    assert np.isnan(back.mu).tolist() == [True, True, True, False, False, False]
+    assert np.isnan(back.nu).tolist() == [True, True, True, False, False, False]
+    assert back.mu[4] == 0

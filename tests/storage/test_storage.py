@@ -19,7 +19,7 @@ def test_stochastic_rounding_is_to_a_neighbour_and_unbiased():
     rng = np.random.default_rng(0)
     x = (rng.normal(size=16) * 10.0 ** rng.uniform(-30, 30, 16)).astype(np.float32)
     draws = 100_000
-    bits = random_bits.bits(random_bits.Key(random_bits.words(0, 0, 0)), (draws, 16))
+    bits = random_bits.noise(random_bits.Key(random_bits.words(0, 0, 0)), (draws, 16)).draw(0)
     got = np.asarray(stochastic(jnp.broadcast_to(x, (draws, 16)), bits), np.float64)
     down = (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
     up = ((x.view(np.uint32) & 0xFFFF0000) + 0x10000).view(np.float32)
@@ -45,7 +45,7 @@ def test_stochastic_rounding_keeps_sign_and_finiteness(value, bits):
 def test_values_that_bfloat16_has_are_never_changed():
     x = jnp.asarray(np.random.default_rng(0).normal(size=1000), jnp.bfloat16)
     for seed in range(3):
-        bits = random_bits.bits(random_bits.Key(random_bits.words(seed, 0, 0)), x.shape)
+        bits = random_bits.noise(random_bits.Key(random_bits.words(seed, 0, 0)), x.shape).draw(0)
         np.testing.assert_array_equal(stochastic(x.astype(jnp.float32), bits), x)
 
 
