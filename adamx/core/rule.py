@@ -20,9 +20,10 @@ from jax.typing import ArrayLike
 from adamx.core.hyperparameters import Hyper
 from adamx.core.values import value
 
-# A mean of gradients; one of gradients already divided by their root; a mean of squares, whose root
-# bounds the mean of gradients; one of squared distances from that mean, whose root does not; a
-# largest square, which never falls; a decaying maximum of |g|. A storage chooses its code by kind.
+# A mean of gradients; one of gradients already divided by their root; a mean of squares, some seven
+# roots of which bound the mean of gradients; one of which they do not, as that of squared distances
+# from the mean; a largest square, which never falls; a decaying maximum of |g|. A storage chooses
+# its code by kind.
 Kind = Literal["signed", "normalised", "squared", "spread", "maximum", "magnitude"]
 
 
