@@ -13,6 +13,7 @@ from adamx.core import dtypes, random_bits
 from adamx.core.rule import Kind, is_signed
 from adamx.moments.described import Described
 from adamx.moments.find import is_moments, leaves, side, template
+from adamx.storage.compact import within_range
 
 
 def convert(
@@ -109,8 +110,7 @@ def _fit_for_codes(moments: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[s
     def fitting(name: str, x: Any) -> Any:
         if is_signed(kinds[name]):
             return x
-        most = 2.0**62 if kinds[name] == "magnitude" else 2.0**124
-        return jnp.where(bad, jnp.nan, jnp.where(jnp.isfinite(x), jnp.minimum(x, most), x))
+        return jnp.where(bad, jnp.nan, within_range(x, kinds[name]))
 
     return {name: fitting(name, x) for name, x in moments.items()}
 

@@ -110,6 +110,7 @@ class Compact:
         noise = random_bits.noise(key, next(iter(old.values())).shape)
         order = sorted(kinds, key=lambda k: is_signed(kinds[k]))
         bits = {name: noise.draw(i) for i, name in enumerate(order)}
+        whole = [k for k in kinds if is_signed(kinds[k]) and k in old and not _is_code(old[k])]
         if shared:
             square, mean = shared
             code = pair.code(moments[square], bits[square])
@@ -128,10 +129,8 @@ class Compact:
             code = book.encode(m, _rounding(kind, m, book, old[name], bits[name]))
             moments[name] = book.within(code)
             unit = book.units.number(code) if name == anchor else unit
-            if kind != "maximum":
-                held = book.units.number(moments[name]) / book.units.number(code)
-                whole = [k for k in order if is_signed(kinds[k]) and not _is_code(old[k])]
-                moments |= {k: _times(code > book.count, held, moments[k]) for k in whole}
+            for k in whole if kind != "maximum" else ():
+                moments[k] = _held_back(moments[k], book, code)
         return {k: dtypes.cast(moments[k], old[k].dtype) for k in old}
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
@@ -180,10 +179,11 @@ class Compact:
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
 
 
-def _times(where: jax.Array, factor: jax.Array, mean: jax.Array) -> jax.Array:
+def _held_back(mean: jax.Array, book: Squares, code: jax.Array) -> jax.Array:
     """A mean that is stored as it is, clipped by the factor by which its root was."""
-    factor = pick(where, factor, jnp.ones_like(factor))
-    return times(jnp.where(jnp.isfinite(factor), factor, 1), mean)
+    factor = book.units.number(book.within(code)) / book.units.number(code)
+    clipped = (code > book.count) & jnp.isfinite(factor)
+    return times(pick(clipped, factor, jnp.ones_like(factor)), mean)
 
 
 def _unit(kind: Kind, means: Means, unit: Any) -> Any:
@@ -218,10 +218,12 @@ def _wide(array: jax.Array) -> jax.Array:
 
 
 def _narrow(moment: jax.Array, kind: Kind) -> jax.Array:
-    """A float64 moment as float32, clipped to the range of moments of float32 gradients."""
-    if moment.dtype != jnp.float64:
-        return moment
+    """A float64 moment as float32, within the range of moments of float32 gradients."""
+    return moment if moment.dtype != jnp.float64 else within_range(moment, kind).astype(jnp.float32)
+
+
+def within_range(moment: jax.Array, kind: Kind) -> jax.Array:
+    """A real moment whose finite values are held at the largest that float32 gradients make."""
     small = is_signed(kind) or kind == "magnitude"
     most = jnp.asarray(2.0**62 if small else 2.0**124, moment.dtype)
-    held = jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))
-    return held.astype(jnp.float32)
+    return jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))

@@ -54,9 +54,9 @@ FALLING = {"bfloat16": (0.01, 0.02), "int8": (0.03, 0.25), "int4": (0.3, 2.6)}
 # below what 8 bits of it can tell. ADOPT and Adan: a byte for two moments is too coarse for a ratio
 # of two times. Lion: where a mean is small, noise has its sign.
 WIDER = {
-    ("scale_by_amsgrad", "int8"): (0.17, 0.17),
-    ("scale_by_amsgrad", "int4"): (0.17, 0.17),
-    ("scale_by_belief", "constant"): (0.08, 0.13),
+    ("scale_by_amsgrad", "int8"): (0.15, 0.16),
+    ("scale_by_amsgrad", "int4"): (0.15, 0.16),
+    ("scale_by_belief", "constant"): (0.08, 0.12),
     ("scale_by_adan", "bfloat16"): (0.13, 0.7),
     ("scale_by_adan", "int4"): (0.7, 5.8),
     ("scale_by_adopt", "int4"): (0.25, 2.0),
