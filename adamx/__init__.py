@@ -2,11 +2,13 @@
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
 from adamx import health as health
+from adamx import kernels as kernels
 from adamx import landing as landing
 from adamx import parallel as parallel
 from adamx import rules as rules
 from adamx import storage as storage
 from adamx.checkpoints import Checkpoints as Checkpoints
+from adamx.core.step import jit_step as jit_step
 from adamx.core.step import step as step
 from adamx.footprint import nbytes as nbytes
 from adamx.landing import master_params as master_params

@@ -41,7 +41,7 @@ def mesh(devices):
 def run_of(opt, params):
     """A run after one step, so that no array is all zeros."""
     grads = jax.tree.map(lambda p: jnp.full_like(p, 0.3), params)
-    params, state = adamx.step(opt, grads, opt.init(params), params)
+    params, state = adamx.step(opt, params, opt.init(params), grads)
     return parallel.Run(params, state, {"mean": jnp.ones(3)}, jax.random.key(7))
 
 

@@ -89,9 +89,7 @@ class Compiled:
         return self.link.init(params)
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        known = {k: extra[k] for k in self.names if extra.get(k) is not None}
-        hyperparameters.check(**known)
-        hyperparameters.check_static(**known)
+        known = self._known(extra)
         if not takes_compiling((self.link, updates, state, params, known)):
             return self.link.update(updates, state, params, **known)
         for name in {"b1", "b2", "b3"} & known.keys():  # 1 - b has to keep its digits
@@ -100,6 +98,19 @@ class Compiled:
         if self.shares:
             return _update(self.link, updates, state, params, known)
         return self._own_update(updates, state, params, known)
+
+    def step(
+        self, params: Any, state: Any, grads: Any, **extra: Any
+    ) -> tuple[Any, Any] | None:
+        """Update and apply at once, inside a trace, by links that can; None by others."""
+        step = getattr(self.link, "step", None)
+        return None if step is None else step(params, state, grads, **self._known(extra))
+
+    def _known(self, extra: dict[str, Any]) -> dict[str, Any]:
+        known = {k: extra[k] for k in self.names if extra.get(k) is not None}
+        hyperparameters.check(**known)
+        hyperparameters.check_static(**known)
+        return known
 
     @functools.cached_property
     def _own_update(self) -> Any:

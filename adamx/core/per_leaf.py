@@ -21,12 +21,16 @@ def leafwise(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(arrays: Any, traced: Mapping[str, Any], known: tuple, static: tuple) -> Any:
         return function(arrays, {**traced, **dict(known)}, *static)
 
-    def split(arrays: Any, scalars: Mapping[str, Any], *static: Any) -> Any:
-        known = tuple((k, v) for k, v in scalars.items() if isinstance(v, _KNOWN))
-        traced = {k: v for k, v in scalars.items() if not isinstance(v, _KNOWN)}
-        return call(arrays, traced, known, static)
+    def outer(arrays: Any, scalars: Mapping[str, Any], *static: Any) -> Any:
+        return call(arrays, *split(scalars), static)
 
-    return split
+    return outer
+
+
+def split(scalars: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, Any], ...]]:
+    """The scalars that are not known when the step is traced, and those that are."""
+    known = tuple((k, v) for k, v in scalars.items() if isinstance(v, _KNOWN))
+    return {k: v for k, v in scalars.items() if not isinstance(v, _KNOWN)}, known
 
 
 _KNOWN = (int, float, np.generic)

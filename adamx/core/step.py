@@ -2,7 +2,9 @@
 """One call for a step: update and apply, compiled where nobody else compiles them."""
 
 import functools
+import inspect
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,22 +13,27 @@ import optax
 from adamx.core import paths
 from adamx.core.compiled import shares, takes_compiling
 from adamx.core.snapshots import put_back
+from adamx.kernels.library import using
 
 
 def step(
     opt: optax.GradientTransformation,
-    grads: optax.Updates,
-    state: optax.OptState,
     params: optax.Params,
+    state: optax.OptState,
+    grads: optax.Updates,
     **extra: Any,
 ) -> tuple[optax.Params, optax.OptState]:
     """Updates the parameters: `opt.update`, then `optax.apply_updates`.
 
+    Parameters and state come first, as they come out: JAX pairs donated arguments with results in
+    this order. A recipe of ours, alone or at the end of `optax.chain`, reads and writes each array
+    once where `adamx.kernels` has loops for it.
+
     Args:
       opt: any Optax transformation.
-      grads: the gradients, a tree like `params`; None for leaves that stay as they are.
-      state: the state, from `opt.init(params)` or the step before.
       params: the parameters.
+      state: the state, from `opt.init(params)` or the step before.
+      grads: the gradients, a tree like `params`; None for leaves that stay as they are.
       **extra: passed on to `opt.update`.
 
     Returns:
@@ -38,12 +45,13 @@ def step(
       >>> params = jnp.array([1.0])
       >>> state = opt.init(params)
       >>> for _ in range(3):
-      ...     params, state = adamx.step(opt, 2 * params, state, params)
+      ...     params, state = adamx.step(opt, params, state, 2 * params)
       >>> print(f"{params[0]:.6f}")
       0.701586
     """
     given, params = params, paths.beside(grads, params, "adamx.step")
-    args = (grads, state, params, extra)
+    _check_order(params, grads)
+    args = (params, state, grads, extra)
     takes_extra = isinstance(opt, optax.GradientTransformationExtraArgs)
     if takes_compiling(args):
         stepped, state = _compiled(opt, takes_extra)(*args)
@@ -52,15 +60,89 @@ def step(
     return jax.tree.map(_either, grads, stepped, given, is_leaf=_is_none), state
 
 
+def jit_step(
+    opt: optax.GradientTransformation, *, kernels: bool = True
+) -> Callable[..., tuple[optax.Params, optax.OptState]]:
+    """`adamx.step`, compiled, which takes over the memory of parameters and state.
+
+    Args:
+      opt: any Optax transformation.
+      kernels: False for a step without loops in C++.
+
+    Returns:
+      `(params, state, grads, **extra) -> (params, state)`. The arrays that it is given for
+      parameters and state are gone after the call.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> opt = adamx.adam(0.1)
+      >>> step, params = adamx.jit_step(opt), jnp.array([1.0])
+      >>> state = opt.init(params)
+      >>> for _ in range(3):
+      ...     params, state = step(params, state, 2 * params)
+      >>> print(f"{params[0]:.6f}")
+      0.701586
+    """
+
+    def donated(params: Any, state: Any, grads: Any, **extra: Any) -> tuple[Any, Any]:
+        with using(kernels):
+            return step(opt, params, state, grads, **extra)
+
+    return jax.jit(donated, donate_argnums=(0, 1))
+
+
 def _step(
-    update: Any, takes_extra: bool, grads: Any, state: Any, params: Any, extra: dict
+    update: Any, takes_extra: bool, params: Any, state: Any, grads: Any, extra: dict
 ) -> tuple[Any, Any]:
-    updates, state = update(grads, state, params, **(extra if takes_extra else {}))
+    extra = extra if takes_extra else {}
+    params, state = _in_one_pass(update, params, state, grads, extra)
+    return put_back(params, state), state
+
+
+def _in_one_pass(
+    update: Any, params: Any, state: Any, grads: Any, extra: dict
+) -> tuple[Any, Any]:
+    """The step by the last link of a chain, where that can write parameters itself."""
+    *before, last = links = _links(update)
+    whole = getattr(getattr(last, "link", None), "step", None)
+    states = state if len(links) > 1 else (state,)
+    if whole is None or not isinstance(states, tuple) or len(states) != len(links):
+        return _apply(update, params, state, grads, extra)
+    after = []
+    for link, old in zip(before, states, strict=False):
+        grads, new = link(grads, old, params, **extra)
+        after.append(new)
+    found = whole(params, states[-1], grads, **extra)
+    params, new = found or _apply(last, params, states[-1], grads, extra)
+    return params, (*after, new) if before else new
+
+
+def _apply(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
+    updates, state = update(grads, state, params, **extra)
     with jax.numpy_dtype_promotion(
         "standard"
     ):  # landings step half-precision parameters in float32
-        params = optax.apply_updates(params, updates)
-    return put_back(params, state), state
+        return optax.apply_updates(params, updates), state
+
+
+def _links(update: Any) -> tuple[Any, ...]:
+    """The updates that `optax.chain` calls one after the other; of others, the update itself."""
+    if getattr(update, "__qualname__", "") != "chain.<locals>.update_fn":
+        return (update,)
+    found = inspect.getclosurevars(update).nonlocals.get("update_fns", ())
+    return tuple(found) or (update,)
+
+
+def _check_order(params: Any, grads: Any) -> None:
+    """Raises where parameters and gradients have changed places, as far as that shows."""
+    leaves, treedef = paths.flatten(grads)
+    for (path, _), p in zip(leaves, treedef.flatten_up_to(params), strict=True):
+        if p is None:
+            raise TypeError(
+                f"adamx.step: the parameter {paths.name(path)} is None and its gradient is not: "
+                "the order is `adamx.step(opt, params, state, grads)`, no longer `(opt, grads, "
+                "state, params)`"
+            )
 
 
 def _compiled(opt: Any, takes_extra: bool) -> Any:

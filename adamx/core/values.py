@@ -46,6 +46,11 @@ def bind(function: Callable[..., T], **keywords: Any) -> Callable[..., T]:
     return _Bound(function, keywords)
 
 
+def parts(function: Callable[..., Any]) -> tuple[Callable[..., Any], Mapping[str, Any]]:
+    """The function and the keyword arguments of a `bind`; of others, the function itself."""
+    return (function.function, function.keywords) if isinstance(function, _Bound) else (function, {})
+
+
 @dataclasses.dataclass(frozen=True)
 class _Slot:
     """The place of an array, or of a value with arrays of its own."""

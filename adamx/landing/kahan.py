@@ -40,14 +40,14 @@ def kahan(seed: Seed = 0) -> Link:
       Kahan, `Further Remarks on Reducing Truncation Errors
       <https://doi.org/10.1145/363707.363723>`_, 1965.
     """
-    return link("kahan", _land, remainder=_itself, seed=seed)
+    return link("kahan", land, remainder=_itself, seed=seed)
 
 
 def _itself(dtype: jnp.dtype) -> Any:
     return dtype
 
 
-def _land(
+def land(
     p: jax.Array, step: jax.Array, remainder: jax.Array, bits: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     old = p.astype(jnp.float32)

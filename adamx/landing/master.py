@@ -76,11 +76,12 @@ def _stops(x: Any) -> bool:
 
 
 def _weight(p: Any, remainder: jax.Array | None) -> Any:
-    return _whole((p, remainder), {}) if getattr(p, "dtype", None) in HALVES else p
+    return weight_leaf((p, remainder), {}) if getattr(p, "dtype", None) in HALVES else p
 
 
 @leafwise
-def _whole(arrays: tuple, scalars: Any) -> jax.Array:
+def weight_leaf(arrays: tuple, scalars: Any) -> jax.Array:
+    """The float32 weight of one half-precision leaf: `(p, remainder)`."""
     p, remainder = arrays
     p = jnp.asarray(p)
     plain = p.astype(jnp.float32)

@@ -105,7 +105,7 @@ class LandingLink:
                 _check(name, names[i], step, p, remainders[i], want)
                 part = shards.part(names[i], jnp.shape(step))
                 arrays = (p, step, remainders[i], noise[i], part.first)
-                step, remainders[i] = _land_leaf(arrays, {}, self.land, part.whole)
+                step, remainders[i] = land_leaf(arrays, {}, self.land, part.whole)
             elif step is not None:
                 if hasattr(remainders[i], "dtype"):
                     raise TypeError(
@@ -132,9 +132,10 @@ def _scaled(step: Any, scale: Any) -> Any:
 
 
 @leafwise
-def _land_leaf(
-    arrays: tuple, scalars: Any, land: Land, whole: tuple[int, ...]
+def land_leaf(
+    arrays: tuple, scalars: Any, land: Land, whole: tuple[int, ...] | None
 ) -> tuple[jax.Array, Any]:
+    """The update and the remainder of one leaf: `(p, step, remainder, words, first)`."""
     p, step, remainder, words, first = arrays
     bits = None
     if words is not None:

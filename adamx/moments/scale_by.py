@@ -8,7 +8,7 @@ belong to `optimizers/`, bit layouts to `storage/`, the dtype of an update to `l
 import dataclasses
 import functools
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ import optax
 from jax import lax
 from jax.typing import ArrayLike
 
+from adamx import kernels
 from adamx.core import dtypes, hyperparameters, paths, random_bits, shards
 from adamx.core.compiled import compiled
-from adamx.core.per_leaf import leafwise
+from adamx.core.per_leaf import leafwise, split
 from adamx.core.rule import Rule, is_signed
 from adamx.core.values import value
 from adamx.landing import Nearest
@@ -79,31 +80,103 @@ class ScaleBy:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        tree, directions = self.opened(updates, state, extra), []
+        formula = tree.formula
+        for i in range(len(tree.gradients)):
+            loop, arrays = tree.loop(i), tree.arrays(i)
+            static = (formula, static_storage(tree.storages[i]), tree.parts[i].whole)
+            if loop is None:
+                direction, tree.stored[i] = step_leaf(arrays, tree.scalars_of(i), *static)
+            else:
+                direction, tree.stored[i] = _in_one_pass(loop, arrays, tree.scalars, *static)
+            directions.append(direction)
+        return tree.treedef.unflatten(directions), tree.closed()
+
+    def opened(self, updates: optax.Updates, state: Any, extra: dict[str, Any]) -> "Tree":
+        """The tree of gradients beside its state, checked, leaf by leaf."""
         rule, choice = self.rule, self.choice
         leaves, treedef = paths.flatten(updates)
         names = [paths.name(path) for path, _ in leaves]
-        parts = [shards.part(n, jnp.shape(x)) for n, (_, x) in zip(names, leaves, strict=True)]
-        shapes = [p.whole or jnp.shape(x) for p, (_, x) in zip(parts, leaves, strict=True)]
+        gradients = [g for _, g in leaves]
+        parts = [shards.part(n, jnp.shape(g)) for n, g in zip(names, gradients, strict=True)]
+        shapes = [p.whole or jnp.shape(g) for p, g in zip(parts, gradients, strict=True)]
         storages = [choice.of(*leaf) for leaf in zip(names, shapes, strict=True)]
         layout = Layout.of(rule, choice.among or storages)
         count, stored = layout.stored(state, updates, treedef)
-        scalars = _Scalars(rule, count, extra)
-        for name, (_, leaf), arrays, storage in zip(names, leaves, stored, storages, strict=True):
-            _check_dtype(rule, name, "gradient", leaf)
-            _check_leaf(rule, name, leaf, arrays, storage)
+        for name, g, arrays, storage in zip(names, gradients, stored, storages, strict=True):
+            _check_dtype(rule, name, "gradient", g)
+            _check_leaf(rule, name, g, arrays, storage)
         noise = random_bits.of_leaves([storage.seed for storage in storages], count, names)
-        formula, directions = rule.without_hyper(), []
-        for i, ((_, g), storage, part) in enumerate(zip(leaves, storages, parts, strict=True)):
-            now = scalars[dtypes.real(_working(g, stored[i]))]
-            arrays = (g, stored[i], noise[i], part.first)
-            direction, stored[i] = _step_leaf(arrays, now, formula, _static(storage), part.whole)
-            directions.append(direction)
-        count = optax.safe_increment(count)
-        return treedef.unflatten(directions), layout.state(count, stored, treedef)
+        scalars = _Scalars(rule, count, extra)
+        return Tree(treedef, names, gradients, parts, storages, stored, noise, scalars, layout)
+
+
+class Tree(NamedTuple):
+    """A tree of gradients and its state, opened: everything that a step needs, leaf by leaf.
+
+    Attributes:
+      treedef: the structure of the gradients.
+      names, gradients, parts, storages: of each leaf.
+      stored: each leaf's stored moments, which a step replaces.
+      noise: the words of each leaf's random bits, or None.
+      scalars: the rule's scalars at this step.
+      layout: puts the moments back into the state.
+    """
+
+    treedef: Any
+    names: list[str]
+    gradients: list[Any]
+    parts: list[shards.Part]
+    storages: list[Storage]
+    stored: list[dict[str, jax.Array]]
+    noise: list[random_bits.Words | None]
+    scalars: "_Scalars"
+    layout: Layout
+
+    @property
+    def formula(self) -> Rule:
+        """The rule without its hyperparameters, which are in the scalars."""
+        return self.scalars.rule.without_hyper()
+
+    def arrays(self, i: int) -> tuple:
+        """The arrays of one leaf, for `step_leaf`."""
+        return self.gradients[i], self.stored[i], self.noise[i], self.parts[i].first
+
+    def scalars_of(self, i: int) -> dict[str, Any]:
+        """The rule's scalars in the dtype that the leaf is computed in."""
+        return self.scalars[dtypes.real(_working(self.gradients[i], self.stored[i]))]
+
+    def loop(self, i: int) -> kernels.Loop | None:
+        """The loop in C++ for one leaf, if there is one."""
+        whole, g = self.parts[i].whole, self.gradients[i]
+        return kernels.loop(self.scalars.rule, self.storages[i], self.stored[i], g, whole)
+
+    def closed(self) -> Any:
+        """The state after the step."""
+        return self.layout.state(self.scalars.step, self.stored, self.treedef)
+
+
+def _in_one_pass(
+    loop: kernels.Loop, arrays: tuple, scalars: "_Scalars", rule: Rule, storage: Storage, whole: Any
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`step_leaf` by a loop in C++."""
+    g, stored, words, first = arrays
+    traced, known = split(scalars[_FLOAT32])
+    moments = {k: stored[k] for k in storage.fields(rule.moments)}
+    operands = kernels.Operands(None, None, moments, g, words, None, first, traced, scalars.vector)
+    direction, *found = kernels.step(operands, loop, _plain, (known, rule, storage, whole))
+    return direction, dict(zip(moments, found, strict=True))
+
+
+def _plain(operands: kernels.Operands, known: tuple, *static: Any) -> list[jax.Array]:
+    _, _, moments, g, words, _, first, traced, _ = operands
+    arrays = (g, moments, words, first)
+    direction, found = step_leaf(arrays, {**traced, **dict(known)}, *static)
+    return [direction, *(found[k] for k in moments)]
 
 
 @leafwise
-def _step_leaf(
+def step_leaf(
     arrays: tuple,
     scalars: dict[str, Any],
     rule: Rule,
@@ -144,7 +217,7 @@ def _(name: str, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     return primals[0], {k: np.zeros(a.shape, jax.dtypes.float0) for k, a in primals[0].items()}
 
 
-def _static(storage: Any) -> Storage:
+def static_storage(storage: Any) -> Storage:
     """The storage without a seed that may be traced; the noise has it already."""
     known = storage.seed is None or isinstance(storage.seed, int)
     return storage if known else dataclasses.replace(storage, seed=0)
@@ -156,6 +229,7 @@ def _working(g: ArrayLike, stored: dict[str, jax.Array]) -> jnp.dtype:
     return dtypes.working(dtypes.of(g), *wide)
 
 
+_FLOAT32 = jnp.dtype(jnp.float32)
 _DOUBLE = (jnp.float64, jnp.complex128)
 _WIDE = (*_DOUBLE, jnp.complex64)
 
@@ -181,6 +255,11 @@ class _Scalars(dict):
         self.hyper = {
             k: hyperparameters.value_at(k, v, count, extra) for k, v in rule.hyper.items()
         }
+
+    @functools.cached_property
+    def vector(self) -> Any:
+        """The scalars in float32 for the loops in C++, one array for all leaves."""
+        return kernels.vector(self.rule, self[_FLOAT32])
 
     def __missing__(self, dtype: jnp.dtype) -> dict[str, jax.Array]:
         values = {k: hyperparameters.exact(v, dtype) for k, v in self.hyper.items()}

@@ -13,6 +13,7 @@ from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, 
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.nesterov import mean_weights
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
@@ -24,6 +25,7 @@ __all__ = ["adam", "adamw", "scale_by_adam"]
 EpsMode = Literal["outside", "hat", "atan2"]
 
 
+@twin("adam", eps_mode=("outside", "hat"))
 def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, eps, eps_root, ag=None, eps_mode):
     mu = lerp(mu, g, b1, c1)
     nu = lerp(nu, abs_sq(g), b2, c2)

@@ -17,6 +17,7 @@ from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, 
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.adam import epsilon
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
@@ -26,6 +27,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["amsgrad", "scale_by_amsgrad"]
 
 
+@twin("amsgrad")
 def formula(g, mu, nu, nu_max, *, b1, c1, b2, c2, am, before, after, eps, eps_root):
     mu = lerp(mu, g, b1, c1)
     nu = lerp(nu, abs_sq(g), b2, c2)

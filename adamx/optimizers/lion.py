@@ -12,6 +12,7 @@ from adamx.core.arithmetic import lerp, magnitude, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
 from adamx.storage import StorageLike
@@ -20,6 +21,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["lion", "scale_by_lion"]
 
 
+@twin("lion", mode=("hard",))
 def formula(g, mu, *, b1, c1, b2, c2, smooth_beta, mode):
     x = lerp(mu, g, b1, c1)
     if mode == "smooth":

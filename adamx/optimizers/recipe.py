@@ -24,6 +24,7 @@ from adamx.core.values import value
 from adamx.landing import Ended, LandingLike, Nearest
 from adamx.landing import choose as choose_landing
 from adamx.moments.scale_by import ScaleBy
+from adamx.optimizers import one_pass
 from adamx.storage import StorageLike, choose
 from adamx.transforms.learning_rate import Descend
 from adamx.transforms.weight_decay import Decay, Mask, as_decay, pull
@@ -188,3 +189,9 @@ class Chain:
                 f"makes it; got {got}"
             )
         return self.links.update(updates, state, params, **extra)
+
+    def step(
+        self, params: optax.Params, state: Any, grads: optax.Updates, **extra: Any
+    ) -> tuple[optax.Params, Any] | None:
+        """The whole step with each leaf in one pass over memory; None where that cannot be."""
+        return one_pass.step(self.links, params, state, grads, extra)

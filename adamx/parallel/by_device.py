@@ -138,12 +138,12 @@ def _body(task: Task, plan: Zero | None) -> Callable[[Run, Any], tuple[Run, Outc
         value = {"value": outcome.loss}
         if plan is None:
             grads = average(grads, task.axis, task.reduce_dtype)
-            params, state = take_step(task.opt, grads, run.state, run.params, **value)
+            params, state = take_step(task.opt, run.params, run.state, grads, **value)
         else:
             grads = plan.scatter(grads, task.reduce_dtype)
             with plan.within():
                 part = plan.take(run.params)
-                part, state = take_step(task.opt, grads, run.state, part, **value)
+                part, state = take_step(task.opt, part, run.state, grads, **value)
             params = plan.gather(part)
         return Run(params, state, model, key), outcome
 

@@ -31,7 +31,7 @@ def meshed(task: Task) -> DataParallel:
         grads, outcome, model = gradient(task.loss, run, batch, used)
         state = run.state if works is stored else jax.device_put(run.state, works)
         params = laid(run.params, part)
-        params, state = take_step(task.opt, laid(grads, part), state, params, value=outcome.loss)
+        params, state = take_step(task.opt, params, state, laid(grads, part), value=outcome.loss)
         return Run(laid(params, whole), state, model, key), outcome
 
     stepped = jax.jit(step, donate_argnums=task.donated, out_shardings=(everywhere, None))

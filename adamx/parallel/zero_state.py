@@ -144,7 +144,7 @@ class Parts(NamedTuple):
         return Report(self.task.axis, split, tuple(more))
 
     def _take_step(self, grads: Any, state: Any, params: Any, loss: Any) -> Any:
-        return take_step(self.task.opt, grads, state, params, value=loss)
+        return take_step(self.task.opt, params, state, grads, value=loss)
 
     @property
     def _plan(self) -> Zero:

@@ -57,6 +57,13 @@ class Descend:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        rate, state = self.rate(state, extra)
+        if rate is None:
+            return updates, state
+        return jax.tree.map(lambda u: scaled(u, rate), updates), state
+
+    def rate(self, state: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
+        """What a direction is multiplied by at this step, or None, and the state after it."""
         counts = callable(self.learning_rate)
         if counts and not isinstance(state, optax.ScaleByScheduleState):
             raise ValueError(
@@ -66,15 +73,15 @@ class Descend:
             )
         count: Any = state.count if counts else None
         if self.learning_rate is None and extra.get("learning_rate") is None:
-            return updates, state
+            return None, state
         rate = hyperparameters.value_at("learning_rate", self.learning_rate, count, extra)
         if counts:
             state = optax.ScaleByScheduleState(count=optax.safe_increment(count))
-        rate = -rate if self.flip_sign else rate
-        return jax.tree.map(lambda u: _scaled(u, rate), updates), state
+        return -rate if self.flip_sign else rate, state
 
 
-def _scaled(update: jax.Array, rate: Any) -> jax.Array:
+def scaled(update: jax.Array, rate: Any) -> jax.Array:
+    """A direction times the rate, at least in float32."""
     update = dtypes.widen(update)
     return lax.mul(
         update, hyperparameters.rounded(rate, dtypes.real(update.dtype)).astype(update.dtype)

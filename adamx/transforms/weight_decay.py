@@ -54,7 +54,7 @@ class Decay(NamedTuple):
 
 def decoupled(strength: Hyper) -> Decay:
     """Decay times the learning rate: Optax's and torch's, and the default."""
-    return Decay(strength, "between", _towards_zero)
+    return Decay(strength, "between", towards_zero)
 
 
 def scheduled(strength: Hyper, peak: float | None = None) -> Decay:
@@ -64,12 +64,12 @@ def scheduled(strength: Hyper, peak: float | None = None) -> Decay:
       strength: what is taken off the parameters per step at the peak of the learning rate.
       peak: the learning rate's peak; needed where it is a schedule.
     """
-    return Decay(strength, "after", _towards_zero, relative=True, peak=peak)
+    return Decay(strength, "after", towards_zero, relative=True, peak=peak)
 
 
 def independent(strength: Hyper) -> Decay:
     """Decay that no learning rate touches: `p <- (1 - strength) p` at each step."""
-    return Decay(strength, "after", _towards_zero)
+    return Decay(strength, "after", towards_zero)
 
 
 def corrected(strength: Hyper, peak: float | None = None) -> Decay:
@@ -79,7 +79,7 @@ def corrected(strength: Hyper, peak: float | None = None) -> Decay:
       strength: the decay at the peak of the learning rate.
       peak: the learning rate's peak; needed where it is a schedule.
     """
-    return Decay(strength, "between", _towards_zero, relative=True, peak=peak)
+    return Decay(strength, "between", towards_zero, relative=True, peak=peak)
 
 
 def cautious(strength: Hyper) -> Decay:
@@ -89,7 +89,7 @@ def cautious(strength: Hyper) -> Decay:
 
 def l2(strength: Hyper) -> Decay:
     """The gradient of `strength / 2 * |p|^2`, seen (and normalised) by the rule."""
-    return Decay(strength, "before", _towards_zero)
+    return Decay(strength, "before", towards_zero)
 
 
 def l1(strength: Hyper) -> Decay:
@@ -97,7 +97,8 @@ def l1(strength: Hyper) -> Decay:
     return Decay(strength, "before", _sign)
 
 
-def _towards_zero(p: jax.Array, u: jax.Array) -> jax.Array:
+def towards_zero(p: jax.Array, u: jax.Array) -> jax.Array:
+    """The pull of plain decay."""
     return p
 
 
@@ -165,24 +166,31 @@ class Pull:
         if params is None and jax.tree.leaves(updates):
             raise ValueError("weight decay needs the parameters: call `update(g, state, params)`")
         params = None if params is None else paths.beside(updates, params, "weight decay")
+        weight, state = self.weight(state, extra)
+        if weight is None:
+            return updates, state
+        scalars, direction = {"weight": weight}, self.decay.pull
+
+        def pulled_one(u: Any, p: Any) -> Any:
+            return None if u is None else pulled((u, p), scalars, direction)
+
+        return jax.tree.map(pulled_one, updates, params, is_leaf=lambda x: x is None), state
+
+    def weight(self, state: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
+        """What the pull is multiplied by at this step, or None for nothing, and the state after."""
         decay, strength = self.decay, self.decay.strength
         count: Any = state.count if self._counts else None
         if self._counts:
             state = _CountState(count=optax.safe_increment(count))
         is_zero = isinstance(strength, int | float) and strength == 0
         if is_zero and extra.get("weight_decay") is None:
-            return updates, state
+            return None, state
         weight = hyperparameters.value_at("weight_decay", strength, count, extra)
         if decay.relative:
             rate = hyperparameters.value_at("learning_rate", self.learning_rate, count, extra)
             peak: Any = self.learning_rate if decay.peak is None else decay.peak
             weight = weight * (rate / peak)
-        scalars = {"weight": -weight if decay.place == "after" else weight}
-
-        def pulled(u: Any, p: Any) -> Any:
-            return None if u is None else _pulled((u, p), scalars, decay.pull)
-
-        return jax.tree.map(pulled, updates, params, is_leaf=lambda x: x is None), state
+        return -weight if decay.place == "after" else weight, state
 
     @property
     def _counts(self) -> bool:
@@ -206,12 +214,21 @@ class Masked:
         params = None if params is None else paths.beside(updates, params, "weight decay")
         return self._masked().update(updates, state, params, **extra)
 
+    def leaves(self, updates: optax.Updates) -> list[bool]:
+        """For each leaf of `updates`, whether the link acts on it."""
+        mask = self._mask
+        mask = mask(updates) if callable(mask) else mask
+        spread = jax.tree.map(lambda acts, below: jax.tree.map(lambda _: acts, below), mask, updates)
+        return jax.tree.leaves(spread)
+
     def _masked(self) -> Any:
+        return optax.masked(transformation(self.link), self._mask)
+
+    @property
+    def _mask(self) -> Any:
         if isinstance(self.mask, str):
-            mask: Any = paths.mask(self.mask)
-        else:
-            mask = self.mask.tree if isinstance(self.mask, Frozen) else self.mask
-        return optax.masked(transformation(self.link), mask)
+            return paths.mask(self.mask)
+        return self.mask.tree if isinstance(self.mask, Frozen) else self.mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,9 +252,10 @@ def _frozen(mask: Mask) -> Any:
 
 
 @leafwise
-def _pulled(
+def pulled(
     arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any], direction: Callable
 ) -> jax.Array:
+    """One leaf's update `u` with its parameter's pull: `(u, p), {"weight": w}`."""
     u, p = arrays
     p = jnp.asarray(p).astype(dtypes.working(dtypes.of(u), dtypes.of(p)))
     u = jnp.asarray(u).astype(p.dtype)

@@ -17,7 +17,7 @@ from tests.cli.commands import done, number, table
 def alone(task, opt, steps):
     """The held-out loss of one run."""
     params, state = task.params, opt.init(task.params)
-    step = jax.jit(lambda p, s, b: adamx.step(opt, jax.grad(task.loss)(p, b), s, p))
+    step = jax.jit(lambda p, s, b: adamx.step(opt, p, s, jax.grad(task.loss)(p, b)))
     for i in range(steps):
         params, state = step(params, state, task.batch(i))
     return float(task.glance(params))

@@ -23,7 +23,7 @@ def test_step_is_update_and_apply(make):
     grads, state = cases.grads(params), make(0.1).init(params)
     with jax.numpy_dtype_promotion("standard"):
         updates, want_state = opt.update(grads, state, params)
-        got, got_state = adamx.step(opt, grads, state, params)
+        got, got_state = adamx.step(opt, params, state, grads)
     chex.assert_trees_all_close(got, optax.apply_updates(params, updates), rtol=1e-6)
     chex.assert_trees_all_close(got_state, want_state, rtol=1e-6)
 
@@ -108,7 +108,7 @@ def test_a_step_of_a_whole_equinox_model_keeps_its_functions(kwargs):
     opt = adamx.adam(0.1, **kwargs)
     state = opt.init(eqx.filter(model, eqx.is_inexact_array))
     for _ in range(2):
-        moved, state = adamx.step(opt, grads, state, model)
+        moved, state = adamx.step(opt, model, state, grads)
     assert moved.activation is model.activation
     assert not np.allclose(moved.layers[0].weight, model.layers[0].weight)
     with pytest.raises(TypeError, match=r"activation: parameter is .* `equinox.filter\(model, "):
@@ -252,7 +252,7 @@ def test_a_donated_step_needs_no_temporary_leaf(storage):
     """Parameters and state come back in the order in which they were donated: no copy is made."""
     opt, shape = adamx.adamw(0.1, storage=storage), jax.ShapeDtypeStruct((512, 512), jnp.float32)
     state = jax.eval_shape(opt.init, shape)
-    step = jax.jit(lambda p, s, g: adamx.step(opt, g, s, p), donate_argnums=(0, 1))
+    step = jax.jit(lambda p, s, g: adamx.step(opt, p, s, g), donate_argnums=(0, 1))
     memory = step.lower(shape, state, shape).compile().memory_analysis()
     leaf = 512 * 512 * 4
     if storage is None:
@@ -268,7 +268,7 @@ def test_no_two_optimizers_share_a_step_that_differ():
 
     def moved(opt, grads=params, **extra):
         with jax.numpy_dtype_promotion("standard"):  # Optax's counts need it
-            return adamx.step(opt, grads, opt.init(params), params, **extra)[0]["w"]
+            return adamx.step(opt, params, opt.init(params), grads, **extra)[0]["w"]
 
     for rate in (0.1, 1.0):
         many = optax.MultiSteps(optax.sgd(rate), 1)

@@ -123,7 +123,7 @@ def _run(setup: str, seed: jax.Array, knob: dict[str, jax.Array]) -> dict[str, j
 
         grads, value = jax.grad(loss, has_aux=True)(params)
         grads = _faulty(grads, knob, t)
-        params, state = adamx.step(opt, grads, state, params)
+        params, state = adamx.step(opt, params, state, grads)
         lasts = (t >= knob["since"]) & (t < knob["until"])
         params = _each(
             lambda p, k: jnp.where(lasts, p * k.astype(p.dtype), p), params, knob["keep"]

@@ -136,7 +136,7 @@ def compiled(make):
 
         (_, value), grads = jax.value_and_grad(loss, has_aux=True)(params)
         grads = jax.tree.map(lambda g, t, p: g * t + p, grads, times, plus)
-        return *adamx.step(opt, grads, state, params, value=value), value
+        return *adamx.step(opt, params, state, grads, value=value), value
 
     return opt, step
 

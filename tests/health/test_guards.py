@@ -96,7 +96,7 @@ BATCHES = [jax.tree.map(lambda x, times=times: times * x, batch()) for times in 
 def stepped(opt, batches):
     """Parameters and state after these batches, on one device."""
     params, state = model(), opt.init(model())
-    step = jax.jit(lambda p, s, b: adamx.step(opt, jax.grad(loss_fn)(p, b), s, p))
+    step = jax.jit(lambda p, s, b: adamx.step(opt, p, s, jax.grad(loss_fn)(p, b)))
     for now in batches:
         params, state = step(params, state, now)
     return params, state
@@ -167,14 +167,14 @@ def test_a_spike_in_a_small_leaf_is_skipped_and_named():
     rng, opt = np.random.default_rng(0), health.skip_spikes(adamx.adam(1e-2))
     params, state = PARAMS, opt.init(PARAMS)
     for _ in range(60):
-        params, state = adamx.step(opt, grads_of(params, rng, bias=1e-3), state, params)
+        params, state = adamx.step(opt, params, state, grads_of(params, rng, bias=1e-3))
     assert health.read(state) == {"spikes": 0, "spikes_in_a_row": 0}
     was = params, state.inner
-    params, state = adamx.step(opt, grads_of(params, rng, bias=1e3), state, params)
+    params, state = adamx.step(opt, params, state, grads_of(params, rng, bias=1e3))
     same((params, state.inner), was)
     assert health.read(state) == {"spikes": 1, "spikes_in_a_row": 1}
     assert health.first_bad(state, params) == "bias"
-    params, state = adamx.step(opt, grads_of(params, rng, bias=1e-3), state, params)
+    params, state = adamx.step(opt, params, state, grads_of(params, rng, bias=1e-3))
     assert health.read(state) == {"spikes": 1, "spikes_in_a_row": 0}
 
 
@@ -235,7 +235,7 @@ def test_scaled_gradients_train_float16_where_plain_ones_vanish():
     opt = health.scale_loss(adamx.adam(1e-2, eps=1e-12))
     state, p = opt.init(params), params
     for _ in range(30):
-        p, state = adamx.step(opt, scaled_gradient(p, state, x), state, p)
+        p, state = adamx.step(opt, p, state, scaled_gradient(p, state, x))
     assert tiny(p, x) < 0.5 * tiny(params, x)
     assert health.read(state) == {"loss_scale": 2.0**15, "overflows": 0}
 
@@ -250,7 +250,7 @@ def test_the_scale_halves_where_gradients_overflow_and_doubles_after_a_while():
     for good in (1, 0, 0, 1, 1, 1, 1, 1, 0, 1):
         was = params, state.inner
         grads = {"k": jnp.array([1.0, 1.0 if good else np.inf]) * state.scale}
-        params, state = adamx.step(opt, grads, state, params)
+        params, state = adamx.step(opt, params, state, grads)
         if not good:
             same((params, state.inner), was)
         scales.append(float(np.log2(state.scale)))
@@ -265,9 +265,9 @@ def test_scaling_changes_no_step():
     plain, opt = adamx.adamw(1e-2), health.scale_loss(adamx.adamw(1e-2), 2.0**7)
     one, two, a, b = params, params, plain.init(params), opt.init(params)
     for _ in range(5):
-        one, a = adamx.step(plain, jax.grad(loss_fn)(one, batch()), a, one)
+        one, a = adamx.step(plain, one, a, jax.grad(loss_fn)(one, batch()))
         grads = jax.grad(lambda p, b=b: health.scaled(loss_fn(p, batch()), b))(two)
-        two, b = adamx.step(opt, grads, b, two)
+        two, b = adamx.step(opt, two, b, grads)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-7), one, two)
 
 
@@ -282,7 +282,7 @@ def test_data_parallel_scales_the_loss_by_itself(how, zero):
     for _ in range(5):
         run, outcome = train.step(run, data)
         loss, grads = value_and_grad(one, data)
-        one, a = adamx.step(plain, grads, a, one)
+        one, a = adamx.step(plain, one, a, grads)
         np.testing.assert_allclose(outcome.loss, loss, 1e-5)
     assert health.read(run.state) == {"loss_scale": 2.0**9, "overflows": 0}
     found = train.collect(run).params
@@ -320,7 +320,7 @@ def walked(opt, losses, params=None, grads=None):
     """A run whose losses are given; what it was before each step."""
     params = params or {"k": jnp.ones(4), "h": jnp.ones(3, jnp.bfloat16)}
     state, path = opt.init(params), []
-    step = jax.jit(lambda g, s, p, v: adamx.step(opt, g, s, p, value=v))
+    step = jax.jit(lambda g, s, p, v: adamx.step(opt, p, s, g, value=v))
     for i, loss in enumerate(losses):
         path.append((params, state))
         g = jax.tree.map(lambda p, i=i: jnp.full_like(p, np.cos(i)), params)
@@ -365,7 +365,7 @@ def test_steps_are_shorter_after_going_back(landing):
     p = path[31][0]
     for i in range(31, 36):
         g = jax.tree.map(lambda q, i=i: jnp.full_like(q, np.cos(i)), p)
-        now, plain = adamx.step(inner, g, plain, path[i][0])
+        now, plain = adamx.step(inner, path[i][0], plain, g)
         full = float(abs(now["k"] - path[i][0]["k"])[0])
         share = 0.25 if i < 34 else 1.0
         assert moved[i] == pytest.approx(share * full, rel=1e-3)
@@ -377,11 +377,11 @@ def test_parameters_that_are_lost_come_back():
     params = {"k": jnp.ones(4)}
     state = opt.init(params)
     for _ in range(30):
-        params, state = adamx.step(opt, {"k": jnp.ones(4)}, state, params, value=1.0)
+        params, state = adamx.step(opt, params, state, {"k": jnp.ones(4)}, value=1.0)
     params = {"k": params["k"].at[2].set(np.nan)}
     for _ in range(2):
         grads = {"k": jnp.full(4, np.nan)}
-        params, state = adamx.step(opt, grads, state, params, value=np.nan)
+        params, state = adamx.step(opt, params, state, grads, value=np.nan)
     assert np.isfinite(params["k"]).all()
     same(params, state.kept.params)
 
@@ -420,7 +420,7 @@ def test_a_run_goes_back_where_guards_only_skip():
     state = opt.init(params)
     for i in range(40):
         g = {"k": jnp.full(4, np.nan if i >= 30 else 1.0)}
-        params, state = adamx.step(opt, g, state, params, value=1.0)
+        params, state = adamx.step(opt, params, state, g, value=1.0)
         assert health.read(state)["rewinds"] == (i >= 36)
 
 
@@ -468,7 +468,7 @@ def test_going_back_scans():
 
     def step(carry, loss):
         params, state = carry
-        params, state = adamx.step(opt, {"k": params["k"]}, state, params, value=loss)
+        params, state = adamx.step(opt, params, state, {"k": params["k"]}, value=loss)
         return (params, state), state.total
 
     losses = jnp.array([1.0] * 30 + [99.0] + [1.0] * 5)
@@ -505,7 +505,7 @@ def test_all_guards_go_together(storage):
     opt = health.observe(health.skip_spikes(health.skip_nonfinite(inner)))
     opt = health.rewind(health.scale_loss(opt))
     state = opt.init(params)
-    step = jax.jit(lambda g, s, p: adamx.step(opt, g, s, p, value=jnp.float32(1.0)))
+    step = jax.jit(lambda g, s, p: adamx.step(opt, p, s, g, value=jnp.float32(1.0)))
     for _ in range(3):
         params, state = step(grads_of(params, rng), state, params)
     assert not np.array_equal(params["kernel"], PARAMS["kernel"])
@@ -542,7 +542,7 @@ def test_states_can_be_donated_and_keep_their_form(wrap):
 
     def step(g, s, p):
         traces.append(wrap)
-        return adamx.step(opt, g, s, p, value=jnp.float32(1.0))[::-1]
+        return adamx.step(opt, p, s, g, value=jnp.float32(1.0))[::-1]
 
     step = jax.jit(step, donate_argnums=(1, 2))
     assert not any(x.committed for x in jax.tree.leaves((params, state)))

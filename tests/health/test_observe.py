@@ -280,12 +280,12 @@ def test_what_is_not_finite_is_skipped_counted_and_named(storage, value):
     opt = health.skip_nonfinite(adamx.adamw(1e-2, storage=storage), max_consecutive=2)
     good = jax.tree.map(jnp.ones_like, params)
     bad = {**good, "b": {"kernel": jnp.ones((2, 2)).at[1, 0].set(value)}}
-    params, state = adamx.step(opt, good, opt.init(params), params)
+    params, state = adamx.step(opt, params, opt.init(params), good)
     assert health.first_bad(state, params) is None
     was = params, state.inner
     for skipped in (1, 2, 3):
         health.check(state, params)
-        params, state = adamx.step(opt, bad, state, params)
+        params, state = adamx.step(opt, params, state, bad)
         for now, before in zip(
             jax.tree.leaves((params, state.inner)), jax.tree.leaves(was), strict=True
         ):
@@ -294,7 +294,7 @@ def test_what_is_not_finite_is_skipped_counted_and_named(storage, value):
         assert health.first_bad(state, params) == "b/kernel"
     with pytest.raises(health.TooManySkippedError, match="b/kernel is not finite: 3 steps in"):
         health.check(state, params)
-    params, state = adamx.step(opt, good, state, params)
+    params, state = adamx.step(opt, params, state, good)
     health.check(state, params)
     assert health.read(state) == {"skipped": 3, "skipped_in_a_row": 0}
     assert not np.array_equal(params["a"], was[0]["a"])

@@ -35,7 +35,7 @@ def test_no_state_leaf_shares_a_buffer(recipe, storage):
 def test_exports_for_every_platform(recipe, storage):
     opt = recipe(storage=storage)
     params = cases.params("bfloat16")
-    step = jax.jit(lambda g, s, p: adamx.step(opt, g, s, p))
+    step = jax.jit(lambda g, s, p: adamx.step(opt, p, s, g))
     exported = export.export(step, platforms=("cpu", "cuda", "rocm", "tpu"))(
         params, opt.init(params), params
     )

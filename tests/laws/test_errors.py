@@ -290,7 +290,7 @@ def test_a_loss_in_the_place_of_gradients_is_named(recipe):
     with pytest.raises(ValueError, match=r"the gradient is one array of shape \(\).* not the loss"):
         opt.update(jnp.float32(1.0), opt.init(params), params)
     with pytest.raises(ValueError, match=r"adamx.step: the gradient is one array .* not the loss"):
-        adamx.step(opt, jnp.float32(1.0), opt.init(params), params)
+        adamx.step(opt, params, opt.init(params), jnp.float32(1.0))
 
 
 @pytest.mark.parametrize("landing", ["nearest", "stochastic", "exact"])
@@ -302,8 +302,8 @@ def test_a_parameter_that_is_missing_is_named(name, landing):
     fewer = jax.tree.map(lambda x: x.astype(jnp.bfloat16), fewer)
     for call in (
         lambda: opt.update(params, opt.init(params), fewer),
-        lambda: adamx.step(opt, params, opt.init(params), fewer),
-        lambda: adamx.step(optax.sgd(0.1), params, optax.sgd(0.1).init(params), fewer),
+        lambda: adamx.step(opt, fewer, opt.init(params), params),
+        lambda: adamx.step(optax.sgd(0.1), fewer, optax.sgd(0.1).init(params), params),
     ):
         with pytest.raises(ValueError, match=r"params/dense/bias: the (gradient|state) has"):
             call()

@@ -118,7 +118,7 @@ def step_of(opt: optax.GradientTransformation, loss: Any) -> Any:
 
     def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any, jax.Array]:
         value, grads = jax.value_and_grad(loss)(params, batch)
-        return *adamx.step(opt, grads, state, params), value
+        return *adamx.step(opt, params, state, grads), value
 
     return jax.jit(step, donate_argnums=(0, 1))
 

@@ -177,7 +177,7 @@ def descend(opt: optax.GradientTransformation, x: float, steps: int) -> list[flo
     x, xs = jnp.asarray(x, jnp.float64), []
     state = opt.init(x)
     for _ in range(steps):
-        x, state = adamx.step(opt, 2 * x, state, x)
+        x, state = adamx.step(opt, x, state, 2 * x)
         xs.append(float(x))
     return xs
 
@@ -192,7 +192,7 @@ def test_parabola_from_1_takes_the_published_path():
 def test_parabola_from_5_first_steps_to_4_999():
     with jax.enable_x64(True):
         opt, x = adamx.adam(0.001), jnp.asarray(5.0, jnp.float64)
-        x, state = adamx.step(opt, 2 * x, opt.init(x), x)
+        x, state = adamx.step(opt, x, opt.init(x), 2 * x)
     assert float(x) == pytest.approx(4.999, abs=1e-11)  # epsilon is worth 1e-12
     assert float(optax.tree.get(state, "mu")) / 0.1 == pytest.approx(10.0)
     assert float(optax.tree.get(state, "nu")) / 0.001 == pytest.approx(100.0)

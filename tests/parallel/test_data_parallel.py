@@ -54,7 +54,7 @@ def batch(size=48, dtype=np.float32):
 def on_one_device(opt, loss, params, data, steps):
     @jax.jit
     def step(params, state):
-        return adamx.step(opt, jax.grad(loss)(params, data), state, params)
+        return adamx.step(opt, params, state, jax.grad(loss)(params, data))
 
     state = opt.init(params)
     for _ in range(steps):
@@ -98,7 +98,7 @@ def four_clipped_steps():
     assert optax.tree.norm(jax.grad(loss_fn)(params, data)) > 0.2
     before, state = on_one_device(CLIPPED, loss_fn, params, data, 3)
     grads = jax.grad(loss_fn)(before, data)
-    return params, data, before, adamx.step(CLIPPED, grads, state, before)
+    return params, data, before, adamx.step(CLIPPED, before, state, grads)
 
 
 @rest_slow(

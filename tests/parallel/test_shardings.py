@@ -130,7 +130,7 @@ def test_a_state_made_in_place_compiles_one_step_only(kind, zero_axis):
             return jax.lax.with_sharding_constraint(x, at)
 
         part = jax.tree.map(moved, params, shardings[0].mu)
-        part, state = adamx.step(opt, jax.tree.map(jnp.ones_like, part), state, part)
+        part, state = adamx.step(opt, part, state, jax.tree.map(jnp.ones_like, part))
         return jax.tree.map(moved, part, places[0]), state
 
     compiled = jax.jit(step, out_shardings=places, donate_argnums=(0, 1))

@@ -95,7 +95,7 @@ def _stepping(opt: Any, params: Any, data: Any, grad: Any) -> Callable[[], None]
 
     def step(state: Any, params: Any, data: Any) -> tuple[Any, Any]:
         grads = grad(params, data)
-        params, state = adamx.step(opt, grads, state, params, value=jnp.float32(1))
+        params, state = adamx.step(opt, params, state, grads, value=jnp.float32(1))
         return state, params
 
     stepped = jax.jit(step, donate_argnums=(0, 1))

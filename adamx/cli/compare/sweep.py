@@ -66,7 +66,7 @@ def sweep(name: str, tasks: Sequence[Task], rates: np.ndarray, steps: int) -> Sw
             (params, state), (batch, key) = carry, now
             drawn = {"key": key} if tasks[0].random else {}
             grads = jax.grad(tasks[0].loss)(params, batch, **drawn)
-            return adamx.step(opt, grads, state, params), None
+            return adamx.step(opt, params, state, grads), None
 
         along = batches, jax.random.split(key, steps)
         (params, _), _ = jax.lax.scan(step, (params, opt.init(params)), along)

@@ -32,7 +32,7 @@ def export(path: Path, task: Task, opt: Any, run: Run, steps: int) -> None:
             key = jax.random.key_data(key)
         found = gradient(loss, run, batch_form.unflatten(batch), used)
         value = found.outcome.loss
-        params, state = take_step(opt, found.grads, run.state, run.params, value=value)
+        params, state = take_step(opt, run.params, run.state, found.grads, value=value)
         return jax.tree.leaves(Run(params, state, None, key)), value
 
     about = {"title": task.title, "begun": steps, "steps": steps, "units": task.units}

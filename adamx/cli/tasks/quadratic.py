@@ -22,7 +22,7 @@ def narrated(rate: float, steps: int) -> str:
     state, rows = opt.init(params), []
     for t in range(1, steps + 1):
         g = 2 * params
-        after, state = adamx.step(opt, g, state, params)
+        after, state = adamx.step(opt, params, state, g)
         m, v = _moments(state)
         cells = (m / (1 - B1**t), v / (1 - B2**t), float(after - params), float(after))
         rows.append([str(t), *(f"{x:.7g}" for x in (float(params), float(g), m, v, *cells))])

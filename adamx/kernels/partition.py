@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loop over an array that `jit` spreads over a mesh: each device runs it over its own shard."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def elementwise(
+    call: Callable[..., list[Any]],
+    arrays: int,
+    only_direction: bool,
+    whole: tuple[int, ...] | None,
+) -> Callable[..., list[Any]]:
+    """`call(whole, *arrays, vector, first, *numbers)`, without a gather where arrays are sharded.
+
+    Args:
+      call: the loop; `whole` is the shape that positions count in, `first` the shard's position.
+      arrays: the number of arrays, which are sharded alike; the rest is the same everywhere.
+      only_direction: whether there are as many results as arrays, or one fewer.
+      whole: the shape of the whole array, if the arrays are shards already.
+    """
+
+    def sharded(_: tuple[int, ...], *flat: Any) -> list[Any]:
+        rank = flat[0].ndim
+        if rank == 0:
+            return call((), *flat)
+
+        @custom_partitioning
+        def run(*flat: Any) -> list[Any]:
+            return call(whole or (), *flat)
+
+        def partition(mesh: Any, operands: Any, results: Any) -> Any:
+            spec = operands[0].sharding.spec
+            rows = NamedSharding(mesh, PartitionSpec(*spec, *[None] * (rank - len(spec))))
+            everywhere = [NamedSharding(mesh, PartitionSpec()) for _ in flat[arrays:]]
+            shape = whole or flat[0].shape
+
+            def shard(*parts: Any) -> list[Any]:
+                first = _first(rows.spec, parts[0].shape, shape)
+                numbers = parts[arrays + 1 :]
+                return call(shape, *parts[: arrays + 1], numbers[0] + first, *numbers[1:])
+
+            return mesh, shard, [rows] * len(results), [*[rows] * arrays, *everywhere]
+
+        dims = " ".join(f"d{i}" for i in range(rank))
+        rest = ", ".join(["s", *[""] * (len(flat) - arrays - 1)])
+        count = arrays if only_direction else arrays - 1
+        rule = f"{', '.join([dims] * arrays)}, {rest} -> {', '.join([dims] * count)}"
+        run.def_partition(
+            partition=partition, sharding_rule=rule, need_replication_factors=("s",)
+        )
+        return run(*flat)
+
+    return sharded
+
+
+def _first(spec: Any, part: tuple[int, ...], whole: tuple[int, ...]) -> Any:
+    """The row-major position of a shard's first element in the whole array, modulo 2^32."""
+    first = jnp.uint32(0)
+    for dim, axes in enumerate(spec):
+        if axes is None:
+            continue
+        stride = part[dim] * math.prod(whole[dim + 1 :])
+        first += lax.axis_index(axes).astype(jnp.uint32) * jnp.uint32(stride % 2**32)
+    return first

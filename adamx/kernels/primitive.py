@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A leaf's step as a JAX primitive: a loop in C++ on CPUs, plain JAX everywhere else.
+
+Plain JAX is what is differentiated, batched, exported and compiled for other hardware.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from adamx.core.random_bits import Words
+from adamx.kernels import partition
+from adamx.kernels.library import DIRECTION, STEP
+
+
+class Loop(NamedTuple):
+    """Which loop steps a leaf; the numbers are those of the enumerations in csrc/work.h.
+
+    Attributes:
+      rule, storage, landing, decay: what the loop does.
+      scales: whether it multiplies the gradient by two scalars first.
+      whole: the shape of the whole array, if the leaf is a shard.
+    """
+
+    rule: int
+    storage: int
+    landing: int = 0
+    decay: int = 0
+    scales: bool = False
+    whole: tuple[int, ...] | None = None
+
+
+class Operands(NamedTuple):
+    """What a leaf's step is computed from.
+
+    Attributes:
+      parameter: the parameter; None where only the direction is asked for.
+      remainder: its low-order bits, or None.
+      moments: the stored moments.
+      gradient: the gradient.
+      words: identifies the storage's random bits, or None.
+      landing_words: those of the landing, or None.
+      first: the position of the leaf's first element in the whole array.
+      scalars: the rule's scalars that are not known when the step is traced, for plain JAX.
+      vector: all scalars, for the loop.
+    """
+
+    parameter: Any
+    remainder: Any
+    moments: dict[str, Any]
+    gradient: Any
+    words: Words | None
+    landing_words: Words | None
+    first: Any
+    scalars: dict[str, Any]
+    vector: Any
+
+
+def step(operands: Operands, loop: Loop, plain: Callable[..., Any], static: tuple) -> list[Any]:
+    """The direction, or the parameter and its remainder, followed by the moments.
+
+    Args:
+      operands: the arrays of the leaf.
+      loop: the loop that steps it.
+      plain: the same in plain JAX, `(operands, *static) -> results`.
+      static: more arguments of `plain`, hashable.
+    """
+    flat, tree = jax.tree.flatten(operands)
+    return _step_p.bind(*flat, tree=tree, loop=loop, plain=plain, static=static)
+
+
+_step_p = Primitive("adamx_step")
+_step_p.multiple_results = True
+
+
+@_step_p.def_impl
+def _eager(*flat: Any, **params: Any) -> Any:
+    return _compiled(tuple(params.items()), *flat)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(params: tuple, *flat: Any) -> Any:
+    return _step_p.bind(*flat, **dict(params))
+
+
+@_step_p.def_abstract_eval
+def _results(*flat: Any, tree: Any, **_: Any) -> list[Any]:
+    operands = jax.tree.unflatten(tree, flat)
+    varying = frozenset().union(*(getattr(x, "vma", frozenset()) for x in flat))
+    found = [x.update(weak_type=False) for x in _replaced(operands)]
+    if operands.parameter is None:
+        found = [operands.gradient.update(dtype=np.dtype(np.float32), weak_type=False), *found]
+    return [x.update(vma=varying) for x in found] if varying else found
+
+
+def _replaced(operands: Operands) -> list[Any]:
+    """The operands whose place a result takes."""
+    written = [x for x in (operands.parameter, operands.remainder) if x is not None]
+    return [*written, *operands.moments.values()]
+
+
+def _plain(*flat: Any, tree: Any, plain: Any, static: tuple, **_: Any) -> list[Any]:
+    return plain(jax.tree.unflatten(tree, flat), *static)
+
+
+def _native(*flat: Any, tree: Any, loop: Loop, **_: Any) -> list[Any]:
+    operands: Operands = jax.tree.unflatten(tree, flat)
+    arrays = [*_replaced(operands), operands.gradient]
+    numbers = [operands.first]
+    for words in (operands.words, operands.landing_words):
+        numbers += words or Words(0, 0, 0)
+    numbers = [jax.lax.convert_element_type(x, jnp.uint32) for x in numbers]
+    only_direction = operands.parameter is None
+    call = functools.partial(_called, only_direction, loop)
+    if jax.device_count() > 1:
+        call = partition.elementwise(call, len(arrays), only_direction, loop.whole)
+    return call(loop.whole or (), *arrays, operands.vector, *numbers)
+
+
+def _called(only_direction: bool, loop: Loop, whole: tuple[int, ...], *flat: Any) -> list[Any]:
+    """The custom call, which writes the results in the place of their operands."""
+    arrays = flat[: -1 - NUMBERS]
+    *replaced, gradient = arrays
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in replaced]
+    if only_direction:
+        results = [jax.ShapeDtypeStruct(gradient.shape, jnp.float32), *results]
+    shift = int(only_direction)
+    call = jax.ffi.ffi_call(
+        DIRECTION if only_direction else STEP,
+        results,
+        input_output_aliases={i: i + shift for i in range(len(replaced))},
+    )
+    attributes = {k: np.int32(getattr(loop, k)) for k in ("rule", "storage", "landing", "decay")}
+    return call(*flat, **attributes, scales=np.int32(loop.scales), whole=np.array(whole, np.int64))
+
+
+NUMBERS = 7  # of the noise: the first position, and three words each of storage and landing
+
+
+def _lowered(ctx: Any, *flat: Any, **params: Any) -> Any:
+    module = ctx.module_context
+    elsewhere = module.lowering_parameters.for_export or len(module.platforms) > 1
+    function = _plain if elsewhere else _native
+    return mlir.lower_fun(function, multiple_results=True)(ctx, *flat, **params)
+
+
+mlir.register_lowering(_step_p, mlir.lower_fun(_plain, multiple_results=True))
+mlir.register_lowering(_step_p, _lowered, platform="cpu")
+
+
+def _derived(primals: tuple, tangents: tuple, **params: Any) -> tuple[Any, Any]:
+    tangents = tuple(map(ad.instantiate_zeros, tangents))
+    return jax.jvp(functools.partial(_plain, **params), primals, tangents)
+
+
+def _batched(flat: tuple, dims: tuple, **params: Any) -> tuple[Any, Any]:
+    found = jax.vmap(functools.partial(_plain, **params), in_axes=dims)(*flat)
+    return found, [0] * len(found)
+
+
+ad.primitive_jvps[_step_p] = _derived
+batching.primitive_batchers[_step_p] = _batched

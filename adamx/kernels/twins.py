@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which formula of `optimizers/` has a twin in `csrc/formulas.h`."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from adamx.core import values
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_RULES = ("adam", "amsgrad", "lion")  # in the order of `enum Rule` in csrc/work.h
+
+
+class Twin(NamedTuple):
+    """The C++ form of a formula.
+
+    Attributes:
+      rule: its number.
+      scalars: the names of its scalars, in order.
+      only: the values of a formula's bound arguments that it covers.
+    """
+
+    rule: int
+    scalars: tuple[str, ...]
+    only: dict[str, tuple[Any, ...]]
+
+
+def twin(name: str, **only: tuple[Any, ...]) -> Callable[[F], F]:
+    """Declares that a formula has a twin in C++: of the same name, with its scalars in its order.
+
+    Args:
+      name: the name in `enum Rule`.
+      **only: arguments that are no scalars, with the values for which there is a twin.
+    """
+
+    def declare(formula: F) -> F:
+        parameters = inspect.signature(formula).parameters.values()
+        keywords = (p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+        scalars = tuple(k for k in keywords if k not in only)
+        _TWINS[formula] = Twin(_RULES.index(name), scalars, only)
+        return formula
+
+    return declare
+
+
+def of(formula: Callable[..., Any]) -> Twin | None:
+    """The twin of a formula, if there is one for its bound arguments."""
+    function, bound = values.parts(formula)
+    found = _TWINS.get(function)
+    covered = found and all(bound.get(k) in v for k, v in found.only.items())
+    return found if covered and set(bound) <= set(found.only) else None
+
+
+_TWINS: dict[Callable[..., Any], Twin] = {}
