@@ -17,6 +17,7 @@ from jax.core import Tracer
 
 from adamx.core import hyperparameters
 from adamx.core.values import value
+from adamx.kernels.library import keeping_operands
 
 
 class Link(Protocol):
@@ -95,13 +96,12 @@ class Compiled:
         for name in {"b1", "b2", "b3"} & known.keys():  # 1 - b has to keep its digits
             if isinstance(known[name], float):
                 known[name] = hyperparameters.Split.of(known[name])
-        if self.shares:
-            return _update(self.link, updates, state, params, known)
-        return self._own_update(updates, state, params, known)
+        with keeping_operands():
+            if self.shares:
+                return _update(self.link, updates, state, params, known)
+            return self._own_update(updates, state, params, known)
 
-    def step(
-        self, params: Any, state: Any, grads: Any, **extra: Any
-    ) -> tuple[Any, Any] | None:
+    def step(self, params: Any, state: Any, grads: Any, **extra: Any) -> tuple[Any, Any] | None:
         """Update and apply at once, inside a trace, by links that can; None by others."""
         step = getattr(self.link, "step", None)
         return None if step is None else step(params, state, grads, **self._known(extra))

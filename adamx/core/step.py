@@ -13,7 +13,7 @@ import optax
 from adamx.core import paths
 from adamx.core.compiled import shares, takes_compiling
 from adamx.core.snapshots import put_back
-from adamx.kernels.library import using
+from adamx.kernels.library import keeping_operands, using
 
 
 def step(
@@ -54,7 +54,8 @@ def step(
     args = (params, state, grads, extra)
     takes_extra = isinstance(opt, optax.GradientTransformationExtraArgs)
     if takes_compiling(args):
-        stepped, state = _compiled(opt, takes_extra)(*args)
+        with keeping_operands():
+            stepped, state = _compiled(opt, takes_extra)(*args)
     else:
         stepped, state = _step(opt.update, takes_extra, *args)
     return jax.tree.map(_either, grads, stepped, given, is_leaf=_is_none), state
@@ -99,9 +100,7 @@ def _step(
     return put_back(params, state), state
 
 
-def _in_one_pass(
-    update: Any, params: Any, state: Any, grads: Any, extra: dict
-) -> tuple[Any, Any]:
+def _in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
     """The step by the last link of a chain, where that can write parameters itself."""
     *before, last = links = _links(update)
     whole = getattr(getattr(last, "link", None), "step", None)

@@ -48,7 +48,9 @@ def bind(function: Callable[..., T], **keywords: Any) -> Callable[..., T]:
 
 def parts(function: Callable[..., Any]) -> tuple[Callable[..., Any], Mapping[str, Any]]:
     """The function and the keyword arguments of a `bind`; of others, the function itself."""
-    return (function.function, function.keywords) if isinstance(function, _Bound) else (function, {})
+    return (
+        (function.function, function.keywords) if isinstance(function, _Bound) else (function, {})
+    )
 
 
 @dataclasses.dataclass(frozen=True)

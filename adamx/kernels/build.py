@@ -11,14 +11,11 @@ import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
-from typing import Any
 
 FOLDER = pathlib.Path(__file__).resolve().parent
 FLAGS = (
-    "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math "
-    "-ffp-contract=off"
+    "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -ffp-contract=off"
 ).split()
 UNITS = {
     "avx512": "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma".split(),

@@ -34,7 +34,11 @@ def loop(
     if found is None or not _fits(gradient, whole):
         return None
     number = _storage(rule, storage, stored)
-    return None if number is None else Loop(found.rule, number, whole=whole)
+    return (
+        None
+        if number is None
+        else Loop(found.rule, number, whole=whole, in_place=library.in_place())
+    )
 
 
 def vector(rule: Rule, scalars: Mapping[str, Any], own: tuple[Any, ...] = (0, 0, 1, 1)) -> Any:

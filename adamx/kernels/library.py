@@ -49,16 +49,37 @@ def available() -> Availability:
 @contextlib.contextmanager
 def using(kernels: bool) -> Iterator[None]:
     """A context in which steps are traced with loops in C++, if there are any, or without."""
-    with _USES(kernels):
+    with _USE(_USE.value._replace(kernels=kernels)):
+        yield
+
+
+@contextlib.contextmanager
+def keeping_operands() -> Iterator[None]:
+    """A context for steps whose operands nobody gives away: results get memory of their own.
+
+    Otherwise they are written in the place of their operands, which costs nothing where those are
+    donated or carried by a loop. Where they are needed afterwards, XLA would copy them first.
+    """
+    with _USE(_USE.value._replace(in_place=False)):
         yield
 
 
 def used() -> bool:
     """Whether what is traced now may use the loops: on a CPU, where nobody turned them off."""
-    return _USES.value and bool(available()) and jax.default_backend() == "cpu"
+    return _USE.value.kernels and bool(available()) and jax.default_backend() == "cpu"
 
 
-_USES = jax.make_user_context(True)
+def in_place() -> bool:
+    """Whether results are written in the place of their operands."""
+    return _USE.value.in_place
+
+
+class _Use(NamedTuple):
+    kernels: bool = True
+    in_place: bool = True
+
+
+_USE = jax.make_user_context(_Use())
 
 
 @functools.cache

@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
@@ -53,9 +52,7 @@ def elementwise(
         rest = ", ".join(["s", *[""] * (len(flat) - arrays - 1)])
         count = arrays if only_direction else arrays - 1
         rule = f"{', '.join([dims] * arrays)}, {rest} -> {', '.join([dims] * count)}"
-        run.def_partition(
-            partition=partition, sharding_rule=rule, need_replication_factors=("s",)
-        )
+        run.def_partition(partition=partition, sharding_rule=rule, need_replication_factors=("s",))
         return run(*flat)
 
     return sharded

@@ -26,6 +26,7 @@ class Loop(NamedTuple):
       rule, storage, landing, decay: what the loop does.
       scales: whether it multiplies the gradient by two scalars first.
       whole: the shape of the whole array, if the leaf is a shard.
+      in_place: whether results are written in the place of their operands.
     """
 
     rule: int
@@ -34,6 +35,7 @@ class Loop(NamedTuple):
     decay: int = 0
     scales: bool = False
     whole: tuple[int, ...] | None = None
+    in_place: bool = True
 
 
 class Operands(NamedTuple):
@@ -124,7 +126,7 @@ def _native(*flat: Any, tree: Any, loop: Loop, **_: Any) -> list[Any]:
 
 
 def _called(only_direction: bool, loop: Loop, whole: tuple[int, ...], *flat: Any) -> list[Any]:
-    """The custom call, which writes the results in the place of their operands."""
+    """The custom call."""
     arrays = flat[: -1 - NUMBERS]
     *replaced, gradient = arrays
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in replaced]
@@ -134,10 +136,11 @@ def _called(only_direction: bool, loop: Loop, whole: tuple[int, ...], *flat: Any
     call = jax.ffi.ffi_call(
         DIRECTION if only_direction else STEP,
         results,
-        input_output_aliases={i: i + shift for i in range(len(replaced))},
+        input_output_aliases={i: i + shift for i in range(len(replaced) * loop.in_place)},
     )
     attributes = {k: np.int32(getattr(loop, k)) for k in ("rule", "storage", "landing", "decay")}
-    return call(*flat, **attributes, scales=np.int32(loop.scales), whole=np.array(whole, np.int64))
+    found = call(*flat, **attributes, scales=np.int32(loop.scales), whole=np.array(whole, np.int64))
+    return list(found)
 
 
 NUMBERS = 7  # of the noise: the first position, and three words each of storage and landing

@@ -48,8 +48,9 @@ def of(formula: Callable[..., Any]) -> Twin | None:
     """The twin of a formula, if there is one for its bound arguments."""
     function, bound = values.parts(formula)
     found = _TWINS.get(function)
-    covered = found and all(bound.get(k) in v for k, v in found.only.items())
-    return found if covered and set(bound) <= set(found.only) else None
+    if found is None or not set(bound) <= set(found.only):
+        return None
+    return found if all(bound.get(k) in v for k, v in found.only.items()) else None
 
 
 _TWINS: dict[Callable[..., Any], Twin] = {}

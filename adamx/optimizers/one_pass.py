@@ -184,7 +184,7 @@ def _decaying(parts: Parts, grads: Any, own: dict[str, Any]) -> list[bool]:
 
 
 def _landed(landing: LandingLink, state: Any, tree: Tree, remainders: list[Any]) -> LandingState:
-    draws = None if landing.seed is None else optax.safe_increment(state.draws)
+    draws: Any = None if landing.seed is None else optax.safe_increment(state.draws)
     if landing.remainder is None:
         return LandingState(draws, None)
     kept = tree.treedef.flatten_up_to(state.remainder)

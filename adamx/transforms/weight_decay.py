@@ -218,7 +218,9 @@ class Masked:
         """For each leaf of `updates`, whether the link acts on it."""
         mask = self._mask
         mask = mask(updates) if callable(mask) else mask
-        spread = jax.tree.map(lambda acts, below: jax.tree.map(lambda _: acts, below), mask, updates)
+        spread = jax.tree.map(
+            lambda acts, below: jax.tree.map(lambda _: acts, below), mask, updates
+        )
         return jax.tree.leaves(spread)
 
     def _masked(self) -> Any:

@@ -17,7 +17,7 @@
 
 namespace adamx::ADAMX_UNITS {
 
-constexpr int64_t kTile = 1024;
+constexpr int64_t kTile = 256;
 
 struct Tile {
   alignas(64) float gradient[kTile];
