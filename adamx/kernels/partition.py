@@ -12,12 +12,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def elementwise(
-    call: Callable[..., list[Any]],
+    call: Callable[..., tuple[Any, ...]],
     arrays: int,
     only_direction: bool,
     whole: tuple[int, ...] | None,
-) -> Callable[..., list[Any]]:
-    """`call(whole, *arrays, vector, first, *numbers)`, without a gather where arrays are sharded.
+) -> Callable[..., tuple[Any, ...]]:
+    """`call(whole, *operands)`, without a gather where arrays are sharded.
+
+    The operands are arrays, the scalars, the position of the first element, and other numbers.
 
     Args:
       call: the loop; `whole` is the shape that positions count in, `first` the shard's position.
@@ -26,13 +28,13 @@ def elementwise(
       whole: the shape of the whole array, if the arrays are shards already.
     """
 
-    def sharded(_: tuple[int, ...], *flat: Any) -> list[Any]:
+    def sharded(*flat: Any) -> tuple[Any, ...]:
         rank = flat[0].ndim
         if rank == 0:
-            return call((), *flat)
+            return call(whole or (), *flat)
 
         @custom_partitioning
-        def run(*flat: Any) -> list[Any]:
+        def run(*flat: Any) -> tuple[Any, ...]:
             return call(whole or (), *flat)
 
         def partition(mesh: Any, operands: Any, results: Any) -> Any:
@@ -41,12 +43,12 @@ def elementwise(
             everywhere = [NamedSharding(mesh, PartitionSpec()) for _ in flat[arrays:]]
             shape = whole or flat[0].shape
 
-            def shard(*parts: Any) -> list[Any]:
+            def shard(*parts: Any) -> tuple[Any, ...]:
                 first = _first(rows.spec, parts[0].shape, shape)
                 numbers = parts[arrays + 1 :]
                 return call(shape, *parts[: arrays + 1], numbers[0] + first, *numbers[1:])
 
-            return mesh, shard, [rows] * len(results), [*[rows] * arrays, *everywhere]
+            return mesh, shard, (rows,) * len(results), (*[rows] * arrays, *everywhere)
 
         dims = " ".join(f"d{i}" for i in range(rank))
         rest = ", ".join(["s", *[""] * (len(flat) - arrays - 1)])

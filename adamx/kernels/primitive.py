@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
+from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from adamx.core.random_bits import Words
@@ -74,7 +74,12 @@ def step(operands: Operands, loop: Loop, plain: Callable[..., Any], static: tupl
       static: more arguments of `plain`, hashable.
     """
     flat, tree = jax.tree.flatten(operands)
-    return _step_p.bind(*flat, tree=tree, loop=loop, plain=plain, static=static)
+    flat = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in flat]
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat)
+    over_mesh = _over_mesh(tree, loop, shapes) if jax.device_count() > 1 else None
+    return _step_p.bind(
+        *flat, tree=tree, loop=loop, over_mesh=over_mesh, plain=plain, static=static
+    )
 
 
 _step_p = Primitive("adamx_step")
@@ -111,21 +116,41 @@ def _plain(*flat: Any, tree: Any, plain: Any, static: tuple, **_: Any) -> list[A
     return plain(jax.tree.unflatten(tree, flat), *static)
 
 
-def _native(*flat: Any, tree: Any, loop: Loop, **_: Any) -> list[Any]:
+def _native(*flat: Any, tree: Any, loop: Loop, over_mesh: Any = None) -> Any:
+    """The loop; `over_mesh` is this same function where `jit` may spread arrays over devices."""
+    if over_mesh is not None:
+        return jaxpr_as_fun(over_mesh)(*flat)
+    arrays, call = _call(tree, loop, flat)
+    return call(loop.whole or (), *arrays)
+
+
+@functools.lru_cache(maxsize=4096)
+def _over_mesh(tree: Any, loop: Loop, shapes: tuple) -> Any:
+    """The jaxpr of the loop with a rule for its shards; JAX has to see it before it lowers it."""
+
+    def spread(*flat: Any) -> tuple[Any, ...]:
+        operands, call = _call(tree, loop, flat)
+        only_direction = jax.tree.unflatten(tree, flat).parameter is None
+        count = len(operands) - 1 - NUMBERS
+        return partition.elementwise(call, count, only_direction, loop.whole)(*operands)
+
+    return jax.make_jaxpr(spread)(*shapes)
+
+
+def _call(tree: Any, loop: Loop, flat: Any) -> tuple[list[Any], Callable[..., Any]]:
+    """The operands of the custom call, and the call of a whole's shape and these."""
     operands: Operands = jax.tree.unflatten(tree, flat)
-    arrays = [*_replaced(operands), operands.gradient]
     numbers = [operands.first]
     for words in (operands.words, operands.landing_words):
         numbers += words or Words(0, 0, 0)
     numbers = [jax.lax.convert_element_type(x, jnp.uint32) for x in numbers]
-    only_direction = operands.parameter is None
-    call = functools.partial(_called, only_direction, loop)
-    if jax.device_count() > 1:
-        call = partition.elementwise(call, len(arrays), only_direction, loop.whole)
-    return call(loop.whole or (), *arrays, operands.vector, *numbers)
+    call = functools.partial(_called, operands.parameter is None, loop)
+    return [*_replaced(operands), operands.gradient, operands.vector, *numbers], call
 
 
-def _called(only_direction: bool, loop: Loop, whole: tuple[int, ...], *flat: Any) -> list[Any]:
+def _called(
+    only_direction: bool, loop: Loop, whole: tuple[int, ...], *flat: Any
+) -> tuple[Any, ...]:
     """The custom call."""
     arrays = flat[: -1 - NUMBERS]
     *replaced, gradient = arrays
@@ -140,7 +165,7 @@ def _called(only_direction: bool, loop: Loop, whole: tuple[int, ...], *flat: Any
     )
     attributes = {k: np.int32(getattr(loop, k)) for k in ("rule", "storage", "landing", "decay")}
     found = call(*flat, **attributes, scales=np.int32(loop.scales), whole=np.array(whole, np.int64))
-    return list(found)
+    return tuple(found)
 
 
 NUMBERS = 7  # of the noise: the first position, and three words each of storage and landing
@@ -148,9 +173,12 @@ NUMBERS = 7  # of the noise: the first position, and three words each of storage
 
 def _lowered(ctx: Any, *flat: Any, **params: Any) -> Any:
     module = ctx.module_context
-    elsewhere = module.lowering_parameters.for_export or len(module.platforms) > 1
-    function = _plain if elsewhere else _native
-    return mlir.lower_fun(function, multiple_results=True)(ctx, *flat, **params)
+    if module.lowering_parameters.for_export or len(module.platforms) > 1:
+        return mlir.lower_fun(_plain, multiple_results=True)(ctx, *flat, **params)
+    kept = {k: params[k] for k in ("tree", "loop", "over_mesh")}
+    if getattr(module.axis_context, "num_devices", None) == 1:
+        kept["over_mesh"] = None
+    return mlir.lower_fun(_native, multiple_results=True)(ctx, *flat, **kept)
 
 
 mlir.register_lowering(_step_p, mlir.lower_fun(_plain, multiple_results=True))
