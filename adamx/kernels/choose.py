@@ -45,14 +45,15 @@ def vector(rule: Rule, scalars: Mapping[str, Any], own: tuple[Any, ...] = (0, 0,
     """All scalars of a step: those of the rule, then rate, decay strength and the two factors of
     the gradient."""
     found: Any = twins.of(rule.formula)
-    mine = [scalars.get(name, 0) for name in found.scalars]
+    mine = [scalars.get(name, _ABSENT.get(name, 0)) for name in found.scalars]
     filled = [*mine, *[0] * (_SCALARS - len(mine) - len(own)), *own]
     if all(isinstance(x, int | float | np.generic) for x in filled):
         return np.asarray(filled, np.float32)
     return jnp.stack([jnp.asarray(x).astype(jnp.float32) for x in filled])
 
 
-_SCALARS = 16  # kMaxScalars
+_SCALARS = 20  # kMaxScalars
+_ABSENT = {"bound": np.inf}  # what leaves a formula without an optional scalar; others are 0
 
 
 def _fits(gradient: Any, whole: Any) -> bool:
@@ -63,7 +64,9 @@ def _fits(gradient: Any, whole: Any) -> bool:
 def _storage(rule: Rule, storage: Any, stored: Mapping[str, Any]) -> int | None:
     if type(storage) is Compact:
         codes = all(a.dtype in (jnp.int8, jnp.uint8) for a in stored.values())
-        return (_INT4 if PACKED in stored else _INT8) if codes else None
+        packed = PACKED in stored
+        fits = codes and (not packed or len(stored) == 1)
+        return (_INT4 if packed else _INT8) if fits else None
     if type(storage) is not Floats:
         return None
     means = {str(stored[k].dtype) for k, kind in rule.moments.items() if is_signed(kind)}

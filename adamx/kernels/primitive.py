@@ -44,7 +44,7 @@ class Operands(NamedTuple):
     Attributes:
       parameter: the parameter; None where only the direction is asked for.
       remainder: its low-order bits, or None.
-      moments: the stored moments.
+      moments: the stored moments, in the order of `Storage.fields`.
       gradient: the gradient.
       words: identifies the storage's random bits, or None.
       landing_words: those of the landing, or None.
@@ -55,7 +55,7 @@ class Operands(NamedTuple):
 
     parameter: Any
     remainder: Any
-    moments: dict[str, Any]
+    moments: tuple[Any, ...]
     gradient: Any
     words: Words | None
     landing_words: Words | None
@@ -109,7 +109,7 @@ def _results(*flat: Any, tree: Any, **_: Any) -> list[Any]:
 def _replaced(operands: Operands) -> list[Any]:
     """The operands whose place a result takes."""
     written = [x for x in (operands.parameter, operands.remainder) if x is not None]
-    return [*written, *operands.moments.values()]
+    return [*written, *operands.moments]
 
 
 def _plain(*flat: Any, tree: Any, plain: Any, static: tuple, **_: Any) -> list[Any]:

@@ -9,7 +9,8 @@ from adamx.core import values
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_RULES = ("adam", "amsgrad", "lion")  # in the order of `enum Rule` in csrc/work.h
+# In the order of `enum Rule` in csrc/work.h.
+_RULES = "adam atan2 amsgrad radam adamax adabelief yogi lion adopt adan".split()
 
 
 class Twin(NamedTuple):
@@ -38,7 +39,7 @@ def twin(name: str, **only: tuple[Any, ...]) -> Callable[[F], F]:
         parameters = inspect.signature(formula).parameters.values()
         keywords = (p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
         scalars = tuple(k for k in keywords if k not in only)
-        _TWINS[formula] = Twin(_RULES.index(name), scalars, only)
+        _TWINS.setdefault(formula, []).append(Twin(_RULES.index(name), scalars, only))
         return formula
 
     return declare
@@ -47,10 +48,11 @@ def twin(name: str, **only: tuple[Any, ...]) -> Callable[[F], F]:
 def of(formula: Callable[..., Any]) -> Twin | None:
     """The twin of a formula, if there is one for its bound arguments."""
     function, bound = values.parts(formula)
-    found = _TWINS.get(function)
-    if found is None or not set(bound) <= set(found.only):
-        return None
-    return found if all(bound.get(k) in v for k, v in found.only.items()) else None
+    for found in _TWINS.get(function, ()):
+        covered = all(bound.get(k) in some for k, some in found.only.items())
+        if covered and set(bound) <= set(found.only):
+            return found
+    return None
 
 
-_TWINS: dict[Callable[..., Any], Twin] = {}
+_TWINS: dict[Callable[..., Any], list[Twin]] = {}

@@ -162,17 +162,21 @@ def _in_one_pass(
     """`step_leaf` by a loop in C++."""
     g, stored, words, first = arrays
     traced, known = split(scalars[_FLOAT32])
-    moments = {k: stored[k] for k in storage.fields(rule.moments)}
+    names = storage.fields(rule.moments)
+    moments = tuple(stored[k] for k in names)
     operands = kernels.Operands(None, None, moments, g, words, None, first, traced, scalars.vector)
     direction, *found = kernels.step(operands, loop, _plain, (known, rule, storage, whole))
-    return direction, dict(zip(moments, found, strict=True))
+    return direction, dict(zip(names, found, strict=True))
 
 
-def _plain(operands: kernels.Operands, known: tuple, *static: Any) -> list[jax.Array]:
+def _plain(
+    operands: kernels.Operands, known: tuple, rule: Rule, storage: Storage, whole: Any
+) -> list[jax.Array]:
     _, _, moments, g, words, _, first, traced, _ = operands
-    arrays = (g, moments, words, first)
-    direction, found = step_leaf(arrays, {**traced, **dict(known)}, *static)
-    return [direction, *(found[k] for k in moments)]
+    names = storage.fields(rule.moments)
+    arrays = (g, dict(zip(names, moments, strict=True)), words, first)
+    direction, found = step_leaf(arrays, {**traced, **dict(known)}, rule, storage, whole)
+    return [direction, *(found[k] for k in names)]
 
 
 @leafwise

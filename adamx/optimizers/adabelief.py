@@ -9,6 +9,7 @@ from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, 
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.nesterov import mean_weights
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
@@ -18,6 +19,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adabelief", "scale_by_belief"]
 
 
+@twin("adabelief")
 def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, eps, eps_root, ag=None):
     surprise = times(b1, g - mu)  # the gradient less the new mean, without cancellation
     mu = lerp(mu, g, b1, c1)

@@ -26,6 +26,7 @@ EpsMode = Literal["outside", "hat", "atan2"]
 
 
 @twin("adam", eps_mode=("outside", "hat"))
+@twin("atan2", eps_mode=("atan2",))
 def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, eps, eps_root, ag=None, eps_mode):
     mu = lerp(mu, g, b1, c1)
     nu = lerp(nu, abs_sq(g), b2, c2)

@@ -9,6 +9,7 @@ from adamx.core import hyperparameters
 from adamx.core.arithmetic import correction, lerp, magnitude, ratio, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
 from adamx.storage import StorageLike
@@ -17,6 +18,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adamax", "adamaxw", "scale_by_adamax"]
 
 
+@twin("adamax")
 def formula(g, mu, nu, *, b1, c1, b2, c2, am, eps):
     mu = lerp(mu, g, b1, c1)
     nu = jnp.maximum(magnitude(g) + eps, lerp(nu, jnp.zeros_like(nu), b2, c2))

@@ -9,6 +9,7 @@ from adamx.core import hyperparameters
 from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
 from adamx.storage import StorageLike
@@ -17,6 +18,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adan", "scale_by_adan"]
 
 
+@twin("adan")
 def formula(grad, m, v, n, g, *, b1, c1, b2, c2, b3, c3, later, weight, am, av, an, eps, eps_root):
     difference = jnp.where(later > 0, grad - g, jnp.zeros_like(grad))
     m = lerp(m, grad, b1, c1)

@@ -18,6 +18,7 @@ from adamx.core.arithmetic import abs_sq, lerp, magnitude, ratio, root, times, w
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
 from adamx.storage import StorageLike
@@ -26,6 +27,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["adopt", "scale_by_adopt"]
 
 
+@twin("adopt", nesterov=(False,))
 def formula(g, mu, nu, *, b1, c1, b2, c2, eps, bound=None, nesterov):
     x = ratio(g, jnp.maximum(root(nu), eps))
     if bound is not None:

@@ -106,14 +106,15 @@ def step(
         place = _BEFORE_RATE if parts.decay_at < parts.descend_at else _AFTER_RATE
         loop = loop._replace(decay=place if decays[i] else _NO_DECAY)
         g, stored, noise, first = tree.arrays(i)
-        moments = {k: stored[k] for k in tree.storages[i].fields(formula.moments)}
+        names = tree.storages[i].fields(formula.moments)
+        moments = tuple(stored[k] for k in names)
         operands = kernels.Operands(p, r, moments, g, noise, words, first, traced, vector)
         land = parts.landing.land if parts.landing and loop.landing > _NEAREST_TWICE else None
         static = (known, formula, static_storage(tree.storages[i]), land, loop)
         p, *rest = kernels.step(operands, loop, _plain, static)
         weights.append(p)
         remainders.append(rest.pop(0) if r is not None else None)
-        tree.stored[i] = dict(zip(moments, rest, strict=True))
+        tree.stored[i] = dict(zip(names, rest, strict=True))
     states[0] = tree.closed()
     if parts.landing:
         states[-1] = _landed(parts.landing, state[-1], tree, remainders)
@@ -199,7 +200,9 @@ def _plain(
     p, r, moments, g, noise, words, first, traced, _ = operands
     scalars = {**traced, **dict(known)}
     own = {k: scalars.pop(k) for k in list(scalars) if k.startswith("own ")}
-    direction, found = step_leaf((g, moments, noise, first), scalars, rule, storage, loop.whole)
+    names = storage.fields(rule.moments)
+    arrays = (g, dict(zip(names, moments, strict=True)), noise, first)
+    direction, found = step_leaf(arrays, scalars, rule, storage, loop.whole)
     weight = p if loop.landing == _PLAIN else weight_leaf((p, r), {})
     strength = {"weight": own.get("own strength")}
     if loop.decay == _BEFORE_RATE:
@@ -213,4 +216,4 @@ def _plain(
         update, r = land_leaf((p, update, r, words, first), {}, land, loop.whole)
     with jax.numpy_dtype_promotion("standard"):
         p = (p + update).astype(p.dtype)
-    return [p, *([] if r is None else [r]), *(found[k] for k in moments)]
+    return [p, *([] if r is None else [r]), *(found[k] for k in names)]

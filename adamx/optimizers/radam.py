@@ -36,6 +36,7 @@ from adamx.core.arithmetic import (
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.adam import epsilon
 from adamx.optimizers.nesterov import mean_weights
@@ -46,6 +47,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["radam", "scale_by_radam"]
 
 
+@twin("radam")
 def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, adaptive, plain, eps, eps_root, ag=None):
     mu = lerp(mu, g, b1, c1)
     nu = lerp(nu, abs_sq(g), b2, c2)

@@ -9,6 +9,7 @@ from adamx.core import hyperparameters
 from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
+from adamx.kernels.twins import twin
 from adamx.landing import LandingLike
 from adamx.optimizers.recipe import Optimizer, alone, chained, recipe
 from adamx.storage import StorageLike
@@ -17,6 +18,7 @@ from adamx.transforms.weight_decay import Decay, Mask
 __all__ = ["scale_by_yogi", "yogi"]
 
 
+@twin("yogi")
 def formula(g, mu, nu, *, b1, c1, c2, am, av, eps, eps_root):
     mu = lerp(mu, g, b1, c1)
     sq = abs_sq(g)

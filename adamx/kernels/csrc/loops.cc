@@ -177,22 +177,31 @@ void span(const Work& work, int64_t begin, int64_t end) {
   }
 }
 
+template <class Formula>
+constexpr bool has(Kind kind) {
+  for (const Kind k : Formula::kKinds)
+    if (k == kind) return true;
+  return false;
+}
+
 template <template <bool> class Formula>
-void fill(Span* of) {
-  of[kFloat32] = span<Formula, Float32>;
-  of[kBFloat16] = span<Formula, BFloat16>;
-  of[kBFloat16Mean] = span<Formula, BFloat16Mean>;
-  of[kBFloat16Square] = span<Formula, BFloat16Square>;
-  of[kInt8] = span<Formula, Int8>;
-  if constexpr (Formula<true>::kPairs) of[kInt4] = span<Formula, Int4>;
+Loops::OfRule of() {
+  using Usual = Formula<true>;
+  Loops::OfRule loops{Usual::kMoments, {}, {}};
+  for (int k = 0; k < Usual::kMoments; ++k) loops.is_mean[k] = is_signed(Usual::kKinds[k]);
+  loops.with[kFloat32] = span<Formula, Float32>;
+  loops.with[kBFloat16] = span<Formula, BFloat16>;
+  loops.with[kBFloat16Mean] = span<Formula, BFloat16Mean>;
+  loops.with[kBFloat16Square] = span<Formula, BFloat16Square>;
+  if constexpr (!has<Usual>(Kind::kSpread)) loops.with[kInt8] = span<Formula, Int8>;
+  if constexpr (Usual::kMoments == 2 && has<Usual>(Kind::kSquared))
+    loops.with[kInt4] = span<Formula, Int4>;
+  return loops;
 }
 
 Loops all() {
-  Loops loops{};
-  fill<Adam>(loops.of[kAdam]);
-  fill<AmsGrad>(loops.of[kAmsGrad]);
-  fill<Lion>(loops.of[kLion]);
-  return loops;
+  return {{of<Adam>(), of<AdamAtan2>(), of<AmsGrad>(), of<RAdam>(), of<Adamax>(), of<AdaBelief>(),
+           of<Yogi>(), of<Lion>(), of<Adopt>(), of<Adan>()}};
 }
 
 }  // namespace adamx::ADAMX_UNITS

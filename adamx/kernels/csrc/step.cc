@@ -96,12 +96,6 @@ DataType remainder_dtype(Landing landing) {
   }
 }
 
-struct Shape {
-  int moments;
-  bool is_mean[kMaxMoments];
-};
-constexpr Shape kShapes[kRules] = {{2, {true, false}}, {3, {true, false, false}}, {1, {true}}};
-
 ffi::Error wrong(const std::string& what) {
   return ffi::Error::InvalidArgument("adamx: " + what + " does not fit the kernel");
 }
@@ -165,14 +159,14 @@ ffi::Error advance(bool steps, ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (rule < 0 || rule >= kRules || storage < 0 || storage >= kStorages || landing < 0 ||
       landing >= kLandings || decay < 0 || decay >= kDecays)
     return wrong("an attribute");
-  const Span span = loops().of[rule][storage];
+  const Loops::OfRule& of_rule = loops().of[rule];
+  const Span span = of_rule.with[storage];
   if (!span) return wrong("the storage");
 
   Work work{};
   work.rule = Rule(rule), work.storage = Storage(storage), work.landing = Landing(landing);
   work.decay = Decay(decay), work.scales_gradient = scales;
-  const Shape& shape = kShapes[rule];
-  const int moments = storage == kInt4 ? 1 : shape.moments;
+  const int moments = storage == kInt4 ? 1 : of_rule.moments;
 
   Taker take(args, rets);
   auto first = args.get<ffi::AnyBuffer>(0);
@@ -193,7 +187,7 @@ ffi::Error advance(bool steps, ffi::ThreadPool pool, ffi::RemainingArgs args,
     return wrong("the direction");
   }
   for (int k = 0; k < moments; ++k) {
-    const DataType dtype = dtype_of(work.storage, shape.is_mean[k]);
+    const DataType dtype = dtype_of(work.storage, of_rule.is_mean[k]);
     if (!take.operand(dtype, work.size, &work.moments[k]) ||
         !take.result(dtype, work.size, &work.next_moments[k]))
       return wrong("a moment");

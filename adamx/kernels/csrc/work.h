@@ -6,9 +6,9 @@
 
 namespace adamx {
 
-constexpr int kMaxMoments = 3;
+constexpr int kMaxMoments = 4;
 constexpr int kMaxDims = 8;
-constexpr int kMaxScalars = 16;
+constexpr int kMaxScalars = 20;
 
 // Identifies the random bits of one leaf at one step.
 struct Words {
@@ -25,7 +25,19 @@ struct Positions {
   uint32_t first;             // of the first element
 };
 
-enum Rule { kAdam, kAmsGrad, kLion, kRules };
+enum Rule {
+  kAdam,
+  kAdamAtan2,
+  kAmsGrad,
+  kRAdam,
+  kAdamax,
+  kAdaBelief,
+  kYogi,
+  kLion,
+  kAdopt,
+  kAdan,
+  kRules
+};
 enum Storage { kFloat32, kBFloat16, kBFloat16Mean, kBFloat16Square, kInt8, kInt4, kStorages };
 enum Landing {
   kPlain,
@@ -71,9 +83,13 @@ struct Work {
 // Steps the elements from `begin` to `end`.
 using Span = void (*)(const Work&, int64_t begin, int64_t end);
 
-// The loops of one set of vector units; null for a rule with a storage that does not fit it.
+// The loops of one set of vector units.
 struct Loops {
-  Span of[kRules][kStorages];
+  struct OfRule {
+    int moments;
+    bool is_mean[kMaxMoments];
+    Span with[kStorages];  // null for a storage that does not fit the rule
+  } of[kRules];
 };
 
 const Loops& baseline_loops();
