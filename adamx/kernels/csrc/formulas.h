@@ -10,6 +10,19 @@ namespace adamx::ADAMX_UNITS {
 enum class Kind { kSigned, kNormalised, kSquared, kSpread, kMaximum, kMagnitude };
 constexpr bool is_signed(Kind kind) { return kind == Kind::kSigned || kind == Kind::kNormalised; }
 
+// The moments of a rule, in order.
+template <Kind... kinds>
+struct Moments {
+  static constexpr int kCount = sizeof...(kinds);
+  static constexpr Kind kKinds[] = {kinds...};
+
+  static constexpr int find(Kind kind) {
+    for (int k = 0; k < kCount; ++k)
+      if (kKinds[k] == kind) return k;
+    return -1;
+  }
+};
+
 // Every formula exists twice: `usual` leaves out what is rarely needed, so that it takes fewer
 // instructions, and is chosen where `is_usual` holds. The results are the same.
 
@@ -38,8 +51,7 @@ ADAMX_INLINE float sign(float x) { return x > 0 ? 1.0f : x < 0 ? -1.0f : x; }
 
 template <bool usual>
 struct Adam {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSquared};
+  using Kinds = Moments<Kind::kSigned, Kind::kSquared>;
   Lerp<usual> first, second;
   float am, av, eps, eps_root, ag;
 
@@ -75,8 +87,7 @@ ADAMX_INLINE float atan2(float top, float bottom) {
 
 template <bool usual>
 struct AdamAtan2 {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSquared};
+  using Kinds = Moments<Kind::kSigned, Kind::kSquared>;
   Adam<false> adam;
 
   explicit AdamAtan2(const float* s) : adam(s) {}
@@ -91,8 +102,7 @@ struct AdamAtan2 {
 
 template <bool usual>
 struct AmsGrad {
-  static constexpr int kMoments = 3;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSquared, Kind::kMaximum};
+  using Kinds = Moments<Kind::kSigned, Kind::kSquared, Kind::kMaximum>;
   Lerp<usual> first, second;
   float am, before, after, eps, eps_root;
 
@@ -111,8 +121,7 @@ struct AmsGrad {
 
 template <bool usual>
 struct RAdam {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSquared};
+  using Kinds = Moments<Kind::kSigned, Kind::kSquared>;
   Lerp<usual> first, second;
   float am, av, adaptive, plain, eps, eps_root, ag;
 
@@ -133,8 +142,7 @@ struct RAdam {
 
 template <bool usual>
 struct Adamax {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kMagnitude};
+  using Kinds = Moments<Kind::kSigned, Kind::kMagnitude>;
   Lerp<usual> first, second;
   float am, eps;
 
@@ -151,8 +159,7 @@ struct Adamax {
 
 template <bool usual>
 struct AdaBelief {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSpread};
+  using Kinds = Moments<Kind::kSigned, Kind::kSpread>;
   Lerp<usual> first, second;
   float am, av, eps, eps_root, ag;
 
@@ -173,8 +180,7 @@ struct AdaBelief {
 
 template <bool usual>
 struct Yogi {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSquared};
+  using Kinds = Moments<Kind::kSigned, Kind::kSquared>;
   Lerp<usual> first;
   float c2, am, av, eps, eps_root;
 
@@ -190,8 +196,7 @@ struct Yogi {
 
 template <bool usual>
 struct Adopt {
-  static constexpr int kMoments = 2;
-  static constexpr Kind kKinds[] = {Kind::kNormalised, Kind::kSquared};
+  using Kinds = Moments<Kind::kNormalised, Kind::kSquared>;
   Lerp<usual> first, second;
   float eps, bound;
 
@@ -210,8 +215,7 @@ struct Adopt {
 
 template <bool usual>
 struct Adan {
-  static constexpr int kMoments = 4;
-  static constexpr Kind kKinds[] = {Kind::kSigned, Kind::kSigned, Kind::kSquared, Kind::kSigned};
+  using Kinds = Moments<Kind::kSigned, Kind::kSigned, Kind::kSquared, Kind::kSigned>;
   Lerp<usual> first, second, third;
   float later, weight, am, av, an, eps, eps_root;
 
@@ -234,8 +238,7 @@ struct Adan {
 
 template <bool usual>
 struct Lion {
-  static constexpr int kMoments = 1;
-  static constexpr Kind kKinds[] = {Kind::kSigned};
+  using Kinds = Moments<Kind::kSigned>;
   Lerp<usual> first, second;
 
   explicit Lion(const float* s) : first{s[0], s[1]}, second{s[2], s[3]} {}

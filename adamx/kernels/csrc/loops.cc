@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops over a leaf's elements, a tile at a time: one function for each rule and storage, one
-// for each landing. Between the two, directions stay in the first-level cache.
+// The loops over a leaf's elements, a tile at a time: one for each rule, which makes directions; one
+// for each landing; and two for each storage, which decode moments and encode them. What passes
+// from one to the next stays in the first-level cache. They are short, since a processor sees more
+// elements at once in a short loop than in a long one.
 //
 // Compiled once for each set of vector units, each time into a namespace ADAMX_UNITS of its own:
 // the linker would merge functions of the same name, whatever instructions they are made of.
@@ -18,6 +20,35 @@
 namespace adamx::ADAMX_UNITS {
 
 constexpr int64_t kTile = 256;
+
+using Decode = void (*)(const Work&, int64_t begin, int64_t n, float (*moments)[kTile]);
+using Encode = void (*)(const Work&, int64_t begin, int64_t n, float (*moments)[kTile],
+                        const int32_t* hash);
+
+// The moments of some elements in float32.
+struct Rows {
+  const float* in[kMaxMoments];
+  float* out[kMaxMoments];
+
+  explicit Rows(float (*moments)[kTile]) {
+    for (int k = 0; k < kMaxMoments; ++k) in[k] = out[k] = moments[k];
+  }
+  Rows(const Work& work, int64_t begin, int count) {  // the arrays themselves
+    for (int k = 0; k < count; ++k) {
+      in[k] = static_cast<const float*>(work.moments[k]) + begin;
+      out[k] = static_cast<float*>(work.next_moments[k]) + begin;
+    }
+  }
+};
+
+using Compute = void (*)(const float* scalars, int64_t n, const float* g, const Rows& moments,
+                         float* direction);
+
+struct RuleLoops {
+  Compute compute;
+  Decode decode[kStorages];  // null for a storage that does not fit, and for float32
+  Encode encode[kStorages];
+};
 
 struct Tile {
   alignas(64) float gradient[kTile];
@@ -68,36 +99,45 @@ ADAMX_INLINE float saturated(float g) {
   return fused(0, g, g > most ? most : g < -most ? -most : g);
 }
 
-// Short loops one after the other: a processor sees more elements at once than in a long one.
-template <class Formula, class Storage>
-void advance(const Work& work, int64_t begin, int64_t n, const float* g, Tile* tile,
+template <class Formula>
+void compute(const Formula& formula, int64_t n, const float* g, const Rows& moments,
              float* direction) {
-  const Formula formula(work.scalars);
-  const Storage storage(work, begin);
-  if constexpr (!Storage::kCodes) {
-    ADAMX_LOOP {
-      float m[Formula::kMoments];
-      storage.load(i, m);
-      direction[i] = formula(saturated(g[i]), m);
-      storage.store(i, m, Storage::kDraws ? tile->hash[i] : 0);
-    }
-    return;
-  }
   ADAMX_LOOP {
-    float m[Formula::kMoments];
-    storage.load(i, m);
-    for (int k = 0; k < Formula::kMoments; ++k) tile->moments[k][i] = m[k];
-  }
-  ADAMX_LOOP {
-    float m[Formula::kMoments];
-    for (int k = 0; k < Formula::kMoments; ++k) m[k] = tile->moments[k][i];
+    float m[Formula::Kinds::kCount];
+    for (int k = 0; k < Formula::Kinds::kCount; ++k) m[k] = moments.in[k][i];
     direction[i] = formula(saturated(g[i]), m);
-    for (int k = 0; k < Formula::kMoments; ++k) tile->moments[k][i] = m[k];
+    for (int k = 0; k < Formula::Kinds::kCount; ++k) moments.out[k][i] = m[k];
   }
+}
+
+template <template <bool> class Formula>
+void compute(const float* scalars, int64_t n, const float* g, const Rows& moments,
+             float* direction) {
+  if (Formula<true>::is_usual(scalars)) {
+    compute(Formula<true>(scalars), n, g, moments, direction);
+  } else {
+    compute(Formula<false>(scalars), n, g, moments, direction);
+  }
+}
+
+template <class Kinds, class Storage>
+void decode(const Work& work, int64_t begin, int64_t n, float (*moments)[kTile]) {
+  const Storage storage(work, begin);
   ADAMX_LOOP {
-    float m[Formula::kMoments];
-    for (int k = 0; k < Formula::kMoments; ++k) m[k] = tile->moments[k][i];
-    storage.store(i, m, tile->hash[i]);
+    float m[Kinds::kCount];
+    storage.load(i, m);
+    for (int k = 0; k < Kinds::kCount; ++k) moments[k][i] = m[k];
+  }
+}
+
+template <class Kinds, class Storage>
+void encode(const Work& work, int64_t begin, int64_t n, float (*moments)[kTile],
+            const int32_t* hash) {
+  const Storage storage(work, begin);
+  ADAMX_LOOP {
+    float m[Kinds::kCount];
+    for (int k = 0; k < Kinds::kCount; ++k) m[k] = moments[k][i];
+    storage.store(i, m, Storage::kDraws ? hash[i] : 0);
   }
 }
 
@@ -152,56 +192,73 @@ bool draws(Landing landing) {
   return landing == kStochastic || landing == kCompensated8 || landing == kKahan;
 }
 
-template <template <bool> class Formula, template <class> class Storage>
+struct Table {
+  RuleLoops of[kRules];
+  RuleTraits rules[kRules];
+
+  template <class Kinds, class Storage>
+  void add(Rule rule, adamx::Storage storage) {
+    of[rule].decode[storage] = decode<Kinds, Storage>;
+    of[rule].encode[storage] = encode<Kinds, Storage>;
+    rules[rule].fits[storage] = true;
+  }
+  template <template <bool> class Formula>
+  void add(Rule rule) {
+    using Kinds = typename Formula<true>::Kinds;
+    of[rule].compute = compute<Formula>;
+    rules[rule].moments = Kinds::kCount;
+    for (int k = 0; k < Kinds::kCount; ++k) rules[rule].is_mean[k] = is_signed(Kinds::kKinds[k]);
+    rules[rule].fits[kFloat32] = true;
+    add<Kinds, BFloat16<Kinds>>(rule, kBFloat16);
+    add<Kinds, BFloat16Mean<Kinds>>(rule, kBFloat16Mean);
+    add<Kinds, BFloat16Square<Kinds>>(rule, kBFloat16Square);
+    if constexpr (Kinds::find(Kind::kSpread) < 0) add<Kinds, Int8<Kinds>>(rule, kInt8);
+    if constexpr (Kinds::kCount == 2 && Kinds::find(Kind::kSquared) >= 0)
+      add<Kinds, Int4<Kinds>>(rule, kInt4);
+  }
+  Table() : of(), rules() {
+    add<Adam>(kAdam);
+    add<AdamAtan2>(kAdamAtan2);
+    add<AmsGrad>(kAmsGrad);
+    add<RAdam>(kRAdam);
+    add<Adamax>(kAdamax);
+    add<AdaBelief>(kAdaBelief);
+    add<Yogi>(kYogi);
+    add<Lion>(kLion);
+    add<Adopt>(kAdopt);
+    add<Adan>(kAdan);
+  }
+};
+
+const Table& table() {
+  static const Table found;
+  return found;
+}
+
 void span(const Work& work, int64_t begin, int64_t end) {
-  constexpr bool kHashes = Storage<Formula<true>>::kDraws;
   const FlushDenormals flush;
+  const RuleLoops& loops = table().of[work.rule];
+  const int count = table().rules[work.rule].moments;
   Tile tile;
-  const bool usual = Formula<true>::is_usual(work.scalars);
   const Words &a = work.words, &b = work.landing_words;
-  const bool anew = draws(work.landing) &&
-                    (!kHashes || a.start != b.start || a.twist != b.twist);
+  const bool hashes = work.storage == kBFloat16 || work.storage >= kBFloat16Square;
+  const bool anew = draws(work.landing) && (!hashes || a.start != b.start || a.twist != b.twist);
   for (; begin < end; begin += kTile) {
     const int64_t n = end - begin < kTile ? end - begin : kTile;
     const float* g = gradients(work, begin, n, tile.gradient);
-    if (kHashes) hash_tile(work.positions, a, begin, n, tile.hash);
+    if (hashes) hash_tile(work.positions, a, begin, n, tile.hash);
     float* direction = work.direction ? work.direction + begin : tile.direction;
-    if (usual) {
-      advance<Formula<true>, Storage<Formula<true>>>(work, begin, n, g, &tile, direction);
+    if (work.storage == kFloat32) {  // the arrays themselves
+      loops.compute(work.scalars, n, g, Rows(work, begin, count), direction);
     } else {
-      advance<Formula<false>, Storage<Formula<false>>>(work, begin, n, g, &tile, direction);
+      loops.decode[work.storage](work, begin, n, tile.moments);
+      loops.compute(work.scalars, n, g, Rows(tile.moments), direction);
+      loops.encode[work.storage](work, begin, n, tile.moments, tile.hash);
     }
     if (work.direction) continue;
     if (anew) hash_tile(work.positions, b, begin, n, tile.hash);
     land(work, begin, n, direction, tile.hash);
   }
-}
-
-template <class Formula>
-constexpr bool has(Kind kind) {
-  for (const Kind k : Formula::kKinds)
-    if (k == kind) return true;
-  return false;
-}
-
-template <template <bool> class Formula>
-Loops::OfRule of() {
-  using Usual = Formula<true>;
-  Loops::OfRule loops{Usual::kMoments, {}, {}};
-  for (int k = 0; k < Usual::kMoments; ++k) loops.is_mean[k] = is_signed(Usual::kKinds[k]);
-  loops.with[kFloat32] = span<Formula, Float32>;
-  loops.with[kBFloat16] = span<Formula, BFloat16>;
-  loops.with[kBFloat16Mean] = span<Formula, BFloat16Mean>;
-  loops.with[kBFloat16Square] = span<Formula, BFloat16Square>;
-  if constexpr (!has<Usual>(Kind::kSpread)) loops.with[kInt8] = span<Formula, Int8>;
-  if constexpr (Usual::kMoments == 2 && has<Usual>(Kind::kSquared))
-    loops.with[kInt4] = span<Formula, Int4>;
-  return loops;
-}
-
-Loops all() {
-  return {{of<Adam>(), of<AdamAtan2>(), of<AmsGrad>(), of<RAdam>(), of<Adamax>(), of<AdaBelief>(),
-           of<Yogi>(), of<Lion>(), of<Adopt>(), of<Adan>()}};
 }
 
 }  // namespace adamx::ADAMX_UNITS
@@ -211,9 +268,6 @@ namespace adamx {
 #define ADAMX_NAME2(units) units##_loops
 #define ADAMX_NAME(units) ADAMX_NAME2(units)
 
-const Loops& ADAMX_NAME(ADAMX_UNITS)() {
-  static const Loops loops = ADAMX_UNITS::all();
-  return loops;
-}
+Loops ADAMX_NAME(ADAMX_UNITS)() { return {ADAMX_UNITS::table().rules, ADAMX_UNITS::span}; }
 
 }  // namespace adamx

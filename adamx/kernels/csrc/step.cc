@@ -22,20 +22,21 @@ namespace {
 
 using ffi::DataType;
 
-const Loops& loops() {
+// The loops for the best vector units that this processor has.
+Loops best() {
 #if defined(__x86_64__)
-  static const Loops& found = [&]() -> const Loops& {
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-      return avx512_loops();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2_loops();
-    return baseline_loops();
-  }();
-  return found;
-#else
-  return baseline_loops();
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    return avx512_loops();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return avx2_loops();
 #endif
+  return baseline_loops();
+}
+
+const Loops& loops() {
+  static const Loops found = best();
+  return found;
 }
 
 // Elements are shared out in pieces. The caller works too and takes what is left, so that it ends
@@ -44,7 +45,6 @@ constexpr int64_t kPiece = 1 << 15;
 
 struct Shared {
   Work work;
-  Span span;
   int64_t pieces;
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> done{0};
@@ -54,7 +54,7 @@ struct Shared {
   void run() {
     for (int64_t i; (i = next.fetch_add(1)) < pieces;) {
       const int64_t begin = i * kPiece, rest = work.size - begin;
-      span(work, begin, begin + (rest < kPiece ? rest : kPiece));
+      loops().span(work, begin, begin + (rest < kPiece ? rest : kPiece));
       if (done.fetch_add(1) + 1 == pieces) {
         const std::lock_guard<std::mutex> lock(mutex);
         all_done.notify_all();
@@ -63,12 +63,12 @@ struct Shared {
   }
 };
 
-void run(const Work& work, Span span, ffi::ThreadPool& pool) {
+void run(const Work& work, ffi::ThreadPool& pool) {
   const int64_t pieces = (work.size + kPiece - 1) / kPiece;
   const int64_t threads = pieces > 1 ? pool.num_threads() : 1;
-  if (threads <= 1) return span(work, 0, work.size);
+  if (threads <= 1) return loops().span(work, 0, work.size);
   auto shared = std::make_shared<Shared>();
-  shared->work = work, shared->span = span, shared->pieces = pieces;
+  shared->work = work, shared->pieces = pieces;
   for (int64_t i = 1; i < threads && i < pieces; ++i) pool.Schedule([shared] { shared->run(); });
   shared->run();
   std::unique_lock<std::mutex> lock(shared->mutex);
@@ -159,14 +159,13 @@ ffi::Error advance(bool steps, ffi::ThreadPool pool, ffi::RemainingArgs args,
   if (rule < 0 || rule >= kRules || storage < 0 || storage >= kStorages || landing < 0 ||
       landing >= kLandings || decay < 0 || decay >= kDecays)
     return wrong("an attribute");
-  const Loops::OfRule& of_rule = loops().of[rule];
-  const Span span = of_rule.with[storage];
-  if (!span) return wrong("the storage");
+  const RuleTraits& traits = loops().rules[rule];
+  if (!traits.fits[storage]) return wrong("the storage");
 
   Work work{};
   work.rule = Rule(rule), work.storage = Storage(storage), work.landing = Landing(landing);
   work.decay = Decay(decay), work.scales_gradient = scales;
-  const int moments = storage == kInt4 ? 1 : of_rule.moments;
+  const int moments = storage == kInt4 ? 1 : traits.moments;
 
   Taker take(args, rets);
   auto first = args.get<ffi::AnyBuffer>(0);
@@ -187,7 +186,7 @@ ffi::Error advance(bool steps, ffi::ThreadPool pool, ffi::RemainingArgs args,
     return wrong("the direction");
   }
   for (int k = 0; k < moments; ++k) {
-    const DataType dtype = dtype_of(work.storage, of_rule.is_mean[k]);
+    const DataType dtype = dtype_of(work.storage, traits.is_mean[k]);
     if (!take.operand(dtype, work.size, &work.moments[k]) ||
         !take.result(dtype, work.size, &work.next_moments[k]))
       return wrong("a moment");
@@ -213,7 +212,7 @@ ffi::Error advance(bool steps, ffi::ThreadPool pool, ffi::RemainingArgs args,
   work.landing_words = {found[4], found[5], int32_t(found[6])};
   if (!positions(size, whole, found[0], &work.positions)) return wrong("the shape");
 
-  if (work.size > 0) run(work, span, pool);
+  if (work.size > 0) run(work, pool);
   return ffi::Error::Success();
 }
 

@@ -80,20 +80,20 @@ struct Work {
   float strength;  // times the weight, added to the direction or to the step
 };
 
-// Steps the elements from `begin` to `end`.
-using Span = void (*)(const Work&, int64_t begin, int64_t end);
+struct RuleTraits {
+  int moments;
+  bool is_mean[kMaxMoments];
+  bool fits[kStorages];
+};
 
 // The loops of one set of vector units.
 struct Loops {
-  struct OfRule {
-    int moments;
-    bool is_mean[kMaxMoments];
-    Span with[kStorages];  // null for a storage that does not fit the rule
-  } of[kRules];
+  const RuleTraits* rules;
+  void (*span)(const Work&, int64_t begin, int64_t end);  // steps these elements
 };
 
-const Loops& baseline_loops();
-const Loops& avx2_loops();
-const Loops& avx512_loops();
+Loops baseline_loops();
+Loops avx2_loops();
+Loops avx512_loops();
 
 }  // namespace adamx
