@@ -20,6 +20,7 @@ PACKAGE = ROOT / "adamx"
 LAYERS = (
     {"core"},
     {"storage", "landing"},
+    {"kernels"},
     {"moments", "transforms"},
     {"optimizers"},
     {"rules", "health", "footprint"},

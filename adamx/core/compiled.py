@@ -16,8 +16,8 @@ import optax
 from jax.core import Tracer
 
 from adamx.core import hyperparameters
+from adamx.core.kernel_use import keeping_operands
 from adamx.core.values import value
-from adamx.kernels.library import keeping_operands
 
 
 class Link(Protocol):

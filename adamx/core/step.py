@@ -12,8 +12,8 @@ import optax
 
 from adamx.core import paths
 from adamx.core.compiled import shares, takes_compiling
+from adamx.core.kernel_use import keeping_operands, using
 from adamx.core.snapshots import put_back
-from adamx.kernels.library import keeping_operands, using
 
 
 def step(

@@ -14,11 +14,10 @@ for which there is a loop is stepped by it, others by XLA, with the same result.
 inside.
 """
 
+from adamx.core.kernel_use import using as using
 from adamx.kernels.choose import loop as loop
 from adamx.kernels.choose import vector as vector
 from adamx.kernels.library import available as available
-from adamx.kernels.library import keeping_operands as keeping_operands
-from adamx.kernels.library import using as using
 from adamx.kernels.primitive import Loop as Loop
 from adamx.kernels.primitive import Operands as Operands
 from adamx.kernels.primitive import step as step

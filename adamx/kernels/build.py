@@ -12,8 +12,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
-FOLDER = pathlib.Path(__file__).resolve().parent
+SOURCES = pathlib.Path(__file__).resolve().parent / "csrc"
 FLAGS = (
     "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -ffp-contract=off"
 ).split()
@@ -24,38 +25,50 @@ UNITS = {
 }
 
 
-def build(into: pathlib.Path, flags: list[str] | None = None) -> pathlib.Path:
+def build(into: pathlib.Path) -> pathlib.Path:
     """Compiles the library into a folder.
-
-    Args:
-      into: the folder.
-      flags: more flags of the compiler, such as those of a sanitizer.
 
     Raises:
       RuntimeError: with a sentence on what is missing.
     """
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    if not compiler:
-        raise RuntimeError("there was no C++ compiler: install g++ or clang and install adamx anew")
     if sys.platform != "linux":
         raise RuntimeError(f"the loops are built on Linux only, not on {sys.platform}")
-    more, source = [*(flags or [])], FOLDER / "csrc"
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    units = UNITS if x86 else {"baseline": []}
+    compiler, target = _compiler(), into / "_native.so"
     with tempfile.TemporaryDirectory() as folder:
-        objects = [f"{folder}/{name}.o" for name in (*units, "step")]
-        commands = [
-            [compiler, *FLAGS, *more, *own, f"-DADAMX_UNITS={name}", "-c", f"{source}/loops.cc"]
-            for name, own in units.items()
-        ]
-        headers = f"-I{_headers()}"
-        commands.append([compiler, *FLAGS, *more, headers, "-c", f"{source}/step.cc"])
-        _all([[*c, "-o", o] for c, o in zip(commands, objects, strict=True)])
-        target = into / "_native.so"
-        made = f"{folder}/_native.so"
-        _all([[compiler, "-shared", *more, *objects, "-o", made, "-lpthread"]])
+        calls, made = f"{folder}/step.o", f"{folder}/_native.so"
+        step = [compiler, *FLAGS, f"-I{_headers()}", "-c", f"{SOURCES}/step.cc", "-o", calls]
+        objects = compile_loops(folder, more=[step])
+        _all([[compiler, "-shared", "-s", calls, *objects, "-o", made, "-lpthread"]])
         shutil.move(made, target)
     return target
+
+
+def compile_loops(folder: str, flags: tuple[str, ...] = (), more: Any = ()) -> list[str]:
+    """Compiles the loops for each set of vector units.
+
+    Args:
+      folder: where the object files go.
+      flags: more flags of the compiler, such as those of a sanitizer.
+      more: commands to run beside.
+
+    Returns:
+      The paths of the object files.
+    """
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    units = UNITS if x86 else {"baseline": []}
+    objects, commands, compiler = [f"{folder}/{name}.o" for name in units], [*more], _compiler()
+    for (name, own), target in zip(units.items(), objects, strict=True):
+        named = [f"-DADAMX_UNITS={name}", "-c", f"{SOURCES}/loops.cc", "-o", target]
+        commands.append([compiler, *FLAGS, *flags, *own, *named])
+    _all(commands)
+    return objects
+
+
+def _compiler() -> str:
+    found = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    if not found:
+        raise RuntimeError("there was no C++ compiler: install g++ or clang and install adamx anew")
+    return found
 
 
 def _headers() -> str:
@@ -67,12 +80,11 @@ def _headers() -> str:
 
 
 def _all(commands: list[list[str]]) -> None:
-    """Runs commands side by side."""
-    started = [
-        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for c in commands
-    ]
-    for command, process in zip(commands, started, strict=True):
-        output = process.communicate()[0]
+    """Runs commands side by side, and raises with what the first that fails has printed."""
+    pipe = subprocess.PIPE
+    started = [subprocess.Popen(c, stdout=pipe, stderr=subprocess.STDOUT) for c in commands]
+    outputs = [process.communicate()[0].decode(errors="replace") for process in started]
+    for command, process, output in zip(commands, started, outputs, strict=True):
         if process.returncode:
-            raise RuntimeError(f"`{command[0]}` failed: {output.strip().splitlines()[:3]}")
+            said = " ".join(output.split())[:300] or f"exit status {process.returncode}"
+            raise RuntimeError(f"`{command[0]}` failed: {said}")

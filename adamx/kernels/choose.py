@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from adamx.core import dtypes
+from adamx.core import dtypes, kernel_use
 from adamx.core.rule import Rule, is_signed
 from adamx.core.shards import Shape
 from adamx.kernels import library, twins
@@ -37,7 +37,7 @@ def loop(
     return (
         None
         if number is None
-        else Loop(found.rule, number, whole=whole, in_place=library.in_place())
+        else Loop(found.rule, number, whole=whole, in_place=kernel_use.now().in_place)
     )
 
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled library: found, loaded and made known to XLA once, at its first use."""
 
-import contextlib
 import ctypes
 import functools
 import os
 import pathlib
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+
+from adamx.core import kernel_use
 
 NAME = "_native.so"
 DIRECTION, STEP = "adamx_direction", "adamx_step"
@@ -46,40 +46,9 @@ def available() -> Availability:
     return _loaded()
 
 
-@contextlib.contextmanager
-def using(kernels: bool) -> Iterator[None]:
-    """A context in which steps are traced with loops in C++, if there are any, or without."""
-    with _USE(_USE.value._replace(kernels=kernels)):
-        yield
-
-
-@contextlib.contextmanager
-def keeping_operands() -> Iterator[None]:
-    """A context for steps whose operands nobody gives away: results get memory of their own.
-
-    Otherwise they are written in the place of their operands, which costs nothing where those are
-    donated or carried by a loop. Where they are needed afterwards, XLA would copy them first.
-    """
-    with _USE(_USE.value._replace(in_place=False)):
-        yield
-
-
 def used() -> bool:
     """Whether what is traced now may use the loops: on a CPU, where nobody turned them off."""
-    return _USE.value.kernels and bool(available()) and jax.default_backend() == "cpu"
-
-
-def in_place() -> bool:
-    """Whether results are written in the place of their operands."""
-    return _USE.value.in_place
-
-
-class _Use(NamedTuple):
-    kernels: bool = True
-    in_place: bool = True
-
-
-_USE = jax.make_user_context(_Use())
+    return kernel_use.now().kernels and bool(available()) and jax.default_backend() == "cpu"
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
@@ -74,9 +75,9 @@ def step(operands: Operands, loop: Loop, plain: Callable[..., Any], static: tupl
       static: more arguments of `plain`, hashable.
     """
     flat, tree = jax.tree.flatten(operands)
-    flat = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in flat]
-    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in flat)
-    over_mesh = _over_mesh(tree, loop, shapes) if jax.device_count() > 1 else None
+    flat = _alike([x if isinstance(x, jax.Array) else jnp.asarray(x) for x in flat])
+    types = tuple(map(jax.typeof, flat))
+    over_mesh = _over_mesh(tree, loop, types) if jax.device_count() > 1 else None
     return _step_p.bind(
         *flat, tree=tree, loop=loop, over_mesh=over_mesh, plain=plain, static=static
     )
@@ -99,11 +100,11 @@ def _compiled(params: tuple, *flat: Any) -> Any:
 @_step_p.def_abstract_eval
 def _results(*flat: Any, tree: Any, **_: Any) -> list[Any]:
     operands = jax.tree.unflatten(tree, flat)
-    varying = frozenset().union(*(getattr(x, "vma", frozenset()) for x in flat))
     found = [x.update(weak_type=False) for x in _replaced(operands)]
-    if operands.parameter is None:
-        found = [operands.gradient.update(dtype=np.dtype(np.float32), weak_type=False), *found]
-    return [x.update(vma=varying) for x in found] if varying else found
+    if operands.parameter is not None:
+        return found
+    direction = operands.gradient.update(dtype=np.dtype(np.float32), weak_type=False)
+    return [direction, *found]
 
 
 def _replaced(operands: Operands) -> list[Any]:
@@ -125,7 +126,7 @@ def _native(*flat: Any, tree: Any, loop: Loop, over_mesh: Any = None) -> Any:
 
 
 @functools.lru_cache(maxsize=4096)
-def _over_mesh(tree: Any, loop: Loop, shapes: tuple) -> Any:
+def _over_mesh(tree: Any, loop: Loop, types: tuple) -> Any:
     """The jaxpr of the loop with a rule for its shards; JAX has to see it before it lowers it."""
 
     def spread(*flat: Any) -> tuple[Any, ...]:
@@ -134,7 +135,7 @@ def _over_mesh(tree: Any, loop: Loop, shapes: tuple) -> Any:
         count = len(operands) - 1 - NUMBERS
         return partition.elementwise(call, count, only_direction, loop.whole)(*operands)
 
-    return jax.make_jaxpr(spread)(*shapes)
+    return jax.make_jaxpr(spread)(*types)
 
 
 def _call(tree: Any, loop: Loop, flat: Any) -> tuple[list[Any], Callable[..., Any]]:
@@ -143,9 +144,23 @@ def _call(tree: Any, loop: Loop, flat: Any) -> tuple[list[Any], Callable[..., An
     numbers = [operands.first]
     for words in (operands.words, operands.landing_words):
         numbers += words or Words(0, 0, 0)
-    numbers = [jax.lax.convert_element_type(x, jnp.uint32) for x in numbers]
+    numbers = [lax.convert_element_type(x, jnp.uint32) for x in numbers]
     call = functools.partial(_called, operands.parameter is None, loop)
-    return [*_replaced(operands), operands.gradient, operands.vector, *numbers], call
+    return _alike([*_replaced(operands), operands.gradient, operands.vector, *numbers]), call
+
+
+def _alike(arrays: list[Any]) -> list[Any]:
+    """Arrays that all vary over the same axes of a `shard_map`, as a custom call wants them."""
+    axes = [_varying(x) for x in arrays]
+    every = frozenset().union(*axes)
+    missing = [tuple(every - own) for own in axes]
+    pairs = zip(arrays, missing, strict=True)
+    return [lax.pcast(x, m, to="varying") if m else x for x, m in pairs]
+
+
+def _varying(x: Any) -> frozenset[Any]:
+    """The axes of a `shard_map` over which an array varies."""
+    return getattr(jax.typeof(x).manual_axis_type, "varying", frozenset())
 
 
 def _called(

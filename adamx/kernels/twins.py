@@ -10,7 +10,9 @@ from adamx.core import values
 F = TypeVar("F", bound=Callable[..., Any])
 
 # In the order of `enum Rule` in csrc/work.h.
-_RULES = "adam atan2 amsgrad radam adamax adabelief yogi lion adopt adan".split()
+_RULES: tuple[str, ...] = tuple(
+    "adam atan2 amsgrad radam adamax adabelief yogi lion adopt adan".split()
+)
 
 
 class Twin(NamedTuple):

@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx import kernels
-from adamx.core import dtypes, hyperparameters, paths, random_bits, shards
+from adamx.core import dtypes, paths, random_bits, shards
 from adamx.core.compiled import compiled
 from adamx.core.per_leaf import leafwise, split
 from adamx.core.rule import Rule, is_signed
@@ -26,6 +26,7 @@ from adamx.core.values import value
 from adamx.landing import Nearest
 from adamx.moments.described import described
 from adamx.moments.layout import Layout
+from adamx.moments.scalars import Scalars
 from adamx.storage import Choice, Storage, StorageLike, choose, recognised
 
 
@@ -107,7 +108,7 @@ class ScaleBy:
             _check_dtype(rule, name, "gradient", g)
             _check_leaf(rule, name, g, arrays, storage)
         noise = random_bits.of_leaves([storage.seed for storage in storages], count, names)
-        scalars = _Scalars(rule, count, extra)
+        scalars = Scalars(rule, count, extra)
         return Tree(treedef, names, gradients, parts, storages, stored, noise, scalars, layout)
 
 
@@ -130,7 +131,7 @@ class Tree(NamedTuple):
     storages: list[Storage]
     stored: list[dict[str, jax.Array]]
     noise: list[random_bits.Words | None]
-    scalars: "_Scalars"
+    scalars: Scalars
     layout: Layout
 
     @property
@@ -157,7 +158,7 @@ class Tree(NamedTuple):
 
 
 def _in_one_pass(
-    loop: kernels.Loop, arrays: tuple, scalars: "_Scalars", rule: Rule, storage: Storage, whole: Any
+    loop: kernels.Loop, arrays: tuple, scalars: Scalars, rule: Rule, storage: Storage, whole: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`step_leaf` by a loop in C++."""
     g, stored, words, first = arrays
@@ -249,27 +250,6 @@ def _saturated(g: jax.Array, narrowest: Any) -> jax.Array:
         return lax.complex(_saturated(g.real, narrowest), _saturated(g.imag, narrowest))
     most = jnp.asarray(2.0 ** (jnp.finfo(narrowest).maxexp // 2 - 2), g.dtype)
     return lax.clamp(-most, g, most) + 0 * g  # inf * 0 is NaN: an infinite gradient stays visible
-
-
-class _Scalars(dict):
-    """The rule's scalars of this step, computed once for each real dtype that leaves ask for."""
-
-    def __init__(self, rule: Rule, count: jax.Array, extra: dict[str, Any]):
-        self.rule, self.step = rule, optax.safe_increment(count)
-        self.hyper = {
-            k: hyperparameters.value_at(k, v, count, extra) for k, v in rule.hyper.items()
-        }
-
-    @functools.cached_property
-    def vector(self) -> Any:
-        """The scalars in float32 for the loops in C++, one array for all leaves."""
-        return kernels.vector(self.rule, self[_FLOAT32])
-
-    def __missing__(self, dtype: jnp.dtype) -> dict[str, jax.Array]:
-        values = {k: hyperparameters.exact(v, dtype) for k, v in self.hyper.items()}
-        found = self.rule.at(jnp.asarray(self.step).astype(dtype), **values)
-        self[dtype] = {k: hyperparameters.rounded(v, dtype) for k, v in found.items()}
-        return self[dtype]
 
 
 def _first(storage: Storage, rule: Rule, name: str, leaf: Any) -> dict[str, jax.Array]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from adamx.core import dtypes, paths
+from adamx.core.kernel_use import using
 from adamx.core.shards import Cut
 from adamx.core.state_paths import owned
 from adamx.core.step import step as take_step
@@ -110,7 +111,7 @@ class Parts(NamedTuple):
         of_state = [None if cut is None else cut.dim for cut in self.cuts]
         axes = [(self.plan.axis_name, self.plan.devices)]
         try:
-            with self.plan.within():
+            with self.plan.within(), using(kernels=False):  # which the check cannot look into
                 made = jax.make_jaxpr(self._take_step, axis_env=axes)
                 jaxpr = made(params, state, params, struct((), jnp.float32))
         except (TypeError, ValueError) as e:

@@ -2,6 +2,7 @@
 """A step is lowered from shapes alone, to the program that it runs, for absent devices too."""
 
 import gc
+import re
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +58,13 @@ def test_the_program_is_the_one_that_a_step_compiles(how, zero, kind, monkeypatc
     monkeypatch.setattr(COMPILE, lambda *a, **k: compiled.append(str(a[1])) or compiler(*a, **k))
     jax.clear_caches()  # else the step would take the lowered program from JAX's cache
     train.step(run, data)
-    assert compiled == [str(lowered.compiler_ir())]
-    assert train.lower(run, data).as_text() == lowered.as_text()  # from arrays too
+    assert [plain(x) for x in compiled] == [plain(str(lowered.compiler_ir()))]
+    assert plain(train.lower(run, data).as_text()) == plain(lowered.as_text())  # from arrays too
+
+
+def plain(text):
+    """A program without the addresses of Python objects that decide how loops are spread."""
+    return re.sub(r'backend_config = "\d+"', "", text)
 
 
 @ways
