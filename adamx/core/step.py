@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import optax
 
-from adamx.core import paths
+from adamx.core import kernel_use, paths
 from adamx.core.compiled import shares, takes_compiling
 from adamx.core.kernel_use import keeping_operands, using
 from adamx.core.snapshots import put_back
@@ -86,7 +86,7 @@ def jit_step(
     """
 
     def donated(params: Any, state: Any, grads: Any, **extra: Any) -> tuple[Any, Any]:
-        with using(kernels):
+        with using(kernels and kernel_use.now().kernels):
             return step(opt, params, state, grads, **extra)
 
     return jax.jit(donated, donate_argnums=(0, 1))

@@ -41,8 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_names(
         parser, "--storages", names.STORAGES, "storages of our moments (Optax's stay in float32)"
     )
-    add_names(
-        parser, "--landings", names.LANDINGS, "with --target, landings of bfloat16 parameters"
+    add(
+        "--landings",
+        type=names_among(names.LANDINGS),
+        metavar="NAMES",
+        help="landings, with each of which bfloat16 parameters take part too: "
+        f"{', '.join(names.LANDINGS)} (default: none; all with --target)",
+    )
+    add(
+        "--without-kernels",
+        action="store_true",
+        help="measure ours without loops in C++ too",
     )
     add(
         "--target",
@@ -88,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
         for name in trees:
             print(f"measuring {recipe} on {name} ...", file=sys.stderr, flush=True)
             tree = TREES[name]()
-            samples = contest(recipe, args.storages, tree, repeats)
+            landings = args.landings or ()
+            samples = contest(recipe, args.storages, tree, repeats, landings, args.without_kernels)
             title = f"{recipe} on {name}: {_size(tree)}"
             results.append({"title": title, "recipe": recipe, "tree": name, "samples": samples})
             print("\n" + _table(title, samples, args.markdown), flush=True)
@@ -105,6 +115,7 @@ def _for_target(args: argparse.Namespace) -> int:
         raise UsageError("--target excludes --devices, --guards and --json")
     names_of_trees = args.trees or ["small" if args.quick else "one"]
     trees = {f"{name}: {_size(tree := TREES[name]())}": tree for name in names_of_trees}
+    args.landings = args.landings or list(names.LANDINGS)
     compile_for_target(args, trees, args.repeats or 1)
     return 0
 

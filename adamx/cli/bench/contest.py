@@ -2,17 +2,19 @@
 """One recipe on one tree: the samples of every contestant and measure."""
 
 import gc
+import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from adamx import kernels
 from adamx.cli import names, shapes
 from adamx.cli.bench.equations import count_equations
-from adamx.cli.bench.programs import Build, one_off_costs, step_of
+from adamx.cli.bench.programs import Build, one_off_costs, step_of, whole_step_of
 from adamx.cli.bench.timing import in_turn
 from adamx.cli.bench.torch_step import torch_step
 
@@ -21,81 +23,168 @@ Samples = dict[str, dict[str, list[float]]]
 """`samples[contestant][measure]`; seconds, bytes or counts."""
 
 
-def contest(recipe: str, storages: Sequence[str], tree: shapes.Shapes, repeats: int) -> Samples:
-    """Measures our recipe with each storage, Optax's and, where available, torch's."""
-    builds = _builds(recipe, storages)
-    samples: Samples = {name: {} for name in builds}
-    avals = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in tree.items()}
-    for name, build in builds.items():
-        top, total = count_equations(build(), avals)
+class Contestant(NamedTuple):
+    """An optimizer, the dtype of parameters and gradients, and whether it has loops in C++."""
+
+    build: Build
+    dtype: str = "float32"
+    kernels: bool = True
+
+
+def contest(
+    recipe: str,
+    storages: Sequence[str],
+    tree: shapes.Shapes,
+    repeats: int,
+    landings: Sequence[str] = (),
+    without_kernels: bool = False,
+) -> Samples:
+    """Measures our recipe with each storage, Optax's and, where available, torch's.
+
+    Args:
+      recipe: the recipe.
+      storages: the storages of our moments.
+      tree: the shapes of the parameters.
+      repeats: samples of each figure.
+      landings: with each of them, bfloat16 parameters and gradients take part too.
+      without_kernels: whether each of ours takes part a second time, stepped by XLA alone.
+    """
+    entries = _contestants(recipe, storages, landings, without_kernels)
+    samples: Samples = {name: {} for name in entries}
+    for name, entry in entries.items():
+        with kernels.using(entry.kernels):
+            top, total = count_equations(entry.build(), _avals(tree, entry))
         samples[name] |= {
             "equations": [top],
             "equations per leaf": [top / len(tree)],
             "equations in all": [total],
         }
-    _collect_one_off_costs(samples, builds, avals, repeats=max(1, repeats // 5))
+    _collect_one_off_costs(samples, entries, tree, repeats=max(1, repeats // 5))
     random = np.random.default_rng(0)
     grads = {name: random.standard_normal(s, dtype=np.float32) for name, s in tree.items()}
-    _collect_steps(samples, builds, recipe, grads, repeats)
-    _collect_eager(samples, builds, grads, repeats)
+    _collect_steps(samples, entries, recipe, grads, repeats)
+    _collect(samples, entries, grads, repeats, "update, apply", _update_and_apply)
+    _collect(samples, entries, grads, repeats, "eager update", _eager_update)
     return samples
 
 
-def _builds(recipe: str, storages: Sequence[str]) -> dict[str, Build]:
-    def build_ours(storage: str) -> Build:
-        return lambda: names.ours(recipe, learning_rate=LEARNING_RATE, storage=storage)
+def _contestants(
+    recipe: str, storages: Sequence[str], landings: Sequence[str], without_kernels: bool
+) -> dict[str, Contestant]:
+    def ours(**kwargs: Any) -> Build:
+        return lambda: names.ours(recipe, learning_rate=LEARNING_RATE, **kwargs)
 
-    return {
-        **{f"adamx {storage}": build_ours(storage) for storage in storages},
-        "optax": lambda: names.theirs(recipe, learning_rate=LEARNING_RATE),
-    }
+    found = {f"adamx {x}": Contestant(ours(storage=x)) for x in storages}
+    for storage, landing in itertools.product(storages, landings):
+        build = ours(storage=storage, landing=landing)
+        found[f"bfloat16 {storage} {landing}"] = Contestant(build, "bfloat16")
+    if without_kernels:
+        found |= {f"{k}, XLA": x._replace(kernels=False) for k, x in found.items()}
+    theirs = Contestant(lambda: names.theirs(recipe, learning_rate=LEARNING_RATE))
+    return found | {"optax": theirs}
+
+
+def _avals(tree: shapes.Shapes, entry: Contestant) -> Any:
+    return {name: jax.ShapeDtypeStruct(shape, entry.dtype) for name, shape in tree.items()}
 
 
 def _collect_one_off_costs(
-    samples: Samples, builds: Mapping[str, Build], avals: Any, repeats: int
+    samples: Samples, entries: Mapping[str, Contestant], tree: shapes.Shapes, repeats: int
 ) -> None:
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    for build in builds.values():
-        one_off_costs(build, scalar)  # excludes what is imported or built at first use
+    for entry in entries.values():
+        one_off_costs(entry.build, scalar)  # excludes what is imported or built at first use
     for i in range(repeats):
-        for name in list(builds)[:: 1 if i % 2 else -1]:
-            for measure, value in one_off_costs(builds[name], avals).items():
+        for name in list(entries)[:: 1 if i % 2 else -1]:
+            with kernels.using(entries[name].kernels):
+                found = one_off_costs(entries[name].build, _avals(tree, entries[name]))
+            for measure, value in found.items():
                 samples[name].setdefault(measure, []).append(value)
 
 
 def _collect_steps(
     samples: Samples,
-    builds: Mapping[str, Build],
+    entries: Mapping[str, Contestant],
     recipe: str,
     grads: dict[str, np.ndarray],
     repeats: int,
 ) -> None:
-    on_device = jax.device_put(grads)
-    calls = {name: _jitted_step(build(), on_device) for name, build in builds.items()}
+    calls = {name: _started(entry, grads, _whole_step) for name, entry in entries.items()}
     calls |= dict([fused] if (fused := torch_step(recipe, grads)) else [])
-    for name, seconds in in_turn(calls, repeats).items():
-        samples.setdefault(name, {})["jitted step"] = seconds
+    calls[PASS] = _pass_over(grads)
+    seconds = in_turn(calls, repeats)
+    passes = [8 * sum(g.size for g in grads.values()) / s for s in seconds.pop(PASS)]
+    for name, taken in seconds.items():
+        samples.setdefault(name, {})["jitted step"] = taken
+        moved = _bytes(entries[name], grads) if name in entries else 28 * _count(grads)
+        samples[name]["bandwidth"] = [moved / s / p for s, p in zip(taken, passes, strict=True)]
     calls.clear()
     gc.collect()
 
 
-def _collect_eager(
+def _collect(
     samples: Samples,
-    builds: Mapping[str, Build],
+    entries: Mapping[str, Contestant],
     grads: dict[str, np.ndarray],
     repeats: int,
+    measure: str,
+    start: Callable[..., Callable[[], None]],
 ) -> None:
-    on_device = jax.device_put(grads)
-    params = jax.tree.map(jnp.zeros_like, on_device)
-    calls = {name: _eager_update(build(), on_device, params) for name, build in builds.items()}
+    calls = {name: _started(entry, grads, start) for name, entry in entries.items()}
     for name, seconds in in_turn(calls, repeats).items():
-        samples[name]["eager update"] = seconds
+        samples[name][measure] = seconds
     calls.clear()
     gc.collect()
 
 
-def _jitted_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Callable[[], None]:
-    step = step_of(opt)
+def _started(entry: Contestant, grads: Any, start: Callable[..., Callable[[], None]]) -> Any:
+    """The call that takes one step after the other, with all that it needs on the device."""
+    on_device = jax.tree.map(lambda g: jnp.asarray(g, entry.dtype), grads)
+    step = start(entry.build(), on_device)
+
+    def call() -> None:
+        with kernels.using(entry.kernels):
+            step()
+
+    return call
+
+
+PASS = "a pass over memory"
+
+
+def _pass_over(grads: Any) -> Callable[[], None]:
+    """Reads and writes an array as large as the parameters, in its place."""
+    array = jnp.zeros(_count(grads), jnp.float32)
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
+
+    def call() -> None:
+        nonlocal array
+        array = jax.block_until_ready(add(array))
+
+    return call
+
+
+def _count(grads: Any) -> int:
+    return sum(g.size for g in jax.tree.leaves(grads))
+
+
+def _bytes(entry: Contestant, grads: Any) -> int:
+    """The fewest bytes that a step reads and writes."""
+    like = _avals({k: g.shape for k, g in grads.items()}, entry)
+    state = jax.eval_shape(entry.build().init, like)
+    moved = [*jax.tree.leaves(state), *jax.tree.leaves(like)] * 2 + jax.tree.leaves(like)
+    return sum(x.size * x.dtype.itemsize for x in moved)
+
+
+def _whole_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Callable[[], None]:
+    return _stepping(whole_step_of(opt), opt, grads)
+
+
+def _update_and_apply(opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
+    return _stepping(step_of(opt), opt, grads)
+
+
+def _stepping(step: Any, opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
     params = jax.tree.map(jnp.zeros_like, grads)
     state = opt.init(params)
 
@@ -106,9 +195,8 @@ def _jitted_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Cal
     return call
 
 
-def _eager_update(
-    opt: optax.GradientTransformation, grads: optax.Updates, params: optax.Params
-) -> Callable[[], None]:
+def _eager_update(opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
+    params = jax.tree.map(jnp.zeros_like, grads)
     state = opt.init(params)
 
     def call() -> None:

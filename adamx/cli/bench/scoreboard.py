@@ -18,11 +18,13 @@ UNITS = {
     "trace + lower": (1e3, " [ms]"),
     "compile": (1e3, " [ms]"),
     "jitted step": (1e3, " [ms]"),
+    "bandwidth": (1, " [of a pass]"),
+    "update, apply": (1e3, " [ms]"),
     "eager update": (1e3, " [ms]"),
     "peak temporary": (1e-6, " [MB]"),
 }
 """Every measure in the order of the table: (factor for its samples, unit)."""
-NOISY = ("jitted step", "eager update")
+NOISY = ("jitted step", "update, apply", "eager update")
 FEW = 3  # samples of which quartiles would say nothing
 WIDTH = 80
 
