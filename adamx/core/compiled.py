@@ -101,10 +101,12 @@ class Compiled:
                 return _update(self.link, updates, state, params, known)
             return self._own_update(updates, state, params, known)
 
-    def step(self, params: Any, state: Any, grads: Any, **extra: Any) -> tuple[Any, Any] | None:
+    def step(
+        self, params: Any, state: Any, grads: Any, scale: Any = None, **extra: Any
+    ) -> tuple[Any, Any] | None:
         """Update and apply at once, inside a trace, by links that can; None by others."""
         step = getattr(self.link, "step", None)
-        return None if step is None else step(params, state, grads, **self._known(extra))
+        return None if step is None else step(params, state, grads, scale, **self._known(extra))
 
     def _known(self, extra: dict[str, Any]) -> dict[str, Any]:
         known = {k: extra[k] for k in self.names if extra.get(k) is not None}

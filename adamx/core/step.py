@@ -107,11 +107,18 @@ def _in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) 
     states = state if len(links) > 1 else (state,)
     if whole is None or not isinstance(states, tuple) or len(states) != len(links):
         return _apply(update, params, state, grads, extra)
-    after = []
-    for link, old in zip(before, states, strict=False):
-        grads, new = link(grads, old, params, **extra)
+    after, scale = [], None
+    for i, (link, old) in enumerate(zip(before, states, strict=False)):
+        common = getattr(getattr(link, "link", None), "scale", None)
+        found = common(grads, old, **extra) if common and i == len(before) - 1 else None
+        if found is None:
+            grads, new = link(grads, old, params, **extra)
+        else:
+            scale, new = found  # a clip's, which the loop multiplies gradients by
         after.append(new)
-    found = whole(params, states[-1], grads, **extra)
+    found = whole(params, states[-1], grads, scale, **extra)
+    if found is None and scale is not None:
+        grads, _ = before[-1](grads, states[len(before) - 1], params, **extra)
     params, new = found or _apply(last, params, states[-1], grads, extra)
     return params, (*after, new) if before else new
 

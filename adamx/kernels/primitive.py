@@ -25,7 +25,7 @@ class Loop(NamedTuple):
 
     Attributes:
       rule, storage, landing, decay: what the loop does.
-      scales: whether it multiplies the gradient by two scalars first.
+      scales: whether it multiplies the gradient by two scalars first, as a clip does.
       whole: the shape of the whole array, if the leaf is a shard.
       in_place: whether results are written in the place of their operands.
     """
@@ -172,11 +172,13 @@ def _called(
     results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in replaced]
     if only_direction:
         results = [jax.ShapeDtypeStruct(gradient.shape, jnp.float32), *results]
-    shift = int(only_direction)
+    targets = [i + only_direction for i in range(len(replaced))]
+    if only_direction and gradient.dtype == jnp.float32:
+        targets.append(0)  # the direction takes the place of the gradient
     call = jax.ffi.ffi_call(
         DIRECTION if only_direction else STEP,
         results,
-        input_output_aliases={i: i + shift for i in range(len(replaced) * loop.in_place)},
+        input_output_aliases=dict(enumerate(targets)) if loop.in_place else {},
     )
     attributes = {k: np.int32(getattr(loop, k)) for k in ("rule", "storage", "landing", "decay")}
     found = call(*flat, **attributes, scales=np.int32(loop.scales), whole=np.array(whole, np.int64))

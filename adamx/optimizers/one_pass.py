@@ -21,6 +21,7 @@ from adamx.landing.master import weight_leaf
 from adamx.landing.split_words import land as split
 from adamx.landing.transform import LandingLink, land_leaf
 from adamx.moments.scale_by import ScaleBy, Tree, static_storage, step_leaf
+from adamx.transforms.clipping.shrink import times
 from adamx.transforms.learning_rate import Descend, scaled
 from adamx.transforms.weight_decay import Masked, Pull, pulled, towards_zero
 
@@ -29,6 +30,7 @@ _PLAIN, _NEAREST, _NEAREST_TWICE = 0, 1, 2
 _LANDINGS = {"stochastic": 3, "exact": 4, "compensated8": 5, "kahan": 6}
 _NO_DECAY, _BEFORE_RATE, _AFTER_RATE = 0, 1, 2
 _FLOAT32 = jnp.dtype(jnp.float32)
+_OWN = ("own rate", "own strength", "own factor", "own gain")  # in the order of the loops
 
 
 class Parts(NamedTuple):
@@ -86,9 +88,21 @@ class Leaf(NamedTuple):
 
 
 def step(
-    chain: Ended, params: optax.Params, state: Any, grads: optax.Updates, extra: dict[str, Any]
+    chain: Ended,
+    params: optax.Params,
+    state: Any,
+    grads: optax.Updates,
+    scale: Any,
+    extra: dict[str, Any],
 ) -> tuple[optax.Params, Any] | None:
-    """The parameters and the state after a step, or None where a leaf has no loop."""
+    """The parameters and the state after a step, or None where a leaf has no loop.
+
+    Args:
+      chain: the recipe's links and landing.
+      params, state, grads: as those of `adamx.step`.
+      scale: the factor and the gain that a clip multiplies gradients by, or None.
+      extra: what one call overrides.
+    """
     parts = Parts.of(chain)
     if parts is None or len(state) != chain.parts or "step_scale" in extra:
         return None
@@ -97,14 +111,16 @@ def step(
     own = _scalars(parts, states, extra)
     if not leaves or own is None:
         return None
+    if scale is not None:
+        own |= zip(("own factor", "own gain"), scale, strict=True)
     decays = _decaying(parts, grads, own)
     formula, scalars = tree.formula, tree.scalars[_FLOAT32]
-    vector = kernels.vector(formula, scalars, (own["own rate"], own.get("own strength", 0), 1, 1))
+    vector = kernels.vector(formula, scalars, tuple(own.get(k, 0) for k in _OWN))
     traced, known = sorted_scalars({**scalars, **own})
     weights, remainders = [], []
     for i, (p, r, loop, words) in enumerate(leaves):
         place = _BEFORE_RATE if parts.decay_at < parts.descend_at else _AFTER_RATE
-        loop = loop._replace(decay=place if decays[i] else _NO_DECAY)
+        loop = loop._replace(decay=place if decays[i] else _NO_DECAY, scales=scale is not None)
         g, stored, noise, first = tree.arrays(i)
         names = tree.storages[i].fields(formula.moments)
         moments = tuple(stored[k] for k in names)
@@ -201,6 +217,7 @@ def _plain(
     scalars = {**traced, **dict(known)}
     own = {k: scalars.pop(k) for k in list(scalars) if k.startswith("own ")}
     names = storage.fields(rule.moments)
+    g = times(g, (own["own factor"], own["own gain"])) if loop.scales else g
     arrays = (g, dict(zip(names, moments, strict=True)), noise, first)
     direction, found = step_leaf(arrays, scalars, rule, storage, loop.whole)
     weight = p if loop.landing == _PLAIN else weight_leaf((p, r), {})

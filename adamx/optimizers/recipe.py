@@ -191,7 +191,8 @@ class Chain:
         return self.links.update(updates, state, params, **extra)
 
     def step(
-        self, params: optax.Params, state: Any, grads: optax.Updates, **extra: Any
+        self, params: optax.Params, state: Any, grads: Any, scale: Any = None, **extra: Any
     ) -> tuple[optax.Params, Any] | None:
-        """The whole step with each leaf in one pass over memory; None where that cannot be."""
-        return one_pass.step(self.links, params, state, grads, extra)
+        """The whole step with each leaf in one pass over memory, gradients times a clip's `scale`;
+        None where that cannot be."""
+        return one_pass.step(self.links, params, state, grads, scale, extra)

@@ -64,10 +64,11 @@ def test_under_a_trace_a_step_has_the_equations_of_update_and_apply():
         updates, state = opt.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    step, want = (
-        jax.make_jaxpr(f)(params, opt.init(params), params)
-        for f in (lambda *args: adamx.step(opt, *args), spelled_out)
-    )
+    with adamx.kernels.using(False):
+        step, want = (
+            jax.make_jaxpr(f)(params, opt.init(params), params)
+            for f in (lambda *args: adamx.step(opt, *args), spelled_out)
+        )
     assert str(step) == str(want)
 
 

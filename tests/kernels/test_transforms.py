@@ -178,14 +178,38 @@ def test_a_tree_with_one_leaf_of_another_dtype_still_has_loops_for_the_rest():
     assert text.count("custom_call @adamx_direction") == 1
 
 
-def test_at_the_end_of_an_optax_chain_the_whole_step_is_one_loop():
-    opt = optax.chain(adamx.clip_by_global_norm(1.0), optax.scale(2.0), adamx.adamw(0.1))
-    args = (WHOLE, opt.init(WHOLE), WHOLE)
-    text = adamx.jit_step(opt).lower(*args).as_text()
-    assert text.count("custom_call @adamx_step") == 2
-    want = adamx.jit_step(opt, kernels=False)(jax.tree.map(jnp.copy, WHOLE), args[1], WHOLE)
-    got = adamx.jit_step(opt)(jax.tree.map(jnp.copy, WHOLE), opt.init(WHOLE), WHOLE)
-    same(got, want)
+CLIPPED = {
+    "ours last": lambda opt: optax.chain(optax.scale(2.0), adamx.clip_by_global_norm(0.5), opt),
+    "ours first": lambda opt: optax.chain(adamx.clip_by_global_norm(0.5), optax.scale(2.0), opt),
+    "schedule": lambda opt: optax.chain(adamx.clip_by_global_norm(lambda count: 0.5), opt),
+    "optax": lambda opt: optax.chain(optax.clip_by_global_norm(0.5), opt),
+    "by value": lambda opt: optax.chain(adamx.clip(0.1), opt),
+}
+
+
+@pytest.mark.parametrize("way", CLIPPED)
+@pytest.mark.parametrize("params", [WHOLE, HALF])
+def test_at_the_end_of_an_optax_chain_the_whole_step_is_one_loop(params, way):
+    opt = CLIPPED[way](adamx.adamw(0.1, storage="int8"))
+    found = []
+    for loops in (True, False):
+        step, moved = adamx.jit_step(opt, kernels=loops), jax.tree.map(jnp.copy, params)
+        state = opt.init(moved)
+        text = step.lower(moved, state, GRADS).as_text()
+        assert text.count("custom_call @adamx_step") == 2 * loops
+        assert text.count("scales = 1") == 2 * loops * (way in ("ours last", "schedule"))
+        for _ in range(2):
+            moved, state = step(moved, state, GRADS)
+        found.append((moved, state))
+    same(*found)
+
+
+def test_a_clip_before_leaves_that_no_loop_covers_still_clips():
+    opt = optax.chain(adamx.clip_by_global_norm(0.5), adamx.adamw(0.1))
+    params = {"a": jnp.ones(5), "b": jnp.ones(5, jnp.float16)}
+    step, plain = adamx.jit_step(opt), adamx.jit_step(opt, kernels=False)
+    args = (jax.tree.map(jnp.copy, params), opt.init(params))
+    same(step(*args, params), plain(params, opt.init(params), jax.tree.map(jnp.ones_like, params)))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ def bounded(
     needs_names: bool = False,
     needs_params: str | None = None,
     override: str | None = None,
+    common: Callable[..., Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that applies `rule` to the leaves of a tree.
 
@@ -39,10 +40,12 @@ def bounded(
       needs_names: whether the rule needs the names of leaves.
       needs_params: the name of the transformation, if the rule needs the parameters.
       override: the name by which one call overrides the first bound; None for its own.
+      common: for a rule that multiplies all leaves by one `Scale`, a function like the rule that
+        returns it.
     """
     for name, bound in bounds.items():
         _check_bound(name, bound, strict=name != "eps")
-    link = Bounded(rule, dict(bounds), options or {}, needs_names, needs_params)
+    link = Bounded(rule, dict(bounds), options or {}, needs_names, needs_params, common)
     shares = not any(map(callable, bounds.values()))
     return transformation(Checked(Compiled(link, (link.main,), shares), override or link.main))
 
@@ -56,6 +59,7 @@ class Bounded:
     options: Mapping[str, Any]
     needs_names: bool
     needs_params: str | None
+    common: Callable[..., Any] | None = None
 
     @property
     def main(self) -> str:
@@ -76,18 +80,30 @@ class Bounded:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        schedules = {k: v for k, v in self.bounds.items() if callable(v)}
-        now: dict[str, Any] = {k: v for k, v in self.bounds.items() if k not in schedules} | extra
-        if schedules:
-            now = {k: v(state.count) for k, v in schedules.items()} | now
-            state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
-        now = {k: _canonical(v) for k, v in now.items()}
+        now, state = self._now(state, extra)
         leaves, treedef = gradients(updates)
         if self.needs_names or self.needs_params:
             now["names"] = paths.names(updates)
         if self.needs_params:
             now["params"] = _params_like(updates, leaves, treedef, params, self.needs_params)
         return treedef.unflatten(self.rule(leaves, **now, **self.options)), state
+
+    def scale(self, updates: optax.Updates, state: Any, **extra: Any) -> tuple[Any, Any] | None:
+        """What all gradients are multiplied by at this step, and the state after it; None where
+        that is not one number for all."""
+        if self.common is None:
+            return None
+        now, state = self._now(state, extra)
+        return self.common(gradients(updates)[0], **now, **self.options), state
+
+    def _now(self, state: Any, extra: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """The bounds at this step, and the state after it."""
+        schedules = {k: v for k, v in self.bounds.items() if callable(v)}
+        now: dict[str, Any] = {k: v for k, v in self.bounds.items() if k not in schedules} | extra
+        if schedules:
+            now = {k: v(state.count) for k, v in schedules.items()} | now
+            state = optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+        return {k: _canonical(v) for k, v in now.items()}, state
 
 
 @value
@@ -103,6 +119,13 @@ class Checked:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        return self.inner.update(updates, state, params, **self._checked(state, extra))
+
+    def scale(self, updates: optax.Updates, state: Any, **extra: Any) -> tuple[Any, Any] | None:
+        """As that of the inner link."""
+        return self.inner.link.scale(updates, state, **self._checked(state, extra))
+
+    def _checked(self, state: Any, extra: dict[str, Any]) -> dict[str, Any]:
         given, now, link = extra.get(self.override), {}, self.inner.link
         if given is not None:
             _check_bound(self.override, given, may_vary=False)
@@ -112,7 +135,7 @@ class Checked:
                 f"the schedule of `{link.main}` needs the state ScaleByScheduleState, got "
                 f"{type(state).__name__}: it was made by another transformation"
             )
-        return self.inner.update(updates, state, params, **now)
+        return now
 
 
 def gradients(updates: optax.Updates) -> tuple[list[Any], Any]:

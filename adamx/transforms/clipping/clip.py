@@ -20,7 +20,7 @@ from adamx.core.hyperparameters import Hyper
 from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
 from adamx.transforms.clipping.bounded import bounded
-from adamx.transforms.clipping.shrink import scale_to, shrunk, times
+from adamx.transforms.clipping.shrink import Scale, scale_to, shrunk, times
 
 
 def clip(max_delta: Hyper) -> optax.GradientTransformationExtraArgs:
@@ -91,7 +91,10 @@ def clip_by_global_norm(
       <https://arxiv.org/abs/1211.5063>`_, 2012.
     """
     return bounded(
-        _clipped_whole, {"max_norm": max_norm}, {"axis_name": mapped_axes.names(axis_name)}
+        _clipped_whole,
+        {"max_norm": max_norm},
+        {"axis_name": mapped_axes.names(axis_name)},
+        common=_common_scale,
     )
 
 
@@ -137,8 +140,12 @@ def _clipped_leaves(leaves: list, max_norm: Any, axis_name: Any) -> list:
 
 
 def _clipped_whole(leaves: list, max_norm: Any, axis_name: Any) -> list:
-    scale = scale_to(scaled.global_norm(leaves, axis_name), max_norm)
+    scale = _common_scale(leaves, max_norm, axis_name)
     return [times(x, scale) for x in leaves]
+
+
+def _common_scale(leaves: list, max_norm: Any, axis_name: Any) -> Scale:
+    return scale_to(scaled.global_norm(leaves, axis_name), max_norm)
 
 
 def _clipped_blocks(leaves: list, names: list, threshold: Any, axis_name: Any) -> list:
