@@ -18,6 +18,7 @@ from adamx.core.kernel_use import using as using
 from adamx.kernels.choose import loop as loop
 from adamx.kernels.choose import vector as vector
 from adamx.kernels.library import available as available
+from adamx.kernels.library import used as used
 from adamx.kernels.primitive import Loop as Loop
 from adamx.kernels.primitive import Operands as Operands
 from adamx.kernels.primitive import step as step

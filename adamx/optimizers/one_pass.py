@@ -103,7 +103,7 @@ def step(
       scale: the factor and the gain that a clip multiplies gradients by, or None.
       extra: what one call overrides.
     """
-    parts = Parts.of(chain)
+    parts = Parts.of(chain) if kernels.used() else None
     if parts is None or len(state) != chain.parts or "step_scale" in extra:
         return None
     tree, states = parts.rule.opened(grads, state[0], extra), list(state)
