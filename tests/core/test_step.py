@@ -60,7 +60,7 @@ def test_under_a_trace_an_update_is_no_call_of_a_compiled_function(make):
 def test_under_a_trace_a_step_has_the_equations_of_update_and_apply():
     opt, params = adamx.adamw(0.1), cases.params()
 
-    def spelled_out(grads, state, params):
+    def spelled_out(params, state, grads):
         updates, state = opt.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
