@@ -2,6 +2,7 @@
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
 from adamx import health as health
+from adamx import interop as interop
 from adamx import kernels as kernels
 from adamx import landing as landing
 from adamx import parallel as parallel

@@ -24,7 +24,7 @@ LAYERS = (
     {"moments", "transforms"},
     {"optimizers"},
     {"rules", "health", "footprint"},
-    {"checkpoints", "parallel"},
+    {"checkpoints", "interop", "parallel"},
     {""},  # adamx itself
     {"cli"},
     {"__main__"},

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other libraries' optimizers and their states: exact recipes, and bridges for runs half done.
+
+Each name is imported when it is first used, and none needs its library before a function of it is
+called.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adamx.interop import torch as torch
+
+# A name and the module that has it; a module's own name stands for the module.
+_CONTENTS = {
+    "torch": "torch",
+}
+
+__all__ = sorted(_CONTENTS)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CONTENTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _CONTENTS[name]
+    module = importlib.import_module(f"{__name__}.{home}")
+    return module if name == home else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
