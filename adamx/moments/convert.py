@@ -12,7 +12,7 @@ import optax
 from adamx.core import dtypes, random_bits
 from adamx.core.rule import Kind, is_signed
 from adamx.moments.described import Described
-from adamx.moments.find import is_moments, leaves, side, template
+from adamx.moments.find import Side, is_moments, leaves, side, template
 from adamx.storage.compact import within_range
 
 
@@ -77,24 +77,52 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             f"{here.layout.rule.name} and {there.layout.rule.name} remember different things: "
             f"{', '.join(kinds)} and {', '.join(there.layout.rule.moments)}"
         )
+    count, rows = decoded(state, here, is_ours=isinstance(source, Described))
+    return encoded(count, rows, there, getattr(target, "state", target))
+
+
+def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, list[dict]]:
+    """The count and the moments of each leaf in a state; none where a leaf has none.
+
+    Args:
+      state: the state of one rule.
+      here: how it is kept.
+      is_ours: whether a recipe of ours made it; Optax's moments may be in half precision.
+    """
+    kinds = here.layout.rule.moments
     count, rows = here.layout.stored(state, state, here.treedef)
-    blank = getattr(target, "state", target)
+    found = []
+    for name, storage, stored in zip(here.names, here.storages, rows, strict=True):
+        if not stored:
+            found.append({})
+            continue
+        stored = stored if is_ours else _in_working_precision(stored)
+        if complaint := storage.complaint(stored, kinds, _dtype(stored.values())):
+            raise TypeError(f"{name}: {complaint}: `state` is not one of `opt_from`")
+        found.append(storage.decode(stored, kinds))
+    return count, found
+
+
+def encoded(count: Any, rows: list[dict], there: Side, blank: Any) -> Any:
+    """The state of one rule with these moments.
+
+    Args:
+      count: how many steps were taken.
+      rows: the moments of each leaf, by name, in at least float32.
+      there: how they are to be kept.
+      blank: the shapes of such a state.
+    """
+    kinds = there.layout.rule.moments
     _, wanted = there.layout.stored(blank, blank, there.treedef)
     seeds = [getattr(storage, "seed", None) for storage in there.storages]
-    noise = random_bits.of_leaves(seeds, count, here.names)
+    noise = random_bits.of_leaves(seeds, count, there.names)
     new = []
-    for i, (stored, goal) in enumerate(zip(rows, wanted, strict=True)):
+    for moments, goal, storage, words in zip(rows, wanted, there.storages, noise, strict=True):
         if not goal:
             new.append({})
             continue
-        if not isinstance(source, Described):
-            stored = _in_working_precision(stored)
-        if complaint := here.storages[i].complaint(stored, kinds, _dtype(stored.values())):
-            raise TypeError(f"{here.names[i]}: {complaint}: `state` is not one of `opt_from`")
-        storage, words = there.storages[i], noise[i]
         key: Any = None if words is None else random_bits.Key(words)
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
-        moments = here.storages[i].decode(stored, kinds)
         if any(jnp.issubdtype(x.dtype, jnp.integer) for x in goal.values()):
             moments = _fit_for_codes(moments, kinds)
         new.append(storage.encode(moments, kinds, old, key))
