@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adamx.interop import torch as torch
+    from adamx.interop.torch import from_torch as from_torch
+    from adamx.interop.torch import to_torch as to_torch
 
 # A name and the module that has it; a module's own name stands for the module.
 _CONTENTS = {
+    "from_torch": "torch",
+    "to_torch": "torch",
     "torch": "torch",
 }
 

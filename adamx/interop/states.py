@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights and moments, by the names of leaves, into the state of an optimizer and out of it.
+
+A bridge knows the other library's names; this file knows ours. It finds the states of rules
+wherever wrappers have put them, encodes in their storages, and gives to landings what their
+half-precision parameters cannot hold.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.tree_util import KeyPath
+
+from adamx.core import dtypes, paths
+from adamx.core.rule import Kind, Rule
+from adamx.interop.names import Problems
+from adamx.interop.remainders import landed
+from adamx.landing import master_params
+from adamx.moments.convert import decoded, encoded
+from adamx.moments.described import Described
+from adamx.moments.find import Side, is_moments, side, template
+from adamx.optimizers.adam import rule as adam_rule
+
+Arrays = Mapping[str, Any]
+
+
+class Moments(NamedTuple):
+    """The moments of one leaf.
+
+    Attributes:
+      kinds: of each moment, by name, such as `{"mu": "signed", "nu": "squared"}`.
+      count: how many steps were taken.
+      arrays: the moments, by name, in the leaf's shape.
+      hyper: the hyperparameters of their rule, as far as they are known.
+    """
+
+    kinds: Mapping[str, Kind]
+    count: int
+    arrays: Arrays
+    hyper: Mapping[str, Any]
+
+
+def write(
+    opt: optax.GradientTransformation,
+    params: Any,
+    weights: Arrays,
+    moments: Mapping[str, Moments],
+    problems: Problems,
+) -> tuple[Any, Any]:
+    """The parameters and the state with which `opt` goes on.
+
+    Args:
+      opt: the optimizer.
+      params: a tree of arrays, or of shapes with shardings.
+      weights: every leaf, by name, in its shape.
+      moments: of the leaves that `opt` trains, by name.
+      problems: what is wrong is added to these, and raised.
+    """
+    leaves, treedef = paths.flatten(params)
+    rounded = [_like(weights[paths.name(path)], leaf) for path, leaf in leaves]
+    blank = treedef.unflatten(rounded)
+    state = opt.init(blank)
+    nodes = list(_nodes(template(opt, blank)))
+    for _, mark in nodes:
+        _check(mark, moments, problems)
+    used = {name for _, mark in nodes for name in _trained(_side(mark))}
+    for name in moments:
+        if name not in used:
+            problems.add(f"{name}: `opt` keeps no moments of this leaf, the other side has some")
+    problems.check()
+    flat, form = jax.tree.flatten(state, is_leaf=is_moments)
+    marks = jax.tree.leaves(template(opt, blank), is_leaf=is_moments)
+    flat = [_node(m, moments, x) if is_moments(m) else x for m, x in zip(marks, flat, strict=True)]
+    counts = [(path, _count(mark, moments)) for path, mark in nodes]
+    return landed(blank, _counted(form.unflatten(flat), counts), weights)
+
+
+def read(
+    opt: optax.GradientTransformation, params: Any, state: Any
+) -> tuple[dict[str, np.ndarray], dict[str, Moments]]:
+    """All leaves in float32 or wider, and the moments of those that `opt` trains, by name."""
+    whole = paths.flatten(master_params(state, params))[0]
+    weights = {paths.name(path): np.asarray(leaf) for path, leaf in whole}
+    found: dict[str, Moments] = {}
+    marks = jax.tree.leaves(template(opt, params), is_leaf=is_moments)
+    held, form = jax.tree.flatten(state, is_leaf=is_moments)
+    if len(held) != len(marks):
+        raise ValueError(f"`state` is not a state of `opt`: {form}")
+    for mark, node in zip(marks, held, strict=True):
+        if not is_moments(mark):
+            continue
+        here = _side(mark)
+        count, rows = decoded(node, here, isinstance(mark, Described))
+        rule = here.layout.rule
+        for name, arrays in zip(here.names, rows, strict=True):
+            if arrays:
+                kept = {k: np.asarray(x) for k, x in arrays.items()}
+                hyper = rule.hyper if isinstance(mark, Described) else {}
+                found[name] = Moments(rule.moments, int(count), kept, hyper)
+    return weights, found
+
+
+def _like(x: Any, leaf: Any) -> jax.Array:
+    """An array in the dtype of a leaf, and where that lies."""
+    made = dtypes.cast(dtypes.widen(np.asarray(x)), dtypes.of(leaf))
+    sharding = getattr(leaf, "sharding", None)
+    return made if sharding is None else jax.device_put(made, sharding)
+
+
+def _nodes(marked: Any) -> Iterator[tuple[KeyPath, Any]]:
+    """The states of rules in a template, with their paths."""
+    for path, x in jax.tree_util.tree_flatten_with_path(marked, is_leaf=is_moments)[0]:
+        if is_moments(x):
+            yield path, x
+
+
+def _side(mark: Any) -> Side:
+    """How moments are kept; a state of Optax's own has no rule, but Adam's fields."""
+    return side(mark, _rule(mark))
+
+
+def _rule(mark: Any) -> Rule:
+    if isinstance(mark, Described):
+        return mark.rule
+    if isinstance(mark, optax.ScaleByAdamState):
+        return adam_rule()
+    raise ValueError(f"{type(mark).__name__}: of Optax's own states only Adam's can be filled")
+
+
+def _trained(here: Side) -> list[str]:
+    storages = zip(here.names, here.storages, strict=True)
+    return [name for name, storage in storages if storage is not None]
+
+
+def _check(mark: Any, moments: Mapping[str, Moments], problems: Problems) -> None:
+    here = _side(mark)
+    wanted, counts = here.layout.rule.moments, {}
+    for name in _trained(here):
+        if name not in moments:
+            problems.add(f"{name}: `opt` trains this leaf, the other side has no moments of it")
+            continue
+        counts.setdefault(moments[name].count, []).append(name)
+        if dict(moments[name].kinds) != dict(wanted):
+            theirs = ", ".join(f"{k} ({kind})" for k, kind in moments[name].kinds.items())
+            ours = ", ".join(f"{k} ({kind})" for k, kind in wanted.items())
+            problems.add(f"{name}: the other side remembers {theirs}, `opt` {ours}")
+    if len(counts) > 1:
+        said = "; ".join(f"{count} for {_few(names)}" for count, names in sorted(counts.items()))
+        problems.add(f"the numbers of steps differ within a group: {said}")
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
+
+
+def _count(mark: Any, moments: Mapping[str, Moments]) -> int:
+    return max((moments[name].count for name in _trained(_side(mark))), default=0)
+
+
+def _node(mark: Any, moments: Mapping[str, Moments], blank: Any) -> Any:
+    here = _side(mark)
+    rows: list[dict] = [
+        {} if storage is None else {k: _wide(x) for k, x in moments[name].arrays.items()}
+        for name, storage in zip(here.names, here.storages, strict=True)
+    ]
+    count = jnp.asarray(_count(mark, moments), jnp.int32)
+    made = encoded(count, rows, here, blank)
+    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, blank)
+
+
+def _wide(x: Any) -> jax.Array:
+    return dtypes.widen(np.asarray(x))
+
+
+def _counted(state: Any, counts: list[tuple[KeyPath, int]]) -> Any:
+    """`state` with every scalar called `count` set to that of the nearest moments."""
+
+    def one(path: KeyPath, x: Any) -> Any:
+        is_count = getattr(path[-1], "name", None) == "count" if path else False
+        if not is_count or jnp.shape(x) != () or not counts:
+            return x
+        count = max(counts, key=lambda known: _shared(path, known[0]))[1]
+        return jnp.full_like(x, count)
+
+    return jax.tree_util.tree_map_with_path(one, state)
+
+
+def _shared(a: KeyPath, b: KeyPath) -> int:
+    """How many steps two paths go together."""
+    pairs = [x == y for x, y in zip(a, b, strict=False)]
+    return pairs.index(False) if False in pairs else len(pairs)

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a torch model and its optimizer to parameters, optimizer and state of ours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamx.core import paths
+from adamx.interop import states
+from adamx.interop.names import Problems, nearest
+from adamx.interop.report import Report, Row, lost
+from adamx.interop.states import Moments
+from adamx.interop.torch import tensors
+from adamx.interop.torch.groups import Group, Order, read_groups
+from adamx.interop.torch.matching import Layouts, Match, Names, match
+from adamx.interop.torch.moments import moments_of
+from adamx.interop.torch.optimizer import FROZEN, build
+from adamx.interop.torch.order import parameters_of
+from adamx.landing import LandingLike
+from adamx.storage import StorageLike
+
+
+class Moved(NamedTuple):
+    """A run that can go on here.
+
+    Attributes:
+      params: the parameters.
+      opt: the optimizer; None if only weights were moved.
+      state: its state.
+      rest: torch's arrays that no leaf takes, such as the running statistics of BatchNorm.
+      report: what went where, and what was lost.
+    """
+
+    params: Any
+    opt: Any
+    state: Any
+    rest: dict[str, np.ndarray]
+    report: Report
+
+
+def from_torch(
+    weights: Mapping[str, Any],
+    optimizer: Mapping[str, Any] | None,
+    params: Any,
+    *,
+    layout: str = "flax",
+    names: Names = None,
+    layouts: Layouts = None,
+    order: Order = None,
+    kind: str | None = None,
+    opt: optax.GradientTransformation | None = None,
+    learning_rate: Any = None,
+    storage: StorageLike | None = None,
+    landing: LandingLike = "nearest",
+) -> Moved:
+    """A run of PyTorch, to be gone on with here: its weights, its optimizer, its moments and steps.
+
+    Everything that does not fit is reported in one error: names without a partner with the nearest
+    ones, shapes that differ, numbers of steps that differ within a group, groups that no recipe
+    expresses.
+
+    Args:
+      weights: `model.state_dict()`.
+      optimizer: `optimizer.state_dict()`; None moves the weights alone.
+      params: the parameters here, as arrays or as shapes with shardings: their tree, shapes, dtypes
+        and places are those of the result.
+      layout: how modules here name and lay out their parameters: `"flax"` (linen and nnx),
+        `"equinox"`, `"haiku"`, or `"torch"` where both sides agree.
+      names: our path, or the path of a module, to torch's name of it: `{"Dense_0": "fc1"}`. A leaf
+        made of several arrays has a list of them, and a function in `layouts` that takes them. Or a
+        function of our path. What is not in it is called alike, but for the convention of `layout`.
+      layouts: a path pattern to how these leaves lie: `"same"`, `"linear"`, `"conv"`,
+        `"conv_transpose"`, `"transpose_kernel"` (Flax's `ConvTranspose(transpose_kernel=True)`), or
+        a function from torch's arrays to the leaf that only moves elements. By default kernels
+        are linear or convolutions, by their number of axes.
+      order: torch's names of the parameters in the order of the optimizer, for all groups or for
+        each; needed for several groups that were given without names.
+      kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
+      opt: the optimizer here, if it is to be another than torch's groups describe: it has to keep
+        the same moments; its hyperparameters are its own.
+      learning_rate: a number or schedule in place of torch's, or a list of one for each group. A
+        schedule goes on at torch's number of steps.
+      storage, landing: how moments are stored and steps are written: see `adamx.adam`.
+
+    Returns:
+      The run. Several groups become `optax.partition` with the labels `group0`, `group1` …; leaves
+      that the optimizer does not train get the label `frozen`.
+
+    Hugging Face's `Trainer` writes `optimizer.pt` with two groups and without names. Its groups
+    follow from its own list of decayed parameters:
+
+        decayed = trainer.get_decay_parameter_names(model)
+        every = [name for name, p in model.named_parameters() if p.requires_grad]
+        order = [[n for n in every if n in decayed], [n for n in every if n not in decayed]]
+        weights = interop.torch.read("checkpoint-500/model.safetensors")
+        optimizer = interop.torch.read("checkpoint-500/optimizer.pt")
+        moved = interop.from_torch(weights, optimizer, params, order=order)
+
+    Shards of torch's ZeRO are merged before: `optimizer.consolidate_state_dict(to=0)`, then rank 0
+    has all of it in `optimizer.state_dict()`. For FSDP, take
+    `torch.distributed.checkpoint.state_dict.get_state_dict` with `full_state_dict=True`; its keys
+    are names.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, numpy as np
+      >>> weights = {"fc.weight": np.ones((3, 2), np.float32)}
+      >>> shape = jax.ShapeDtypeStruct((2, 3), jnp.bfloat16)
+      >>> moved = from_torch(weights, None, {"fc": {"kernel": shape}})
+      >>> print(moved.report)
+      leaf             from    as  group  weight lost
+      ---------  ---------  ------  -----  -----------
+      fc/kernel  fc.weight  linear      -            0
+    """
+    problems = Problems("from_torch")
+    leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
+    shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves.items()}
+    theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
+    matches = match(shapes, theirs, layout, names, layouts, problems)
+    _check_dtypes(matches, weights, problems)
+    groups: list[Group] = []
+    if optimizer is not None:
+        groups = read_groups(optimizer, parameters_of(weights), order, kind, problems)
+    _check_partners(groups, matches, weights, problems)
+    labels, moments = moments_of(groups, matches, theirs, problems)
+    problems.check()
+    arrays = {m.path: m.move(*(tensors.to_numpy(weights[n]) for n in m.sources)) for m in matches}
+    used = {name for m in matches for name in m.sources}
+    rest = {name: tensors.to_numpy(x) for name, x in weights.items() if name not in used}
+    if optimizer is None:
+        made = states.write(optax.identity(), params, arrays, {}, problems)[0]
+        return Moved(made, None, None, rest, _report(matches, labels, arrays, {}, made, rest))
+    if opt is None:
+        ours = {"storage": storage, "landing": landing}
+        opt = build(groups, labels, learning_rate, ours)
+    made, state = states.write(opt, params, arrays, moments, problems)
+    report = _report(matches, labels, arrays, moments, made, rest, opt, state)
+    return Moved(made, opt, state, rest, report)
+
+
+def _check_dtypes(matches: Sequence[Match], weights: Mapping, problems: Problems) -> None:
+    for name in dict.fromkeys(name for m in matches for name in m.sources):
+        if (dtype := tensors.dtype_of(weights[name])) not in tensors.DTYPES:
+            known = ", ".join(tensors.DTYPES)
+            problems.add(f"{name}: weights must be one of {known}, got {dtype}")
+
+
+def _check_partners(
+    groups: Sequence[Group], matches: Sequence[Match], weights: Mapping, problems: Problems
+) -> None:
+    used = {name for m in matches for name in m.sources}
+    for name in (name for group in groups for name in group.names):
+        if name not in used and name in weights:
+            like = nearest(name.replace(".", "/"), [m.path for m in matches])
+            problems.add(f"{name}: torch trains it, no leaf here takes it; the nearest are {like}")
+
+
+def _report(
+    matches: Sequence[Match],
+    labels: Mapping[str, str],
+    arrays: Mapping[str, Any],
+    moments: Mapping[str, Moments],
+    params: Any,
+    rest: Mapping[str, Any],
+    opt: Any = None,
+    state: Any = None,
+) -> Report:
+    opt = optax.identity() if opt is None else opt
+    after = states.read(opt, params, state if moments else opt.init(params))
+    gone = lost((arrays, moments), after)
+    shown = {path: "" if label == FROZEN else label for path, label in labels.items()}
+    rows = [
+        Row(m.path, " + ".join(m.sources), m.kind, shown.get(m.path, ""), gone[m.path])
+        for m in matches
+    ]
+    return Report(rows, list(rest))

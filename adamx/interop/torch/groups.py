@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the state dict of a torch optimizer says: its class, its groups, moments and step counts.
+
+torch numbers parameters by their position: group after group, in the order in which the optimizer
+was given them. Names come with it if the optimizer was given `model.named_parameters()`, or are
+the keys themselves (FSDP). Otherwise the order has to be known; with one group it is that of the
+model's parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from adamx.core.rule import Kind
+from adamx.interop.names import Problems, nearest
+from adamx.interop.torch.arguments import IGNORED, number
+from adamx.interop.torch.classes import CLASSES
+
+Order = Sequence[str] | Sequence[Sequence[str]] | None
+
+
+class Group(NamedTuple):
+    """A parameter group.
+
+    Attributes:
+      label: `group0`, `group1` …
+      names: torch's names of its parameters, in order.
+      kind: a key of `CLASSES`.
+      arguments: of the recipe.
+      states: by name, what torch keeps of a parameter; empty where it has not made a step yet.
+    """
+
+    label: str
+    names: tuple[str, ...]
+    kind: str
+    arguments: dict[str, Any]
+    states: dict[str, Mapping[str, Any]]
+
+    @property
+    def moments(self) -> dict[str, str]:
+        """Our names of the moments, to torch's."""
+        extra = {"nu_max": "max_exp_avg_sq"} if self.arguments.get("amsgrad") else {}
+        return {**CLASSES[self.kind].moments, **extra}
+
+    @property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each moment."""
+        known: dict[str, Kind] = {**CLASSES[self.kind].kinds, "nu_max": "maximum"}
+        return {name: known[name] for name in self.moments}
+
+
+def read_groups(
+    optimizer: Any, parameters: Sequence[str], order: Order, kind: str | None, problems: Problems
+) -> list[Group]:
+    """The groups of an optimizer's state dict.
+
+    Args:
+      optimizer: the state dict.
+      parameters: the names of the model's parameters, in its own order.
+      order, kind: see `from_torch`.
+      problems: takes the problems.
+    """
+    if kind is not None and kind not in CLASSES:
+        raise ValueError(f"`kind` must be one of {', '.join(map(repr, CLASSES))}, got {kind!r}")
+    if not isinstance(optimizer, Mapping) or not {"state", "param_groups"} <= optimizer.keys():
+        found = list(optimizer)[:5] if isinstance(optimizer, Mapping) else type(optimizer).__name__
+        raise ValueError(
+            f"`optimizer` must be the state dict of a torch optimizer, with `state` and "
+            f"`param_groups`; it has {found}"
+        )
+    listed, groups = optimizer["param_groups"], []
+    named = _names(listed, parameters, order, problems)
+    for i, (group, names) in enumerate(zip(listed, named, strict=True)):
+        label, states = f"group{i}", {}
+        for key, name in zip(group["params"], names, strict=False):
+            states[name] = optimizer["state"].get(key, {})
+        found = kind or _kind(group, states)
+        if found is None:
+            problems.add(
+                f"{label}: cannot tell its optimizer from its settings "
+                f"({', '.join(sorted(set(group) - {'params', 'param_names'}))}): give `kind`, one "
+                f"of {', '.join(map(repr, CLASSES))}"
+            )
+            continue
+        if group.get("correct_bias", True) is False:
+            problems.add(f"{label}: `correct_bias=False` has no recipe here")
+        known = CLASSES[found].arguments
+        arguments = {k: _plain(group[k]) for k in known if k in group}
+        groups.append(Group(label, tuple(names), found, arguments, states))
+    return groups
+
+
+def _names(
+    groups: Sequence[Mapping[str, Any]],
+    parameters: Sequence[str],
+    order: Order,
+    problems: Problems,
+) -> Sequence[Sequence[str]]:
+    """The names of each group's parameters."""
+    sizes = [len(group["params"]) for group in groups]
+    if order is not None and all(isinstance(name, str) for name in order):
+        found = _cut([str(name) for name in order], sizes)
+    elif order is not None:
+        found = [list(names) for names in order]
+    elif all("param_names" in group for group in groups):
+        found = [list(group["param_names"]) for group in groups]
+    elif all(isinstance(key, str) for group in groups for key in group["params"]):
+        found = [list(group["params"]) for group in groups]
+    elif len(groups) == 1:
+        found = [list(parameters)]
+    else:
+        problems.add(
+            f"the optimizer has {len(groups)} groups and no names: give `order`, torch's names of "
+            f"the parameters of each, {sizes} of them"
+        )
+        return [[] for _ in groups]
+    if [len(names) for names in found] != sizes:
+        problems.add(
+            f"the groups of the optimizer have {sizes} parameters, "
+            f"{'the model' if order is None else '`order`'} names {[len(n) for n in found]}"
+        )
+    known = set(parameters)
+    for name in (name for names in found for name in names):
+        if name not in known:
+            like = nearest(name, parameters)
+            problems.add(f"{name}: the optimizer trains it, the model lacks it; nearest: {like}")
+    return found
+
+
+def _cut(names: list[str], sizes: list[int]) -> list[list[str]]:
+    """The names of each group, the last one with all that are left."""
+    found = []
+    for size in sizes[:-1]:
+        found.append(names[:size])
+        names = names[size:]
+    return [*found, names] if sizes else []
+
+
+def _kind(group: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The optimizer that has such settings and such a state; None if several have."""
+    held = {key for state in states.values() for key in state}
+    if not {"betas", "eps"} <= group.keys() or "bias_correction" in group:
+        return None
+    if "momentum_decay" in group:
+        return "nadam"
+    if "amsgrad" in group:
+        if "decoupled_weight_decay" in group:
+            return "adamw" if group["decoupled_weight_decay"] else "adam"
+        return "adam" if group.get("weight_decay") == 0 else None
+    if "decoupled_weight_decay" in group:
+        return "radam"
+    if "exp_inf" in held:
+        return "adamax"
+    if "weight_decay" not in group:
+        return "sparse_adam" if not set(IGNORED) & group.keys() else None
+    return "adamax" if not held and "foreach" in group else None
+
+
+def _plain(x: Any) -> Any:
+    return tuple(map(number, x)) if isinstance(x, tuple | list) else number(x)

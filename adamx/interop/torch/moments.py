@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The moments that torch keeps of each parameter, as moments of our leaves."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adamx.interop.names import Problems
+from adamx.interop.states import Moments
+from adamx.interop.torch import tensors
+from adamx.interop.torch.arguments import number
+from adamx.interop.torch.groups import Group
+from adamx.interop.torch.matching import Match
+from adamx.interop.torch.optimizer import FROZEN
+
+
+def moments_of(
+    groups: Sequence[Group],
+    matches: Sequence[Match],
+    theirs: Mapping[str, tuple[int, ...]],
+    problems: Problems,
+) -> tuple[dict[str, str], dict[str, Moments]]:
+    """The label of each leaf's group, and the moments of each leaf that is trained.
+
+    Args:
+      groups: of the optimizer.
+      matches: the leaves and torch's names of them.
+      theirs: the shapes of torch's weights.
+      problems: takes the problems.
+    """
+    of = {name: group for group in groups for name in group.names}
+    for name, group in of.items():
+        if name in theirs:
+            _check(name, group, theirs[name], problems)
+    _check_counts(groups, problems)
+    if problems:
+        return {}, {}
+    labels: dict[str, str] = {}
+    found: dict[str, Moments] = {}
+    for m in matches:
+        here = [of.get(name) for name in m.sources]
+        label = {FROZEN if group is None else group.label for group in here}
+        if len(label) > 1:
+            problems.add(f"{m.path}: its parts are in different groups: {', '.join(sorted(label))}")
+            continue
+        labels[m.path] = label.pop()
+        if (group := here[0]) is not None:
+            found[m.path] = _moments(m, group)
+    return labels, found
+
+
+def _moments(m: Match, group: Group) -> Moments:
+    held = [group.states[name] for name in m.sources]
+    arrays = {
+        ours: m.move(*(tensors.to_numpy(state[there]) for state in held))
+        for ours, there in group.moments.items()
+    }
+    return Moments(group.kinds, _steps(held[0]), arrays, {})
+
+
+def _steps(state: Mapping[str, Any]) -> int:
+    return round(float(number(state["step"])))
+
+
+def _check(name: str, group: Group, shape: tuple[int, ...], problems: Problems) -> None:
+    state = group.states.get(name, {})
+    if not state:
+        problems.add(f"{name}: the optimizer has no moments of it, as it never had a gradient")
+        return
+    wanted = group.moments.values()
+    if missing := [key for key in ("step", *wanted) if key not in state]:
+        problems.add(f"{name}: the optimizer's state lacks {', '.join(missing)} ({group.kind})")
+        return
+    for key in wanted:
+        if (got := tensors.shape_of(state[key])) != shape:
+            problems.add(f"{name}: {key} has shape {got}, the weight has {shape}")
+        if (dtype := tensors.dtype_of(state[key])) not in tensors.DTYPES:
+            problems.add(f"{name}: {key} must be one of {', '.join(tensors.DTYPES)}, got {dtype}")
+    if "mu_product" in state and group.kind == "nadam":
+        _check_product(name, state, group, problems)
+
+
+def _check_product(name: str, state: Mapping, group: Group, problems: Problems) -> None:
+    """torch keeps the product of NAdam's betas, which here follows from the number of steps."""
+    got, steps = float(number(state["mu_product"])), _steps(state)
+    want = product(group.arguments, steps)
+    if abs(got - want) > 1e-3 * max(abs(want), 1e-30):
+        problems.add(
+            f"{name}: mu_product is {got:.6g}, after {steps} steps with the group's betas and "
+            f"momentum_decay it is {want:.6g}: these changed on the way, which has no form here"
+        )
+
+
+def product(arguments: Mapping[str, Any], steps: int) -> float:
+    """The product of NAdam's first betas after so many steps."""
+    b1 = arguments.get("betas", (0.9, 0.999))[0]
+    psi = arguments.get("momentum_decay", 4e-3)
+    if b1 == 0:
+        return 0.0 if steps else 1.0
+    factors = (1 - 0.5 * 0.96 ** (t * psi) for t in range(1, steps + 1))
+    return math.exp(steps * math.log(b1) + math.fsum(map(math.log, factors)))
+
+
+def _check_counts(groups: Sequence[Group], problems: Problems) -> None:
+    for group in groups:
+        counts: dict[int, list[str]] = {}
+        for name, state in group.states.items():
+            if "step" in state:
+                counts.setdefault(_steps(state), []).append(name)
+        if len(counts) > 1:
+            said = "; ".join(f"{n} for {', '.join(names)}" for n, names in sorted(counts.items()))
+            problems.add(f"{group.label}: the numbers of steps differ: {said}")

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizer of ours that a torch optimizer's groups describe."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import optax
+
+from adamx.core import paths
+from adamx.interop.torch.classes import CLASSES
+from adamx.interop.torch.groups import Group
+
+FROZEN = "frozen"
+
+
+def build(
+    groups: Sequence[Group], labels: Mapping[str, str], rates: Any, ours: Mapping[str, Any]
+) -> optax.GradientTransformationExtraArgs:
+    """One recipe for one group, `optax.partition` for several, or where leaves are frozen.
+
+    Args:
+      groups: torch's parameter groups.
+      labels: our leaves, by name, to the label of their group or to `FROZEN`.
+      rates: a learning rate or schedule in place of torch's, or one for each group, or None.
+      ours: other arguments of the recipes.
+    """
+    if isinstance(rates, Sequence) and len(rates) != len(groups):
+        raise ValueError(
+            f"`learning_rate` must be one or as many as there are groups, which is {len(groups)}, "
+            f"got {len(rates)}"
+        )
+    used = set(labels.values())
+    made: dict[Any, Any] = {}
+    for i, group in enumerate(groups):
+        rate = rates[i] if isinstance(rates, Sequence) else rates
+        arguments = group.arguments | ({} if rate is None else {"lr": rate})
+        if group.label in used:
+            made[group.label] = CLASSES[group.kind].build(**arguments, **ours)
+    if len(used) == 1 and made:
+        return next(iter(made.values()))
+    if FROZEN in used:
+        made[FROZEN] = optax.set_to_zero()
+    return optax.partition(made, _labelled(labels))
+
+
+def _labelled(labels: Mapping[str, str]) -> Callable[[Any], Any]:
+    def tree(params: Any) -> Any:
+        leaves, treedef = paths.flatten(params)
+        return treedef.unflatten([labels[paths.name(path)] for path, _ in leaves])
+
+    return tree

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""torch's tensors as NumPy's arrays, and back, in every floating dtype that both have."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+def dtype_of(tensor: Any) -> str:
+    """The name of a tensor's dtype, or of its type where it is none."""
+    found = str(getattr(tensor, "dtype", type(tensor).__name__))
+    return found.removeprefix("torch.")
+
+
+def shape_of(tensor: Any) -> tuple[int, ...]:
+    """The shape of a tensor, as integers."""
+    return tuple(int(size) for size in getattr(tensor, "shape", ()))
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+    """The values of a tensor, or of an array, on the host."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    tensor = tensor.detach().cpu()
+    if dtype_of(tensor) != "bfloat16":
+        return tensor.numpy()
+    import torch
+
+    return tensor.contiguous().view(torch.int16).numpy().view(jnp.bfloat16)
+
+
+def to_tensor(array: Any, like: Any) -> Any:
+    """`array` as a tensor with the dtype and on the device of `like`."""
+    import torch
+
+    wide = np.ascontiguousarray(np.asarray(array, np.float64 if array.dtype == "f8" else "f4"))
+    return torch.from_numpy(wide.reshape(array.shape).copy()).to(like.dtype).to(like.device)
