@@ -95,13 +95,16 @@ class Part(NamedTuple):
     leaf: Array
 
 
-def undone(parts: Sequence[Part], shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+def undone(
+    parts: Sequence[Part], shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()
+) -> list[Array]:
     """The arrays of another library from our leaves: the way back of all their rearrangements.
 
     Args:
       parts: our leaves, with the way there.
       shapes: the shapes of the other library's arrays. An array that no leaf fills raises
         `ValueError`, which says how many of its elements are missing.
+      names: of these arrays, for errors.
 
     Example:
       >>> leaf = np.arange(6).reshape(3, 2)
@@ -124,5 +127,6 @@ def undone(parts: Sequence[Part], shapes: Sequence[tuple[int, ...]]) -> list[Arr
             start += made[i].size
     for i, known in enumerate(filled):
         if missing := int((~known).sum()):
-            raise ValueError(f"array {i} of shape {shapes[i]}: {missing} elements have no leaf")
+            name = names[i] if names else f"array {i}"
+            raise ValueError(f"{name} of shape {shapes[i]}: {missing} elements have no leaf")
     return [array.reshape(shape) for array, shape in zip(made, shapes, strict=True)]

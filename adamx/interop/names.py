@@ -51,7 +51,7 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
       >>> nearest("weight_decai", ["lr", "weight_decay", "betas"])
       'weight_decay'
     """
-    found = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    found = difflib.get_close_matches(name, list(known), n=most, cutoff=0.3)
     return ", ".join(found) or "none"
 
 

@@ -44,10 +44,14 @@ def _filled(state: LandingState, now: dict[str, Any], weights: Mapping[str, Any]
         p = {name: now[name]}
         steps = {name: _step(weights[name], now[name])}
         link = _landing(old.dtype)
-        updates, made = link.update(steps, link.init(p), p)
+        updates, made = _taken(link, steps, p)
         now[name] = (now[name].astype(jnp.float32) + updates[name]).astype(now[name].dtype)
         remainders.append(jax.device_put(made.remainder[name], old.sharding))
     return state._replace(remainder=treedef.unflatten(remainders))
+
+
+def _taken(link: Any, steps: Any, params: Any) -> tuple[Any, Any]:
+    return link.update(steps, link.init(params), params)
 
 
 def _step(weight: Any, p: jax.Array) -> jax.Array:

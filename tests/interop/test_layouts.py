@@ -58,6 +58,8 @@ def test_a_function_that_does_more_than_move_is_refused():
 def test_elements_without_a_leaf_are_counted():
     with pytest.raises(ValueError, match=r"array 0 of shape \(3,\): 2 elements"):
         undone([Part((0,), lambda x: x[:1], np.ones(1))], [(3,)])
+    with pytest.raises(ValueError, match=r"fc of shape \(3,\): 2 elements"):
+        undone([Part((0,), lambda x: x[:1], np.ones(1))], [(3,)], ["fc"])
 
 
 def test_a_vector_is_no_kernel():

@@ -75,7 +75,8 @@ def from_torch(
       layouts: a path pattern to how these leaves lie: `"same"`, `"linear"`, `"conv"`,
         `"conv_transpose"`, `"transpose_kernel"` (Flax's `ConvTranspose(transpose_kernel=True)`), or
         a function from torch's arrays to the leaf that only moves elements. By default kernels
-        are linear or convolutions, by their number of axes.
+        are linear or convolutions, by their number of axes; transposed convolutions have to be
+        named here.
       order: torch's names of the parameters in the order of the optimizer, for all groups or for
         each; needed for several groups that were given without names.
       kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
@@ -118,16 +119,15 @@ def from_torch(
     leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
     shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves.items()}
     theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
-    matches = match(shapes, theirs, layout, names, layouts, problems)
+    matches, used = match(shapes, theirs, layout, names, layouts, problems)
     _check_dtypes(matches, weights, problems)
     groups: list[Group] = []
     if optimizer is not None:
         groups = read_groups(optimizer, parameters_of(weights), order, kind, problems)
-    _check_partners(groups, matches, weights, problems)
+    _check_partners(groups, used, shapes, weights, problems)
     labels, moments = moments_of(groups, matches, theirs, problems)
     problems.check()
     arrays = {m.path: m.move(*(tensors.to_numpy(weights[n]) for n in m.sources)) for m in matches}
-    used = {name for m in matches for name in m.sources}
     rest = {name: tensors.to_numpy(x) for name, x in weights.items() if name not in used}
     if optimizer is None:
         made = states.write(optax.identity(), params, arrays, {}, problems)[0]
@@ -148,12 +148,11 @@ def _check_dtypes(matches: Sequence[Match], weights: Mapping, problems: Problems
 
 
 def _check_partners(
-    groups: Sequence[Group], matches: Sequence[Match], weights: Mapping, problems: Problems
+    groups: Sequence[Group], used: set[str], leaves: Mapping, weights: Mapping, problems: Problems
 ) -> None:
-    used = {name for m in matches for name in m.sources}
     for name in (name for group in groups for name in group.names):
         if name not in used and name in weights:
-            like = nearest(name.replace(".", "/"), [m.path for m in matches])
+            like = nearest(name.replace(".", "/"), leaves)
             problems.add(f"{name}: torch trains it, no leaf here takes it; the nearest are {like}")
 
 

@@ -113,6 +113,9 @@ def _names(
             f"the parameters of each, {sizes} of them"
         )
         return [[] for _ in groups]
+    if len(found) != len(groups):
+        problems.add(f"`order` has {len(found)} lists, the optimizer {len(groups)} groups")
+        return [[] for _ in groups]
     if [len(names) for names in found] != sizes:
         problems.add(
             f"the groups of the optimizer have {sizes} parameters, "

@@ -38,8 +38,10 @@ def match(
     names: Names,
     layouts: Layouts,
     problems: Problems,
-) -> list[Match]:
+) -> tuple[list[Match], set[str]]:
     """A match for each of our leaves, and a problem for each that has none.
+
+    Also returns all of torch's names that a leaf asks for, whether they fit or not.
 
     Args:
       leaves: the shapes of our leaves, by name.
@@ -52,12 +54,13 @@ def match(
         raise ValueError(f"`layout` must be one of {known}, got {layout!r}")
     table = {} if names is None or callable(names) else names
     _check_keys(leaves, table, layouts or {}, problems)
-    found = []
+    found, used = [], set()
     for path, shape in leaves.items():
         given = names(path) if callable(names) else table.get(path)
         chosen = _chosen(path, given, theirs, layout, table, problems)
         if chosen is None:
             continue
+        used |= {name for name, _ in chosen}
         asked = next((x for p, x in (layouts or {}).items() if paths.matches(p, path)), None)
         shapes = [theirs[name] for name, _ in chosen]
         if callable(asked):
@@ -76,7 +79,7 @@ def match(
             problems.add(f"{path}: {' + '.join(name for name, _ in chosen)} is {wrong}")
             continue
         found.append(Match(path, tuple(name for name, _ in chosen), move, kind))
-    return found
+    return found, used
 
 
 def _chosen(
@@ -115,9 +118,11 @@ def _renamed(path: str, table: Mapping[str, Name]) -> str:
 def _check_keys(
     leaves: Mapping[str, Shape], names: Mapping, layouts: Mapping, problems: Problems
 ) -> None:
+    words = [path.split("/") for path in leaves]
+    known = {"/".join(path[:end]) for path in words for end in range(1, len(path) + 1)}
     for key in names:
-        if not any(path == key or path.startswith(f"{key}/") for path in leaves):
-            like = nearest(key, leaves)
+        if key not in known:
+            like = nearest(key, sorted(known))
             problems.add(f"`names`: there is no leaf or module {key!r}; the nearest are {like}")
     for pattern in layouts:
         if not any(paths.matches(pattern, path) for path in leaves):

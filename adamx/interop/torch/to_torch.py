@@ -56,10 +56,9 @@ def to_torch(
     problems = Problems("to_torch")
     shapes = {paths.name(p): tuple(jnp.shape(leaf)) for p, leaf in paths.flatten(params)[0]}
     theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
-    matches = match(shapes, theirs, layout, names, layouts, problems)
+    matches, filled = match(shapes, theirs, layout, names, layouts, problems)
     groups = read_groups(optimizer, parameters_of(weights), order, kind, problems)
     arrays, moments = states.read(opt, params, state)
-    filled = {name for m in matches for name in m.sources}
     for group in groups:
         for name in group.names:
             if name not in filled:
@@ -83,7 +82,7 @@ def _undone(
     names = list(dict.fromkeys(name for m in matches for name in m.sources))
     at = {name: i for i, name in enumerate(names)}
     parts = [Part(tuple(at[name] for name in m.sources), m.move, arrays[m.path]) for m in matches]
-    made = undone(parts, [theirs[name] for name in names])
+    made = undone(parts, [theirs[name] for name in names], names)
     return dict(zip(names, made, strict=True))
 
 

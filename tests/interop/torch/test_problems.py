@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does not fit is one error that lists all of it, with the nearest names."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx import interop
+from tests.interop.torch import models
+
+torch = pytest.importorskip("torch", reason="carries states of torch.optim over")
+
+
+def trained(build=torch.optim.AdamW, steps=3, dtype=torch.float32, **kwargs):
+    model = models.network(torch, dtype)
+    opt = build(model.parameters(), **kwargs)
+    models.train_torch(torch, model, opt, 0, steps)
+    return model, opt
+
+
+def said(model, optimizer, params=None, **kwargs):
+    """The message with which a transfer is refused."""
+    weights = model.state_dict() if hasattr(model, "state_dict") else model
+    if hasattr(optimizer, "state_dict"):
+        optimizer = optimizer.state_dict()
+    params = models.template("float32") if params is None else params
+    with pytest.raises(ValueError, match=r"from_torch|must|got") as error:
+        interop.from_torch(weights, optimizer, params, **kwargs)
+    return str(error.value)
+
+
+def test_all_problems_are_listed_at_once():
+    model, opt = trained()
+    params = models.template("float32")
+    params["fc3"] = params.pop("fc2")
+    params["fc1"]["kernel"] = jax.ShapeDtypeStruct((8, 4), jnp.float32)
+    opt.state_dict()["state"][2]["step"] += 4
+    message = said(model, opt, params)
+    lines = message.splitlines()
+    assert lines[0] == "from_torch: 6 problems"  # the kernel's shape once, four names, a count
+    assert (
+        "  fc3/kernel: torch has no fc3.weight; the nearest are fc2.weight, fc1.weight" in message
+    )
+    assert "fc3/bias: torch has no fc3.bias" in message
+    assert (
+        "fc1/kernel: fc1.weight is of shape (8, 4) in torch, which is (4, 8) as 'linear'; the leaf "
+        "has (8, 4)" in message
+    )
+    assert "fc2.weight: torch trains it, no leaf here takes it; the nearest are fc" in message
+
+
+def test_counts_that_differ_are_listed_by_count():
+    model, opt = trained()
+    opt.state_dict()["state"][2]["step"] += 4
+    message = said(model, opt)
+    assert message.startswith("from_torch: group0: the numbers of steps differ: 3 for fc1.weight, ")
+    assert message.endswith("; 7 for norm.weight")
+
+
+def test_a_parameter_without_a_gradient_so_far_is_named():
+    model = models.network(torch, torch.float32)
+    opt = torch.optim.AdamW(model.parameters())
+    model.fc1.requires_grad_(False)
+    models.train_torch(torch, model, opt, 0, 2)
+    message = said(model, opt)
+    assert "fc1.weight: the optimizer has no moments of it, as it never had a gradient" in message
+
+
+def test_groups_without_names_ask_for_their_order():
+    model = models.network(torch, torch.float32)
+    ps = list(model.parameters())
+    opt = torch.optim.AdamW([{"params": ps[:2]}, {"params": ps[2:]}])
+    models.train_torch(torch, model, opt, 0, 2)
+    assert "2 groups and no names: give `order`" in said(model, opt)
+    names = list(model.state_dict())
+    assert "have [2, 4] parameters, `order` names [3, 3]" in said(
+        model, opt, order=[names[:3], names[3:]]
+    )
+    assert "`order` has 1 lists, the optimizer 2 groups" in said(model, opt, order=[names])
+    wrong = [["fc1.weigth", "fc1.bias"], names[2:]]
+    assert "fc1.weigth: the optimizer trains it, the model lacks it; nearest: fc1.weight" in said(
+        model, opt, order=wrong
+    )
+    swapped = [[names[1], names[0]], names[2:]]
+    assert "fc1.bias: exp_avg has shape (8, 4), the weight has (8,)" in said(
+        model, opt, order=swapped
+    )
+    interop.from_torch(
+        model.state_dict(), opt.state_dict(), models.template("float32"), order=names
+    )
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "RMSprop"])
+def test_another_optimizer_cannot_be_told(name):
+    model, opt = trained(getattr(torch.optim, name), lr=1e-3, **MORE.get(name, {}))
+    assert "cannot tell its optimizer from its settings" in said(model, opt)
+    assert re.search("lacks .*exp_avg", said(model, opt, kind="adamw"))
+
+
+MORE = {"SGD": {"momentum": 0.9}}
+
+
+def test_a_group_of_before_the_flag_asks_for_its_class():
+    model, opt = trained()
+    state = opt.state_dict()
+    del state["param_groups"][0]["decoupled_weight_decay"]
+    assert "give `kind`" in said(model, state)
+    moved = interop.from_torch(model.state_dict(), state, models.template("float32"), kind="adamw")
+    assert moved.opt == interop.torch.adamw()
+
+
+def test_betas_that_changed_on_the_way_show_in_nadam():
+    model, opt = trained(torch.optim.NAdam)
+    opt.param_groups[0]["betas"] = (0.5, 0.999)
+    assert "mu_product is" in said(model, opt)
+
+
+def test_an_uncorrected_bias_has_no_recipe():
+    model, opt = trained()
+    opt.param_groups[0]["correct_bias"] = False
+    assert "`correct_bias=False` has no recipe here" in said(model, opt)
+
+
+def test_wrong_names_and_layouts_are_found():
+    model, opt = trained()
+    message = said(
+        model,
+        opt,
+        names={"fc4": "fc1", "fc1/kernel": "fc1.wieght"},
+        layouts={"*/kernl": "linear", "fc2/bias": "lineal", "norm/scale": lambda x: 2.0 * x},
+    )
+    assert "`names`: there is no leaf or module 'fc4'" in message
+    assert "fc1/kernel: torch has no fc1.wieght; the nearest are fc1.weight" in message
+    assert "`layouts`: no leaf matches '*/kernl'; the nearest are fc" in message
+    assert "fc2/bias: `layouts` must be one of 'same', 'linear', " in message
+    assert "a rearrangement may only move elements" in message
+
+
+def test_wrong_dtypes_are_named():
+    model, opt = trained()
+    weights = model.state_dict()
+    weights["fc1.bias"] = torch.ones(8, dtype=torch.complex64)
+    weights["fc2.bias"] = torch.ones(3, dtype=torch.int32)
+    message = said(weights, opt, order=list(weights))
+    assert (
+        "fc1.bias: weights must be one of float16, bfloat16, float32, float64, got com" in message
+    )
+    assert "fc2.bias: weights must be one of" in message
+
+
+def test_moments_of_another_kind_are_not_taken():
+    model, opt = trained(torch.optim.Adamax)
+    message = said(model, opt, opt=adamx.adam(1e-3))
+    assert "the other side remembers mu (signed), nu (magnitude), `opt` mu (signed), nu" in message
+    message = said(
+        model, opt, opt=optax.masked(adamx.adamax(1e-3), {"fc1": True, "fc2": False, "norm": True})
+    )
+    assert "fc2/bias: `opt` keeps no moments of this leaf, the other side has some" in message
+
+
+def test_not_a_state_dict():
+    model, _ = trained()
+    assert "it has ['fc1.weight'" in said(model, model.state_dict())
+    with pytest.raises(ValueError, match=r"`layout` must be one of 'flax'.*got 'keras'"):
+        interop.from_torch(model.state_dict(), None, {}, layout="keras")
+    with pytest.raises(ValueError, match=r"`kind` must be one of 'adam'.*got 'sgd'"):
+        interop.from_torch(model.state_dict(), {}, models.template("float32"), kind="sgd")
+    model, opt = trained()
+    assert "`learning_rate` must be one or as many" in said(model, opt, learning_rate=[1, 2])
+
+
+def test_what_does_not_fit_on_the_way_back():
+    model, opt = trained()
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), models.template("float32"))
+    other = adamx.adam(1e-3, b1=0.8, eps=1e-6)
+    params.pop("fc2")
+    with pytest.raises(ValueError, match="to_torch: ") as error:
+        interop.to_torch(params, other.init(params), other, model.state_dict(), opt.state_dict())
+    message = str(error.value)
+    assert "fc2.weight: torch trains it, no leaf fills it" in message
+    assert "fc1/bias: `b1` is 0.8 in `opt`, 0.9 in group0 of torch" in message
+    assert "fc1/bias: `eps` is 1e-06 in `opt`, 1e-08 in group0 of torch" in message
+    amsgrad = adamx.amsgrad(1e-3)
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), models.template("float32"))
+    with pytest.raises(ValueError, match="`opt` remembers mu, nu, nu_max, torch's adamw of group0"):
+        interop.to_torch(
+            params, amsgrad.init(params), amsgrad, model.state_dict(), opt.state_dict()
+        )
+
+
+def test_a_leaf_that_fills_a_part_only_is_no_way_back():
+    model, opt = trained()
+    params = {"norm": {"scale": jnp.ones(4), "bias": jnp.ones(8)}}
+    weights = {k: v for k, v in model.state_dict().items() if k.startswith("norm")}
+    opt = torch.optim.AdamW([torch.nn.Parameter(v) for v in weights.values()])
+    ours = adamx.adamw(1e-3)
+    with pytest.raises(ValueError, match=r"norm.weight of shape \(8,\): 4 elements have no leaf"):
+        interop.to_torch(
+            params,
+            ours.init(params),
+            ours,
+            weights,
+            opt.state_dict(),
+            layouts={"norm/scale": lambda x: x[:4]},
+        )
+    assert np.all(np.isfinite(params["norm"]["scale"]))
