@@ -48,7 +48,7 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     """The names most like `name`, best first; "none" if nothing is like it.
 
     Example:
-      >>> nearest("weight_decai", ["lr", "weight_decay", "betas"])
+      >>> nearest("weight_decai", ["lr", "weight_decay", "betas"], most=1)
       'weight_decay'
     """
     found = difflib.get_close_matches(name, list(known), n=most, cutoff=0.3)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """PyTorch: its optimizers as recipes of ours, and its checkpoints as states of ours and back."""
 
+from adamx.interop.torch.files import read
 from adamx.interop.torch.from_torch import Moved, from_torch
 from adamx.interop.torch.lazy_rows import sparse_adam
 from adamx.interop.torch.recipes import adam, adamax, adamw, nadam, radam
@@ -14,6 +15,7 @@ __all__ = [
     "from_torch",
     "nadam",
     "radam",
+    "read",
     "sparse_adam",
     "to_torch",
 ]

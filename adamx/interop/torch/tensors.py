@@ -33,8 +33,9 @@ def to_numpy(tensor: Any) -> np.ndarray:
 
 
 def to_tensor(array: Any, like: Any) -> Any:
-    """`array` as a tensor with the dtype and on the device of `like`."""
+    """`array` as a tensor with the dtype and on the device of `like`, a tensor or an array."""
     import torch
 
-    wide = np.ascontiguousarray(np.asarray(array, np.float64 if array.dtype == "f8" else "f4"))
-    return torch.from_numpy(wide.reshape(array.shape).copy()).to(like.dtype).to(like.device)
+    wide = np.float64 if np.asarray(array).dtype == np.float64 else np.float32
+    tensor = torch.from_numpy(np.array(array, wide, order="C"))
+    return tensor.to(getattr(torch, dtype_of(like))).to(getattr(like, "device", "cpu"))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads safetensors files: a length, that many bytes of JSON, and the arrays as they are.
+
+Nothing is allocated before the file is known to be as long as it claims, and arrays are views of
+the mapped file, read when they are used.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+# The format's own limit on the header, in bytes.
+LONGEST = 100_000_000
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file, by name.
+
+    Raises:
+      ValueError: where it is none, or not whole; one sentence with the path.
+    """
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(size - 8, LONGEST):
+            raise ValueError(
+                f"{path} is no whole safetensors file: its header claims {length:,} bytes, the "
+                f"file has {size:,}"
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no safetensors file: its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise ValueError(f"{path} is no safetensors file: its header is no JSON object")
+    header.pop("__metadata__", None)
+    data = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else _EMPTY
+    for complaint in _complaints(header, len(data)):
+        raise ValueError(f"{path}: {complaint}")
+    return {name: _array(data, entry) for name, entry in header.items()}
+
+
+_EMPTY = np.zeros(0, np.uint8)
+
+
+def _array(data: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
+    first, last = entry["data_offsets"]
+    dtype = jnp.dtype(DTYPES[entry["dtype"]])
+    return np.frombuffer(data[first:last].tobytes(), dtype).reshape(entry["shape"])
+
+
+def _complaints(header: dict[str, Any], size: int) -> Iterator[str]:
+    taken = []
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+            yield f"{name!r} lacks a dtype, a shape or its place in the file"
+            return
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+            yield f"{name} has dtype {entry['dtype']!r}, which is none of {', '.join(DTYPES)}"
+            return
+        if not (_whole(entry["shape"]) and _whole(entry["data_offsets"], 2)):
+            yield f"{name} has shape {entry['shape']} at {entry['data_offsets']}: not whole numbers"
+            return
+        first, last = entry["data_offsets"]
+        wanted = math.prod(entry["shape"]) * jnp.dtype(DTYPES[entry["dtype"]]).itemsize
+        if last - first != wanted or last > size:
+            yield (
+                f"{name} claims {wanted:,} bytes ({entry['dtype']} of {entry['shape']}) at "
+                f"{first:,} to {last:,}, the file has {size:,} of data"
+            )
+        taken.append((first, last, name))
+    for (_, end, a), (start, _, b) in zip(sorted(taken), sorted(taken)[1:], strict=False):
+        if start < end:
+            yield f"{a} and {b} lie in the same place"
+
+
+def _whole(x: Any, length: int | None = None) -> bool:
+    is_list = isinstance(x, list) and all(type(n) is int and n >= 0 for n in x)
+    return is_list and length in (None, len(x))
