@@ -60,14 +60,15 @@ def lost(
     """For each leaf, what its weight and its moments have lost from one place to the other."""
     found: dict[str, dict[str, float]] = {}
     for name, weight in after[0].items():
-        found[name] = {"weight": _error(weight, before[0][name])}
+        found[name] = {"weight": error(weight, before[0][name])}
         if name in before[1] and name in after[1]:
             theirs, ours = before[1][name].arrays, after[1][name].arrays
-            found[name] |= {k: _error(ours[k], x) for k, x in theirs.items() if k in ours}
+            found[name] |= {k: error(ours[k], x) for k, x in theirs.items() if k in ours}
     return found
 
 
-def _error(now: Any, before: Any) -> float:
+def error(now: Any, before: Any) -> float:
+    """The root mean square of `now - before`, relative to that of `before`."""
     now, before = np.asarray(now, np.float64), np.asarray(before, np.float64)
     size, apart = _rms(before), _rms(now - before)
     return apart / size if size else apart

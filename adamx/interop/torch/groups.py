@@ -24,6 +24,7 @@ class Group(NamedTuple):
     Attributes:
       label: `group0`, `group1` …
       names: torch's names of its parameters, in order.
+      keys: what the state dict calls these.
       kind: a key of `CLASSES`.
       arguments: of the recipe.
       states: by name, what torch keeps of a parameter; empty where it has not made a step yet.
@@ -31,6 +32,7 @@ class Group(NamedTuple):
 
     label: str
     names: tuple[str, ...]
+    keys: tuple[Any, ...]
     kind: str
     arguments: dict[str, Any]
     states: dict[str, Mapping[str, Any]]
@@ -85,7 +87,8 @@ def read_groups(
             problems.add(f"{label}: `correct_bias=False` has no recipe here")
         known = CLASSES[found].arguments
         arguments = {k: _plain(group[k]) for k in known if k in group}
-        groups.append(Group(label, tuple(names), found, arguments, states))
+        keys = tuple(group["params"])
+        groups.append(Group(label, tuple(names), keys, found, arguments, states))
     return groups
 
 

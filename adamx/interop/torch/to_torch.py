@@ -2,22 +2,35 @@
 """From parameters and a state of ours to the state dicts of a torch model and its optimizer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from adamx.core import paths
 from adamx.interop import states
-from adamx.interop.layouts import Part, undone
 from adamx.interop.names import Problems, nearest
+from adamx.interop.report import Report, Row, error
 from adamx.interop.states import Moments
 from adamx.interop.torch import tensors
 from adamx.interop.torch.groups import Group, Order, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
-from adamx.interop.torch.moments import product
 from adamx.interop.torch.order import memory_of, parameters_of
+from adamx.interop.torch.tensor_states import arrays_of, states_of
+
+
+class Back(NamedTuple):
+    """The state dicts of a run that goes on in torch.
+
+    Attributes:
+      weights: for `model.load_state_dict`.
+      optimizer: for `optimizer.load_state_dict`.
+      report: what went where, and what torch's dtypes lose of it.
+    """
+
+    weights: dict[str, Any]
+    optimizer: dict[str, Any]
+    report: Report
 
 
 def to_torch(
@@ -32,7 +45,7 @@ def to_torch(
     layouts: Layouts = None,
     order: Order = None,
     kind: str | None = None,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> Back:
     """The state dicts with which a torch model and its optimizer go on where a run here stopped.
 
     Args:
@@ -43,15 +56,13 @@ def to_torch(
       layout, names, layouts, order, kind: as in `from_torch`.
 
     Returns:
-      For `model.load_state_dict` and `optimizer.load_state_dict`. Buffers stay as they are.
+      Both state dicts, and a report. Buffers stay as they are.
 
-    Example (with torch):
+    With a model and an optimizer of torch's:
 
-        weights, optimizer = interop.to_torch(
-            params, state, opt, model.state_dict(), adam.state_dict()
-        )
-        model.load_state_dict(weights)
-        adam.load_state_dict(optimizer)
+        back = interop.to_torch(params, state, opt, model.state_dict(), adam.state_dict())
+        model.load_state_dict(back.weights)
+        adam.load_state_dict(back.optimizer)
     """
     problems = Problems("to_torch")
     shapes = {paths.name(p): tuple(jnp.shape(leaf)) for p, leaf in paths.flatten(params)[0]}
@@ -67,23 +78,13 @@ def to_torch(
     for m in matches:
         _check(m, groups, moments, problems)
     problems.check()
-    made = _undone(matches, theirs, arrays)
-    new = {name: tensors.to_tensor(x, weights[name]) for name, x in made.items()}
+    found = arrays_of(matches, theirs, arrays).items()
+    new = {name: tensors.to_tensor(x, weights[name]) for name, x in found}
     _check_counts(groups, matches, moments, problems)
     tied = {memory_of(weights[name]): x for name, x in new.items()}
     whole = {n: new[n] if n in new else tied.get(memory_of(x), x) for n, x in weights.items()}
-    return whole, _optimizer(optimizer, groups, matches, theirs, moments, new)
-
-
-def _undone(
-    matches: list[Match], theirs: Mapping[str, tuple[int, ...]], arrays: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """torch's arrays from arrays of our leaves, those that matches fill."""
-    names = list(dict.fromkeys(name for m in matches for name in m.sources))
-    at = {name: i for i, name in enumerate(names)}
-    parts = [Part(tuple(at[name] for name in m.sources), m.move, arrays[m.path]) for m in matches]
-    made = undone(parts, [theirs[name] for name in names], names)
-    return dict(zip(names, made, strict=True))
+    made = {**optimizer, "state": states_of(groups, matches, theirs, moments, new)}
+    return Back(whole, made, _report(matches, groups, arrays, moments, new, made["state"]))
 
 
 def _check(
@@ -130,29 +131,26 @@ def _check_counts(
     problems.check()
 
 
-def _optimizer(
-    optimizer: Mapping[str, Any],
-    groups: list[Group],
+def _report(
     matches: list[Match],
-    theirs: Mapping[str, tuple[int, ...]],
+    groups: list[Group],
+    arrays: Mapping[str, Any],
     moments: Mapping[str, Moments],
     new: Mapping[str, Any],
-) -> dict[str, Any]:
-    import torch
+    state: Mapping[Any, Mapping[str, Any]],
+) -> Report:
+    """torch's tensors, laid out as our leaves and compared with them."""
+    of = {name: (g, key) for g in groups for name, key in zip(g.names, g.keys, strict=True)}
+    rows = []
+    for m in matches:
 
-    made: dict[Any, dict[str, Any]] = {}
-    for group, listed in zip(groups, optimizer["param_groups"], strict=True):
-        here = [m for m in matches if set(m.sources) <= set(group.names)]
-        steps = max((moments[m.path].count for m in here), default=0)
-        arrays = {
-            there: _undone(here, theirs, {m.path: moments[m.path].arrays[ours] for m in here})
-            for ours, there in group.moments.items()
-        }
-        for key, name in zip(listed["params"], group.names, strict=True):
-            entry = {k: tensors.to_tensor(x[name], new[name]) for k, x in arrays.items()}
-            counts = steps if group.kind == "sparse_adam" else torch.tensor(float(steps))
-            made[key] = {"step": counts, **entry}
-            if group.kind == "nadam":
-                dtype = torch.get_default_dtype()
-                made[key]["mu_product"] = torch.tensor(product(group.arguments, steps), dtype=dtype)
-    return {**optimizer, "state": made}
+        def gone(tensor_of: Any, before: Any, m: Match = m) -> float:
+            return error(m.move(*(tensors.to_numpy(tensor_of(n)) for n in m.sources)), before)
+
+        lost = {"weight": gone(new.get, arrays[m.path])}
+        group = of[m.sources[0]][0] if m.sources[0] in of else None
+        for ours, there in group.moments.items() if group else ():
+            before = moments[m.path].arrays[ours]
+            lost[ours] = gone(lambda name, there=there: state[of[name][1]][there], before)
+        rows.append(Row(m.path, " + ".join(m.sources), m.kind, group.label if group else "", lost))
+    return Report(rows, [])

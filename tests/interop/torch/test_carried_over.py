@@ -70,7 +70,7 @@ def test_a_run_goes_on_here_and_back_there(row):
 
     back, new = models.network(torch), None
     new = make(row, back.parameters())
-    weights, optimizer = interop.to_torch(
+    weights, optimizer, _ = interop.to_torch(
         params, state, moved.opt, back.state_dict(), new.state_dict()
     )
     back.load_state_dict(weights)
@@ -99,7 +99,7 @@ def test_groups_become_a_partition_with_their_own_settings(with_names):
     params, state = models.train_here(moved.opt, moved.params, moved.state, 100, 200)
     models.train_torch(torch, model, theirs, 100, 200)
     assert models.apart(model, params) / 3e-3 <= BOUND
-    weights, optimizer = interop.to_torch(
+    weights, optimizer, _ = interop.to_torch(
         params, state, moved.opt, model.state_dict(), theirs.state_dict(), order=order
     )
     for key, entry in theirs.state_dict()["state"].items():
@@ -120,7 +120,7 @@ def test_a_frozen_layer_stays_and_is_none_of_the_optimizers():
     params, state = models.train_here(moved.opt, moved.params, moved.state, 10, 20)
     models.train_torch(torch, model, theirs, 10, 20)
     assert models.apart(model, params) / 1e-2 <= BOUND
-    _, optimizer = interop.to_torch(
+    _, optimizer, _ = interop.to_torch(
         params, state, moved.opt, model.state_dict(), theirs.state_dict()
     )
     assert optimizer["state"].keys() == theirs.state_dict()["state"].keys()

@@ -45,7 +45,7 @@ def test_a_storage_keeps_what_it_can_hold_and_the_report_says_the_rest(run, stor
     moved = interop.from_torch(
         model.state_dict(), opt.state_dict(), models.template("float32"), storage=storage
     )
-    _, back = interop.to_torch(
+    _, back, _ = interop.to_torch(
         moved.params, moved.state, moved.opt, model.state_dict(), opt.state_dict()
     )
     lost = dict.fromkeys(("mu", "nu", "nu_max"), 0.0)
@@ -98,7 +98,7 @@ def test_half_precision_weights_keep_the_float32_master_in_the_landing(run, land
         assert row.lost["weight"] <= 2.0 ** -(bits + more)
     if landing in ("nearest", "stochastic"):
         assert max(row.lost["weight"] for row in moved.report.rows) > 2.0 ** -(bits + 3)
-    weights, _ = interop.to_torch(
+    weights, _, _ = interop.to_torch(
         moved.params, moved.state, moved.opt, model.state_dict(), opt.state_dict()
     )
     for name, x in weights.items():
