@@ -106,7 +106,7 @@ def read(
 
 def _like(x: Any, leaf: Any) -> jax.Array:
     """An array in the dtype of a leaf, and where that lies."""
-    made = dtypes.cast(dtypes.widen(np.asarray(x)), dtypes.of(leaf))
+    made = dtypes.cast(_wide(x), dtypes.of(leaf))
     sharding = getattr(leaf, "sharding", None)
     return made if sharding is None else jax.device_put(made, sharding)
 
@@ -173,7 +173,8 @@ def _node(mark: Any, moments: Mapping[str, Moments], blank: Any) -> Any:
 
 
 def _wide(x: Any) -> jax.Array:
-    return dtypes.widen(np.asarray(x))
+    """A copy in at least float32: the other side may go on changing its own memory."""
+    return dtypes.widen(jnp.array(np.asarray(x)))
 
 
 def _counted(state: Any, counts: list[tuple[KeyPath, int]]) -> Any:

@@ -128,7 +128,8 @@ def from_torch(
     labels, moments = moments_of(groups, matches, theirs, problems)
     problems.check()
     arrays = {m.path: m.move(*(tensors.to_numpy(weights[n]) for n in m.sources)) for m in matches}
-    rest = {name: tensors.to_numpy(x) for name, x in weights.items() if name not in used}
+    left = {name: x for name, x in weights.items() if name not in used}
+    rest = {name: np.array(tensors.to_numpy(x)) for name, x in left.items()}
     if optimizer is None:
         made = states.write(optax.identity(), params, arrays, {}, problems)[0]
         return Moved(made, None, None, rest, _report(matches, labels, arrays, {}, made, rest))

@@ -171,6 +171,16 @@ def test_a_schedule_takes_the_place_of_the_rate_and_goes_on_at_the_same_step(run
     assert not any(np.any(x) for x in jax.tree.leaves(updates))
 
 
+def test_what_torch_does_afterwards_is_not_seen_here():
+    model = models.network(torch, torch.float32)
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 2)
+    moved = interop.from_torch(model.state_dict(), opt.state_dict(), models.template("float32"))
+    before = jax.tree.map(lambda x: np.array(x, copy=True), (moved.params, moved.state))
+    models.train_torch(torch, model, opt, 2, 4)
+    jax.tree.map(np.testing.assert_array_equal, (moved.params, moved.state), before)
+
+
 def test_arrays_lie_where_the_template_says():
     model = models.network(torch, torch.float32)
     opt = torch.optim.AdamW(model.parameters())
