@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import adamx
-from adamx.cli import bench, compare, disk, export, plan, report, train
+from adamx.cli import bench, compare, convert_state, disk, export, plan, report, train
 from adamx.cli.flags import Parser, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -22,6 +22,7 @@ COMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "plan": plan,
     "report": report,
+    "convert-state": convert_state,
     "run-exported": export,
 }
 

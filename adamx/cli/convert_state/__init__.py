@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carry a training run of PyTorch into an Orbax checkpoint of ours, or back.
+
+    convert-state checkpoint.pt runs/moved                      # there
+    convert-state runs/moved back.pt --like checkpoint.pt       # and back
+
+SRC of PyTorch is a .pt or .pth file that holds the state dicts of a model and its optimizer, or a
+folder of Hugging Face's Trainer. The parameters become nested dictionaries, as in Flax linen; for
+other trees and other optimizers call `adamx.interop.from_torch` in a program.
+
+The mapping is a JSON file with any of: "names" (our path, or a module's, to theirs), "layouts" (a
+path pattern to "same", "linear", "conv", "conv_transpose" or "transpose_kernel"), "order" (their
+names of the parameters of each group, where the file has none), "kind" (the class of the optimizer,
+where its settings do not tell it).
+"""
+
+from adamx.cli.convert_state.command import add_arguments, run
+
+__all__ = ["add_arguments", "run"]
