@@ -64,7 +64,7 @@ def match(
         asked = next((x for p, x in (layouts or {}).items() if paths.matches(p, path)), None)
         shapes = [theirs[name] for name, _ in chosen]
         if callable(asked):
-            move, kind = asked, getattr(asked, "__name__", "a function")
+            move, kind = asked, f"function {getattr(asked, '__name__', asked)}"
         else:
             kind = kind_of(path, shapes, layout) if asked is None else asked
             if kind not in KINDS:

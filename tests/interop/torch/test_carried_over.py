@@ -9,6 +9,7 @@ import random
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from adamx import interop
@@ -124,3 +125,37 @@ def test_a_frozen_layer_stays_and_is_none_of_the_optimizers():
         params, state, moved.opt, model.state_dict(), theirs.state_dict()
     )
     assert optimizer["state"].keys() == theirs.state_dict()["state"].keys()
+
+
+def test_resting_rows_are_carried_over():
+    torch.manual_seed(0)
+    table = torch.nn.Embedding(7, 3, sparse=True, dtype=torch.float64)
+    theirs = torch.optim.SparseAdam(table.parameters(), lr=1e-2, betas=(0.8, 0.99))
+
+    def there(first, last):
+        for i in range(first, last):
+            theirs.zero_grad()
+            table(torch.tensor([i % 5, (3 * i) % 5])).square().sum().backward()
+            theirs.step()
+
+    def here(opt, params, state, first, last):
+        for i in range(first, last):
+            rows = np.array([i % 5, (3 * i) % 5])
+            grads = jax.grad(lambda p, rows=rows: (p["embedding"][rows] ** 2).sum())(params)
+            updates, state = opt.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    there(0, 20)
+    params = {"embedding": jax.ShapeDtypeStruct((7, 3), np.float64)}
+    moved = interop.from_torch(table.state_dict(), theirs.state_dict(), params)
+    params, state = here(moved.opt, moved.params, moved.state, 20, 40)
+    there(20, 40)
+    weights = table.weight.detach().numpy()
+    assert np.abs(params["embedding"] - weights).max() / 1e-2 <= BOUND
+    back = interop.to_torch(params, state, moved.opt, table.state_dict(), theirs.state_dict())
+    table.load_state_dict(back.weights)
+    theirs.load_state_dict(back.optimizer)
+    there(40, 60)
+    params, _ = here(moved.opt, params, state, 40, 60)
+    assert np.abs(params["embedding"] - table.weight.detach().numpy()).max() / 1e-2 <= BOUND

@@ -285,3 +285,10 @@ def test_numbered_modules_are_found_by_their_number():
     weights = {"blocks.1.fc.weight": torch.randn(3, 2)}
     params = {"params": {"blocks_1": {"fc": {"kernel": jnp.zeros((2, 3))}}}}
     assert moved(weights, params)["params"]["blocks_1"]["fc"]["kernel"].shape == (2, 3)
+
+
+def test_names_may_be_a_function():
+    weights = {"a.weight": torch.randn(3, 2), "b.bias": torch.randn(3)}
+    params = {"first": {"kernel": jnp.zeros((2, 3))}, "b": {"bias": jnp.zeros(3)}}
+    found = moved(weights, params, names=lambda path: {"first/kernel": "a.weight"}.get(path))
+    np.testing.assert_array_equal(found["first"]["kernel"], weights["a.weight"].numpy().T)

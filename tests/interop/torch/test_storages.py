@@ -203,3 +203,12 @@ def test_arrays_lie_where_the_template_says():
         moved.state[-1].remainder["fc1"]["kernel"],
     ):
         assert x.sharding == split
+
+
+def test_double_precision_is_rounded_where_jax_has_none_and_the_report_says_so():
+    model = models.network(torch, torch.float64)
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 2)
+    moved = interop.from_torch(model.state_dict(), opt.state_dict(), models.template("float32"))
+    kernel = next(row for row in moved.report.rows if row.leaf == "fc1/kernel")
+    assert all(1e-9 < x < 6e-8 for x in kernel.lost.values())
