@@ -175,10 +175,13 @@ def test_what_torch_does_afterwards_is_not_seen_here():
     model = models.network(torch, torch.float32)
     opt = torch.optim.AdamW(model.parameters())
     models.train_torch(torch, model, opt, 0, 2)
-    moved = interop.from_torch(model.state_dict(), opt.state_dict(), models.template("float32"))
-    before = jax.tree.map(lambda x: np.array(x, copy=True), (moved.params, moved.state))
+    weights = model.state_dict() | {"running_mean": torch.ones(64)}
+    moved = interop.from_torch(weights, opt.state_dict(), models.template("float32"))
+    here = (moved.params, moved.state, moved.rest)
+    before = jax.tree.map(lambda x: np.array(x, copy=True), here)
     models.train_torch(torch, model, opt, 2, 4)
-    jax.tree.map(np.testing.assert_array_equal, (moved.params, moved.state), before)
+    weights["running_mean"] += 1
+    jax.tree.map(np.testing.assert_array_equal, here, before)
 
 
 def test_arrays_lie_where_the_template_says():
