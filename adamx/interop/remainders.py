@@ -35,6 +35,12 @@ def landed(params: Any, state: Any, weights: Mapping[str, Any]) -> tuple[Any, An
     return treedef.unflatten(list(now.values())), state
 
 
+def placed(x: jax.Array, like: Any) -> jax.Array:
+    """`x` where `like`, an array or a shape, lies; wherever JAX likes if that lies nowhere."""
+    sharding = getattr(like, "sharding", None)
+    return jax.device_put(x, sharding) if sharding and getattr(like, "committed", True) else x
+
+
 def _filled(state: LandingState, now: dict[str, Any], weights: Mapping[str, Any]) -> LandingState:
     """The state with remainders; the parameters in `now` become those that go with them."""
     held, treedef = paths.flatten(state.remainder)
@@ -46,7 +52,7 @@ def _filled(state: LandingState, now: dict[str, Any], weights: Mapping[str, Any]
         link = _landing(old.dtype)
         updates, made = _taken(link, steps, p)
         now[name] = (now[name].astype(jnp.float32) + updates[name]).astype(now[name].dtype)
-        remainders.append(jax.device_put(made.remainder[name], old.sharding))
+        remainders.append(placed(made.remainder[name], old))
     return state._replace(remainder=treedef.unflatten(remainders))
 
 
@@ -56,7 +62,7 @@ def _taken(link: Any, steps: Any, params: Any) -> tuple[Any, Any]:
 
 def _step(weight: Any, p: jax.Array) -> jax.Array:
     whole = dtypes.cast(dtypes.widen(np.asarray(weight)), jnp.dtype(jnp.float32))
-    return jax.device_put(whole, p.sharding) - p.astype(jnp.float32)
+    return placed(whole, p) - p.astype(jnp.float32)
 
 
 def _landing(remainder: jnp.dtype) -> optax.GradientTransformationExtraArgs:

@@ -18,7 +18,7 @@ from jax.tree_util import KeyPath
 from adamx.core import dtypes, paths
 from adamx.core.rule import Kind, Rule
 from adamx.interop.names import Problems
-from adamx.interop.remainders import landed
+from adamx.interop.remainders import landed, placed
 from adamx.landing import master_params
 from adamx.moments.convert import decoded, encoded
 from adamx.moments.described import Described
@@ -106,9 +106,7 @@ def read(
 
 def _like(x: Any, leaf: Any) -> jax.Array:
     """An array in the dtype of a leaf, and where that lies."""
-    made = dtypes.cast(_wide(x), dtypes.of(leaf))
-    sharding = getattr(leaf, "sharding", None)
-    return made if sharding is None else jax.device_put(made, sharding)
+    return placed(dtypes.cast(_wide(x), dtypes.of(leaf)), leaf)
 
 
 def _nodes(marked: Any) -> Iterator[tuple[KeyPath, Any]]:
@@ -169,7 +167,7 @@ def _node(mark: Any, moments: Mapping[str, Moments], blank: Any) -> Any:
     ]
     count = jnp.asarray(_count(mark, moments), jnp.int32)
     made = encoded(count, rows, here, blank)
-    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, blank)
+    return jax.tree.map(placed, made, blank)
 
 
 def _wide(x: Any) -> jax.Array:

@@ -35,6 +35,8 @@ def read(path: str | Path) -> Any:
         strings; one sentence with the path.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe may have no end
+        raise ValueError(f"{path} is not a regular file")
     with open(path, "rb") as file:
         start = file.read(9)
     if zipfile.is_zipfile(path):

@@ -281,6 +281,43 @@ def test_a_leaf_may_be_stacked_of_many_layers():
     np.testing.assert_array_equal(found.params["layers"]["kernel"], want)
 
 
+def test_stacked_layers_come_back_one_by_one():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False)
+    )
+    opt = torch.optim.Adam(model.parameters())
+    model(torch.randn(5, 3)).square().sum().backward()
+    opt.step()
+    weights, state = model.state_dict(), opt.state_dict()
+    how = {
+        "names": {"kernel": ["0.weight", "1.weight"]},
+        "layouts": {"kernel": lambda *x: np.stack([a.T for a in x])},
+    }
+    found = interop.from_torch(weights, state, {"kernel": jnp.zeros((2, 3, 3))}, **how)
+    assert found.state[0].mu["kernel"].shape == (2, 3, 3)
+    back = interop.to_torch(found.params, found.state, found.opt, weights, state, **how)
+    for i, name in enumerate(weights):
+        assert torch.equal(back.weights[name], weights[name])
+        assert torch.equal(back.optimizer["state"][i]["exp_avg"], state["state"][i]["exp_avg"])
+
+
+def test_thirds_of_attention_come_back_as_one():
+    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    opt = torch.optim.Adam(theirs.parameters())
+    x = torch.tensor(SEQUENCE)
+    theirs(x, x, x)[0].square().sum().backward()
+    opt.step()
+    ours = linen.MultiHeadDotProductAttention(num_heads=3)
+    params = jax.eval_shape(ours.init, jax.random.key(0), SEQUENCE, SEQUENCE)
+    weights, state = theirs.state_dict(), opt.state_dict()
+    found = interop.from_torch(weights, state, params)
+    back = interop.to_torch(found.params, found.state, found.opt, weights, state)
+    for i, name in enumerate(weights):
+        assert torch.equal(back.weights[name], weights[name])
+        for key in ("exp_avg", "exp_avg_sq"):
+            assert torch.equal(back.optimizer["state"][i][key], state["state"][i][key])
+
+
 def test_numbered_modules_are_found_by_their_number():
     weights = {"blocks.1.fc.weight": torch.randn(3, 2)}
     params = {"params": {"blocks_1": {"fc": {"kernel": jnp.zeros((2, 3))}}}}

@@ -104,6 +104,8 @@ def hostile(tmp_path):
     with zipfile.ZipFile(at("other.pt"), "w") as archive:
         archive.writestr("readme", "hello")
     rows[at("other.pt")] = "it has not one data.pkl"
+    os.mkfifo(at("pipe.pt"))
+    rows[at("pipe.pt")] = "is not a regular file"
     return rows
 
 

@@ -215,3 +215,13 @@ def test_double_precision_is_rounded_where_jax_has_none_and_the_report_says_so()
     moved = interop.from_torch(model.state_dict(), opt.state_dict(), models.template("float32"))
     kernel = next(row for row in moved.report.rows if row.leaf == "fc1/kernel")
     assert all(1e-9 < x < 6e-8 for x in kernel.lost.values())
+
+
+def test_what_lies_nowhere_stays_free_to_be_put_anywhere():
+    model = models.network(torch, torch.float32)
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 2)
+    moved = interop.from_torch(
+        model.state_dict(), opt.state_dict(), models.template("bfloat16"), landing="exact"
+    )
+    assert not any(x.committed for x in jax.tree.leaves((moved.params, moved.state)))
