@@ -11,14 +11,14 @@ import optax
 from adamx.core import paths
 from adamx.interop import states
 from adamx.interop.names import Problems, nearest
-from adamx.interop.report import Report, Row, lost
-from adamx.interop.states import Moments
+from adamx.interop.report import Report, lost
 from adamx.interop.torch import tensors
 from adamx.interop.torch.groups import Group, Order, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
 from adamx.interop.torch.moments import moments_of
-from adamx.interop.torch.optimizer import FROZEN, build
+from adamx.interop.torch.optimizer import build
 from adamx.interop.torch.order import parameters_of
+from adamx.interop.torch.rows import report_of
 from adamx.landing import LandingLike
 from adamx.storage import StorageLike
 
@@ -131,14 +131,16 @@ def from_torch(
     left = {name: x for name, x in weights.items() if name not in used}
     rest = {name: np.array(tensors.to_numpy(x)) for name, x in left.items()}
     if optimizer is None:
-        made = states.write(optax.identity(), params, arrays, {}, problems)[0]
-        return Moved(made, None, None, rest, _report(matches, labels, arrays, {}, made, rest))
+        identity = optax.identity()
+        made, state = states.write(identity, params, arrays, {}, problems)
+        gone = lost((arrays, {}), states.read(identity, made, state))
+        return Moved(made, None, None, rest, report_of(matches, {}, gone, rest))
     if opt is None:
         ours = {"storage": storage, "landing": landing}
         opt = build(groups, labels, learning_rate, ours)
     made, state = states.write(opt, params, arrays, moments, problems)
-    report = _report(matches, labels, arrays, moments, made, rest, opt, state)
-    return Moved(made, opt, state, rest, report)
+    gone = lost((arrays, moments), states.read(opt, made, state))
+    return Moved(made, opt, state, rest, report_of(matches, labels, gone, rest))
 
 
 def _check_dtypes(matches: Sequence[Match], weights: Mapping, problems: Problems) -> None:
@@ -155,24 +157,3 @@ def _check_partners(
         if name not in used and name in weights:
             like = nearest(name.replace(".", "/"), leaves)
             problems.add(f"{name}: torch trains it, no leaf here takes it; the nearest are {like}")
-
-
-def _report(
-    matches: Sequence[Match],
-    labels: Mapping[str, str],
-    arrays: Mapping[str, Any],
-    moments: Mapping[str, Moments],
-    params: Any,
-    rest: Mapping[str, Any],
-    opt: Any = None,
-    state: Any = None,
-) -> Report:
-    opt = optax.identity() if opt is None else opt
-    after = states.read(opt, params, state if moments else opt.init(params))
-    gone = lost((arrays, moments), after)
-    shown = {path: "" if label == FROZEN else label for path, label in labels.items()}
-    rows = [
-        Row(m.path, " + ".join(m.sources), m.kind, shown.get(m.path, ""), gone[m.path])
-        for m in matches
-    ]
-    return Report(rows, list(rest))

@@ -10,12 +10,14 @@ import optax
 from adamx.core import paths
 from adamx.interop import states
 from adamx.interop.names import Problems, nearest
-from adamx.interop.report import Report, Row, error
+from adamx.interop.report import Report, lost
 from adamx.interop.states import Moments
 from adamx.interop.torch import tensors
 from adamx.interop.torch.groups import Group, Order, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
+from adamx.interop.torch.moments import moments_of
 from adamx.interop.torch.order import memory_of, parameters_of
+from adamx.interop.torch.rows import report_of
 from adamx.interop.torch.tensor_states import arrays_of, states_of
 
 
@@ -81,10 +83,19 @@ def to_torch(
     found = arrays_of(matches, theirs, arrays).items()
     new = {name: tensors.to_tensor(x, weights[name]) for name, x in found}
     _check_counts(groups, matches, moments, problems)
-    tied = {memory_of(weights[name]): x for name, x in new.items()}
-    whole = {n: new[n] if n in new else tied.get(memory_of(x), x) for n, x in weights.items()}
     made = {**optimizer, "state": states_of(groups, matches, theirs, moments, new)}
-    return Back(whole, made, _report(matches, groups, arrays, moments, new, made["state"]))
+    written = read_groups(made, parameters_of(weights), order, kind, problems)
+    labels, after = moments_of(written, matches, theirs, problems)
+    laid_out = {m.path: m.move(*(tensors.to_numpy(new[n]) for n in m.sources)) for m in matches}
+    gone = lost((arrays, moments), (laid_out, after))
+    return Back(_whole(weights, new), made, report_of(matches, labels, gone))
+
+
+def _whole(weights: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """All entries of a model's state dict: new, tied to one that is new, or as they were."""
+    places = {memory_of(weights[name]): x for name, x in new.items()}
+    places.pop(None, None)
+    return {n: new[n] if n in new else places.get(memory_of(x), x) for n, x in weights.items()}
 
 
 def _check(
@@ -113,7 +124,8 @@ def _check(
 
 def _check_hyper(path: str, held: Moments, group: Group, problems: Problems) -> None:
     betas = group.arguments.get("betas", (None, None))
-    theirs = {"b1": betas[0], "b2": betas[1], "eps": group.arguments.get("eps")}
+    theirs = {"b1": betas[0], "b2": betas[1]}
+    theirs |= {name: group.arguments.get(name) for name in ("eps", "momentum_decay")}
     for name, want in theirs.items():
         got = held.hyper.get(name)
         if isinstance(got, float | int) and want is not None and got != want:
@@ -129,28 +141,3 @@ def _check_counts(
         if len(counts) > 1:
             problems.add(f"{group.label}: the numbers of steps differ here: {sorted(counts)}")
     problems.check()
-
-
-def _report(
-    matches: list[Match],
-    groups: list[Group],
-    arrays: Mapping[str, Any],
-    moments: Mapping[str, Moments],
-    new: Mapping[str, Any],
-    state: Mapping[Any, Mapping[str, Any]],
-) -> Report:
-    """torch's tensors, laid out as our leaves and compared with them."""
-    of = {name: (g, key) for g in groups for name, key in zip(g.names, g.keys, strict=True)}
-    rows = []
-    for m in matches:
-
-        def gone(tensor_of: Any, before: Any, m: Match = m) -> float:
-            return error(m.move(*(tensors.to_numpy(tensor_of(n)) for n in m.sources)), before)
-
-        lost = {"weight": gone(new.get, arrays[m.path])}
-        group = of[m.sources[0]][0] if m.sources[0] in of else None
-        for ours, there in group.moments.items() if group else ():
-            before = moments[m.path].arrays[ours]
-            lost[ours] = gone(lambda name, there=there: state[of[name][1]][there], before)
-        rows.append(Row(m.path, " + ".join(m.sources), m.kind, group.label if group else "", lost))
-    return Report(rows, [])

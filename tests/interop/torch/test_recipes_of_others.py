@@ -57,8 +57,10 @@ def test_the_trainer_of_hugging_face(tmp_path):
     moved = interop.from_torch(weights, optimizer, models.template("float32"), order=order)
     assert {row.group for row in moved.report.rows} == {"group0", "group1"}
     goes_on(model, opt, moved, 1e-3)
-    # and back, into the files' own form
+    # and back, into the files' own form, with a buffer that is none of ours
+    weights = weights | {"norm.running_mean": np.full(8, 7.0, np.float32)}
     back = interop.to_torch(moved.params, moved.state, moved.opt, weights, optimizer, order=order)
+    assert back.weights.pop("norm.running_mean") is weights["norm.running_mean"]
     opt.load_state_dict(back.optimizer)
     model.load_state_dict(back.weights)
 

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a conversion, in either direction."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from adamx.interop.report import Report, Row
+from adamx.interop.torch.matching import Match
+from adamx.interop.torch.optimizer import FROZEN
+
+
+def report_of(
+    matches: Sequence[Match],
+    labels: Mapping[str, str],
+    lost: Mapping[str, dict[str, float]],
+    left: Iterable[str] = (),
+) -> Report:
+    """A row for each of our leaves.
+
+    Args:
+      matches: the leaves, and torch's names of them.
+      labels: the label of each leaf's group; those of leaves that are not trained may be missing.
+      lost: what each leaf's weight and moments have lost.
+      left: torch's names that no leaf takes.
+    """
+
+    def group(m: Match) -> str:
+        label = labels.get(m.path, FROZEN)
+        return "" if label == FROZEN else label
+
+    rows = [Row(m.path, " + ".join(m.sources), m.kind, group(m), lost[m.path]) for m in matches]
+    return Report(rows, list(left))
