@@ -225,3 +225,21 @@ def test_what_lies_nowhere_stays_free_to_be_put_anywhere():
         model.state_dict(), opt.state_dict(), models.template("bfloat16"), landing="exact"
     )
     assert not any(x.committed for x in jax.tree.leaves((moved.params, moved.state)))
+
+
+def test_a_run_in_bfloat16_comes_as_it_is_and_goes_back_as_it_is():
+    model = models.network(torch, torch.bfloat16)
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 3)
+    weights, state = model.state_dict(), opt.state_dict()
+    moved = interop.from_torch(weights, state, models.template("bfloat16"))
+    assert {x.dtype.name for x in jax.tree.leaves(moved.params)} == {"bfloat16"}
+    assert all(x == 0 for row in moved.report.rows for x in row.lost.values())
+    back = interop.to_torch(moved.params, moved.state, moved.opt, weights, state)
+    for name, x in weights.items():
+        assert torch.equal(back.weights[name], x)
+        assert back.weights[name].dtype == torch.bfloat16
+    for key, entry in state["state"].items():
+        for name, x in entry.items():
+            assert torch.equal(back.optimizer["state"][key][name], x)
+            assert back.optimizer["state"][key][name].dtype == x.dtype
