@@ -25,6 +25,7 @@ LAYERS = (
     {"optimizers"},
     {"rules", "health", "footprint"},
     {"checkpoints", "interop", "parallel"},
+    {"explain"},
     {""},  # adamx itself
     {"cli"},
     {"__main__"},
@@ -125,7 +126,7 @@ def test_importing_starts_no_backend_and_no_optional_package():
 import sys, adamx
 from jax._src import xla_bridge
 assert not xla_bridge._backends
-optional = {"matplotlib", "orbax", "sklearn", "rich", "torch", "flax"} & set(sys.modules)
+optional = {"matplotlib", "orbax", "sklearn", "rich", "torch", "flax", "keras", "h5py"} & set(sys.modules)
 assert not optional, optional
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adamx.interop import keras as keras
     from adamx.interop import torch as torch
     from adamx.interop.torch import from_torch as from_torch
     from adamx.interop.torch import to_torch as to_torch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 # A name and the module that has it; a module's own name stands for the module.
 _CONTENTS = {
     "from_torch": "torch",
+    "keras": "keras",
     "to_torch": "torch",
     "torch": "torch",
 }
