@@ -126,8 +126,8 @@ def test_importing_starts_no_backend_and_no_optional_package():
 import sys, adamx
 from jax._src import xla_bridge
 assert not xla_bridge._backends
-optional = {"matplotlib", "orbax", "sklearn", "rich", "torch", "flax", "keras", "h5py"} & set(sys.modules)
-assert not optional, optional
+optional = {"matplotlib", "orbax", "sklearn", "rich", "torch", "flax", "keras", "h5py"}
+assert not optional & set(sys.modules), optional & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adamx.interop import keras as keras
+    from adamx.interop import optax as optax
     from adamx.interop import torch as torch
     from adamx.interop.torch import from_torch as from_torch
     from adamx.interop.torch import to_torch as to_torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _CONTENTS = {
     "from_torch": "torch",
     "keras": "keras",
+    "optax": "optax",
     "to_torch": "torch",
     "torch": "torch",
 }
