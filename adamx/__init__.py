@@ -11,6 +11,7 @@ from adamx import storage as storage
 from adamx.checkpoints import Checkpoints as Checkpoints
 from adamx.core.step import jit_step as jit_step
 from adamx.core.step import step as step
+from adamx.explain import explain as explain
 from adamx.footprint import nbytes as nbytes
 from adamx.landing import master_params as master_params
 from adamx.moments.convert import convert as convert

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import adamx
-from adamx.cli import bench, compare, convert_state, disk, export, plan, report, train
+from adamx.cli import bench, compare, convert_state, disk, explain, export, plan, report, train
 from adamx.cli.flags import Parser, UsageError
 
 COMMANDS: dict[str, ModuleType] = {
@@ -23,6 +23,7 @@ COMMANDS: dict[str, ModuleType] = {
     "plan": plan,
     "report": report,
     "convert-state": convert_state,
+    "explain": explain,
     "run-exported": export,
 }
 

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The optimizers that have a name, by library, and what their arguments are called there."""
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any, NamedTuple
+
+import optax
+import optax.contrib
+
+from adamx.explain.subject import COMMON, Setting, Subject
+from adamx.interop import keras
+from adamx.interop.keras.arguments import OURS as KERAS_OURS
+from adamx.interop.keras.arguments import Around
+from adamx.interop.names import check_arguments, nearest
+from adamx.optimizers.recipe import TABLE
+
+RATE = 1e-3  # where a library has no default
+
+
+class Known(NamedTuple):
+    """An optimizer with a name.
+
+    Attributes:
+      build: makes it of its library's own arguments.
+      names: its library's names of the common hyperparameters.
+      more: arguments that its signature does not list, with their defaults.
+    """
+
+    build: Callable[..., optax.GradientTransformation]
+    names: Mapping[str, str]
+    more: Mapping[str, Any]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """Its arguments; those without a default have `inspect.Parameter.empty`."""
+        kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        found = inspect.signature(self.build).parameters.values()
+        return {p.name: p.default for p in found if p.kind not in kinds} | dict(self.more)
+
+
+def subject(name: str, args: tuple[Any, ...] = (), **given: Any) -> Subject:
+    """The optimizer of this name, with these arguments by the names of its library."""
+    full = find(name)
+    known = all_known()[full]
+    given = dict(zip(known.defaults, args, strict=False)) | given
+    check_arguments(full, given, (*known.defaults, *_IGNORED))
+    given = {k: v for k, v in given.items() if k in known.defaults}
+    theirs = {v: k for k, v in known.names.items()}
+    settings: dict[str, Setting] = {}
+    for argument, default in known.defaults.items():
+        is_given = argument in given
+        value: Any = given.get(argument, default)
+        source = "given" if is_given else "default"
+        if value is inspect.Parameter.empty:
+            value, source = RATE, "taken"
+        if argument == "betas":
+            settings |= {"b1": Setting(value[0], source), "b2": Setting(value[1], source)}
+        elif argument not in _SILENT:
+            settings[theirs.get(argument, argument)] = Setting(value, source)
+
+    def build(**common: Any) -> optax.GradientTransformation:
+        return known.build(**_translated(known, given, settings, common))
+
+    return Subject(full, settings, build)
+
+
+def find(name: str) -> str:
+    """The full name that `name` stands for, or an error with the nearest ones."""
+    short = name
+    for long, prefix in _PREFIXES.items():
+        if short.startswith(long):
+            short = prefix + short.removeprefix(long)
+            break
+    folded = {known.lower(): known for known in all_known()}
+    if short.lower() not in folded:
+        raise ValueError(f"no optimizer is called {name!r}; the nearest: {_like(short, folded)}")
+    return folded[short.lower()]
+
+
+def _like(name: str, folded: Mapping[str, str]) -> str:
+    """The names like a whole name, and those whose last word is like its last."""
+    last = {known: known.rpartition(".")[2] for known in folded}
+    words = nearest(name.lower().rpartition(".")[2], set(last.values())).split(", ")
+    whole = nearest(name.lower(), folded, most=6).split(", ")
+    found = [k for word in words[:1] for k in folded if last[k] == word] if "." not in name else []
+    found += [k for k in whole if k in folded]
+    found += [k for word in words for k in folded if last[k] == word]
+    shown = [folded[k] for k in dict.fromkeys(found)][:6]
+    return ", ".join(shown) or f"names begin with {', '.join(LIBRARIES)}"
+
+
+@functools.cache
+def all_known() -> dict[str, Known]:
+    """Every optimizer that has a name, by its full name."""
+    found = {}
+    for title, recipe in {"Adam": keras.adam, "AdamW": keras.adamw, "Nadam": keras.nadam}.items():
+        found[f"keras.{title}"] = Known(recipe, _KERAS, Around._field_defaults)
+    for title, recipe in {"Adamax": keras.adamax, "Lamb": keras.lamb}.items():
+        found[f"keras.{title}"] = Known(recipe, _KERAS, Around._field_defaults)
+    for title in ("Adam", "Nadam", "Adamax"):
+        recipe = getattr(keras.legacy, title.lower())
+        more = {k: None for k in _LEGACY if title != "Nadam" or k != "decay"}
+        found[f"tf.keras.legacy.{title}"] = Known(recipe, _KERAS, more)
+    torch = importlib.import_module("adamx.interop.torch")
+    for title in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax"):
+        found[f"torch.{title}"] = Known(getattr(torch, title.lower()), _TORCH, {})
+    found["torch.SparseAdam"] = Known(torch.sparse_adam, _TORCH, {})
+    for name, entry in TABLE.items():
+        found[f"adamx.{name}"] = Known(entry.build, _OURS, {})
+    for home in (optax.contrib, optax):
+        for name in dir(home):
+            build = getattr(home, name)
+            if not name.startswith(("_", "scale_by")) and _takes_a_rate(build):
+                found[f"optax.{name}"] = Known(build, _OURS, {})
+    return found
+
+
+def _takes_a_rate(build: Callable[..., Any]) -> bool:
+    if not isinstance(build, FunctionType | functools.partial):
+        return False
+    parameters = iter(inspect.signature(build).parameters)
+    return next(parameters, None) == "learning_rate"
+
+
+def _translated(
+    known: Known, given: Mapping[str, Any], settings: Mapping[str, Setting], common: Mapping
+) -> dict[str, Any]:
+    """The arguments of a call, with some common hyperparameters changed."""
+    rate = known.names["learning_rate"]
+    args = {rate: settings["learning_rate"].value, **given}
+    if not set(common) <= set(COMMON):
+        raise TypeError(f"only {', '.join(COMMON)} can be changed, got {', '.join(common)}")
+    if "betas" in known.defaults and {"b1", "b2"} & set(common):
+        args["betas"] = tuple(common.get(b, settings[b].value) for b in ("b1", "b2"))
+    for name, value in common.items():
+        if name in known.names and known.names[name] in known.defaults:
+            args[known.names[name]] = value
+    return args
+
+
+_OURS = {name: name for name in COMMON}
+_TORCH = {"learning_rate": "lr", "eps": "eps", "weight_decay": "weight_decay"}
+_KERAS = {
+    "learning_rate": "learning_rate",
+    "b1": "beta_1",
+    "b2": "beta_2",
+    "eps": "epsilon",
+    "weight_decay": "weight_decay",
+}
+_LEGACY = ("decay", "clipvalue", "clipnorm", "global_clipnorm")
+_IGNORED = ("foreach", "fused", "capturable", "differentiable", *KERAS_OURS)
+_SILENT = ("name", "mask", "params")
+_PREFIXES = {
+    "torch.optim.": "torch.",
+    "tf.keras.optimizers.legacy.": "tf.keras.legacy.",
+    "tf.keras.optimizers.": "keras.",
+    "keras.optimizers.": "keras.",
+    "optax.contrib.": "optax.",
+}
+LIBRARIES = ("torch.", "keras.", "tf.keras.legacy.", "optax.", "adamx.")

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optimizers given as objects: torch's, Keras' and their configurations, recipes, transformations.
+
+torch and Keras are not imported: an object of theirs is known by the module of its class.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core.compiled import Compiled, Update
+from adamx.explain.libraries import RATE, all_known, subject
+from adamx.explain.subject import Setting, Subject
+from adamx.explain.written import read
+from adamx.landing import Ended
+from adamx.moments.scale_by import ScaleBy
+from adamx.optimizers.recipe import Chain
+from adamx.transforms.learning_rate import Descend
+from adamx.transforms.weight_decay import Masked, Pull
+
+
+def recognised(x: Any, position: str) -> Subject:
+    """What `x` is, or an error that says what may be given.
+
+    Args:
+      x: a text, an object of torch's or Keras', a configuration, or a transformation.
+      position: `"a"` or `"b"`, for errors and for transformations that have no name.
+    """
+    if isinstance(x, Subject):
+        return x
+    if isinstance(x, str):
+        return read(x)
+    if isinstance(x, Mapping):
+        return _of_config(x, position)
+    if _is_of(x, "torch.optim"):
+        return _of_torch(x)
+    if _is_of(x, "keras.") or _is_of(x, "keras"):
+        with warnings.catch_warnings():  # NumPy's, about Keras' arrays
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return _of_keras(type(x).__name__, x.get_config())
+    if callable(getattr(x, "init", None)) and callable(getattr(x, "update", None)):
+        return _of_ours(x, position) or _opaque(x, position)
+    raise TypeError(
+        f"`{position}` must be a name such as 'torch.AdamW', an optimizer of torch or Keras, its "
+        f"configuration, or a gradient transformation, got {type(x).__name__}"
+    )
+
+
+def _is_of(x: Any, module: str) -> bool:
+    return any(c.__module__.startswith(module) for c in type(x).__mro__)
+
+
+def _of_torch(x: Any) -> Subject:
+    names = [c.__name__ for c in type(x).__mro__ if c.__module__.startswith("torch.optim")]
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in x.param_groups]
+    return _of_torch_group(names[0], groups)
+
+
+def _of_torch_group(name: str, groups: Sequence[Mapping[str, Any]]) -> Subject:
+    """The optimizer of the first group, named so that it is said if there are others."""
+    known = all_known()
+    full = f"torch.{name}"
+    arguments = known[full].defaults if full in known else groups[0]
+    kept = {k: _number(v) for k, v in groups[0].items() if k in arguments}
+    found = subject(full, **kept)
+    if all(dict(group) == dict(groups[0]) for group in groups):
+        return found
+    return Subject(f"{full} (the first of {len(groups)} groups)", found.settings, found.build)
+
+
+def _of_keras(name: str, config: Mapping[str, Any]) -> Subject:
+    known = all_known().get(f"keras.{name}")
+    arguments = known.defaults if known else config
+    kept = {k: v for k, v in config.items() if k in arguments and k != "name"}
+    if isinstance(kept.get("learning_rate"), Mapping):
+        schedule = kept["learning_rate"].get("class_name", "a schedule")
+        raise ValueError(
+            f"keras.{name}: its learning rate is {schedule}; give a number instead, as in "
+            f"'keras.{name}(learning_rate=0.001)'"
+        )
+    return subject(f"keras.{name}", **kept)
+
+
+def _of_config(x: Mapping[str, Any], position: str) -> Subject:
+    """A configuration: of `keras.optimizers.serialize`, of `get_config`, or torch's state dict."""
+    if "param_groups" in x:
+        groups = [{k: v for k, v in g.items() if k != "params"} for g in x["param_groups"]]
+        return _of_torch_group(_torch_class(groups[0]), groups)
+    if "class_name" in x:
+        return _of_keras(str(x["class_name"]).rpartition(">")[2], x.get("config", {}))
+    if {"name", "learning_rate"} <= set(x):
+        stem = str(x["name"]).rstrip("0123456789").rstrip("_").replace("_", "").lower()
+        titles = [k.removeprefix("keras.") for k in all_known() if k.startswith("keras.")]
+        for title in titles:
+            if title.lower() == stem:
+                return _of_keras(title, x)
+    raise ValueError(
+        f"`{position}` is a mapping, but not torch's `state_dict()`, nor Keras' `get_config()` or "
+        f"`serialize`; its keys are {', '.join(map(str, x))}"
+    )
+
+
+def _torch_class(group: Mapping[str, Any]) -> str:
+    """The class that has such groups, which torch does not save."""
+    if "momentum_decay" in group:
+        return "NAdam"
+    if "amsgrad" in group:
+        return "AdamW" if group.get("decoupled_weight_decay") else "Adam"
+    if "decoupled_weight_decay" in group:
+        return "RAdam"
+    return "Adamax" if "weight_decay" in group else "SparseAdam"
+
+
+def _of_ours(opt: Any, position: str) -> Subject | None:
+    """A recipe of ours says what it is."""
+    link = opt.update.link if isinstance(opt.update, Update) else None
+    chain = link.link if isinstance(link, Compiled) else None
+    if not (isinstance(chain, Chain) and isinstance(chain.links, Ended)):
+        return None
+    settings: dict[str, Setting] = {}
+    for part in chain.links.links:
+        if isinstance(part, ScaleBy):
+            settings |= {k: Setting(v, "given") for k, v in part.rule.hyper.items()}
+        part = part.link if isinstance(part, Masked) else part
+        if isinstance(part, Descend):
+            settings["learning_rate"] = Setting(part.learning_rate, "given")
+        if isinstance(part, Pull):
+            settings["weight_decay"] = Setting(part.decay.strength, "given")
+    return Subject(f"{position}: {chain.name}", settings, _fixed(opt))
+
+
+def _opaque(opt: Any, position: str) -> Subject:
+    """A transformation that says nothing: one step tells its rates, as far as its state shows."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        one, nothing = jnp.ones(1), jnp.zeros(1)
+        made: Any = optax.with_extra_args_support(opt).update(one, opt.init(nothing), nothing)
+    size, state = abs(float(made[0][0])), made[1]
+    settings = {"learning_rate": Setting(float(f"{size:.7g}") or RATE, "measured")}
+    name = f"{position}: an unnamed transformation"
+    for node in jax.tree.leaves(state, is_leaf=_has_mean):
+        if _has_mean(node):
+            name = f"{position}: a transformation with {type(node).__name__}"
+            first = jax.tree.leaves(node.mu)[0]
+            settings["b1"] = Setting(round(1 - float(first[0]), 12), "measured")
+            second = jax.tree.leaves(getattr(node, "nu", ()))
+            rate = round(1 - float(second[0][0]), 12) if second else -1
+            if 0 <= rate < 1:
+                settings["b2"] = Setting(rate, "measured")
+            break
+    return Subject(name, settings, _fixed(opt))
+
+
+def _has_mean(x: Any) -> bool:
+    """Whether a node of a state has a mean of gradients that is stored as it is."""
+    mean = jax.tree.leaves(getattr(x, "mu", ()))
+    return bool(mean) and all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in mean)
+
+
+def _fixed(opt: Any) -> Any:
+    def build(**common: Any) -> Any:
+        if common:
+            raise TypeError("the hyperparameters of a transformation cannot be changed")
+        return opt
+
+    return build
+
+
+def _number(x: Any) -> Any:
+    return x.item() if hasattr(x, "item") else x

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`adamx.explain` against the figures of the libraries themselves: computed, and put into words."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx.explain.libraries import all_known
+from adamx.explain.written import read
+
+
+def by_topic(found):
+    return {difference.topic: difference for difference in found.differences}
+
+
+def apart(found, scale, steps, alike=False):
+    move = next(m for m in found.moves if (m.scale, m.steps) == (scale, steps))
+    return move.alike if alike else move.apart
+
+
+# Two names, whether they take one path, whether they would with equal hyperparameters, the topics.
+ROWS = [
+    ("torch.Adam", "optax.adam", True, True, set()),
+    ("torch.AdamW", "optax.adamw", False, True, {"weight decay"}),
+    ("torch.Adamax", "optax.adamax", True, True, set()),
+    ("torch.NAdam", "optax.nadam", False, False, {"bias correction", "momentum", "memory"}),
+    ("torch.RAdam", "optax.radam", False, False, {"epsilon"}),
+    ("torch.RAdam", "adamx.radam(1e-3, eps_mode='hat')", True, True, set()),
+    ("keras.Adam", "torch.Adam", False, False, {"epsilon"}),
+    ("keras.Adam", "tf.keras.legacy.Adam", True, True, set()),
+    ("keras.Nadam", "tf.keras.legacy.Nadam", False, False, None),
+    ("keras.AdamW", "keras.AdamW(weight_decay=0.01)", False, True, {"weight decay"}),
+    ("adamx.adamw", "optax.adamw", True, True, set()),
+    ("optax.sgd", "optax.adam", False, False, {"epsilon", "adaptivity", "momentum", "memory"}),
+    ("adamx.lamb", "adamx.adam(1e-3, eps=1e-6)", False, False, {"trust ratio"}),
+    ("adamx.lion", "adamx.adamw", False, False, None),
+    ("torch.Adam(maximize=True)", "torch.Adam", False, False, {"direction", "maximize"}),
+    ("torch.Adam(lr=0.01)", "optax.adam", True, True, set()),
+    ("torch.Adam(betas=[0.8, 0.9])", "optax.adam", False, True, {"b1", "b2"}),
+]
+
+
+@pytest.mark.parametrize("a, b, same, same_arithmetic, topics", ROWS)
+def test_two_names_are_told_apart(a, b, same, same_arithmetic, topics):
+    found = adamx.explain(a, b)
+    assert (found.same, found.same_arithmetic) == (same, same_arithmetic)
+    if topics is not None:
+        assert set(by_topic(found)) == topics
+    assert str(found).startswith(f"{found.a} and {found.b}\n")
+
+
+def test_default_decays_are_those_of_the_libraries():
+    found = by_topic(adamx.explain("torch.AdamW", "keras.AdamW"))["weight decay"]
+    assert (found.a, found.b) == (0.01, 0.004)
+    assert "0.01 by default in torch.AdamW, 0.004 by default in keras.AdamW" in found.words
+
+
+def test_decay_in_the_gradient_is_told_from_decoupled_decay():
+    found = by_topic(adamx.explain("torch.Adam(weight_decay=0.1)", "torch.AdamW"))["weight decay"]
+    assert (found.a, found.b) == (("in the gradient", 0.1), ("decoupled", 0.01))
+
+
+def test_epsilon_hat_is_found_and_moves_small_gradients():
+    found = adamx.explain("keras.Adam(epsilon=1e-8)", "optax.adam")
+    epsilon = by_topic(found)["epsilon"]
+    assert epsilon.a == (1e-8, "the uncorrected root")
+    assert epsilon.b == (1e-8, "the corrected root")
+    first, last = found.small
+    assert (first.step, last.step) == (1, 1000)
+    np.testing.assert_allclose(first.a, 0.0306534300, rtol=1e-8)  # by hand: figures of g = 1e-8
+    np.testing.assert_allclose([first.b, last.b], 0.5, rtol=1e-9)
+    assert apart(found, 1.0, 200) < 1e-4 < 0.1 < apart(found, 1e-8, 200)
+
+
+def test_the_three_forms_of_amsgrad_differ_in_what_they_remember():
+    raw, corrected = "torch.Adam(amsgrad=True)", "optax.amsgrad"
+    found = by_topic(adamx.explain(raw, corrected))["memory"]
+    np.testing.assert_allclose(found.a, 0.535941798, rtol=1e-7)
+    np.testing.assert_allclose(found.b, 0.2441927, rtol=1e-5)  # a figure of float32
+    paper = "adamx.amsgrad(1e-3, bias_correction_mu=False, bias_correction_nu=False)"
+    found = by_topic(adamx.explain(raw, paper))["bias correction"]
+    np.testing.assert_allclose([found.a, found.b], [1, 10**0.5], rtol=1e-6)
+
+
+def test_first_steps_are_those_of_the_libraries():
+    found = by_topic(adamx.explain("torch.NAdam", "optax.nadam"))["bias correction"]
+    np.testing.assert_allclose(
+        [found.a, found.b], [1.05645176779, 1.4736743], rtol=1e-5
+    )  # in float32
+    plain = by_topic(adamx.explain("torch.RAdam", "torch.Adam(lr=1e-3)"))["adaptivity"]
+    assert (plain.a, plain.b) == (5, 0)
+
+
+def test_differences_of_defaults_vanish_with_equal_hyperparameters():
+    found = adamx.explain("torch.AdamW", "optax.adamw(weight_decay=0.5)")
+    assert apart(found, 1.0, 200) > 1
+    assert apart(found, 1.0, 200, alike=True) < 1e-9
+
+
+def test_a_recipe_says_what_it_is():
+    ours = adamx.adamw(3e-4, b2=0.95, weight_decay=0.1, mask="*")
+    found = adamx.explain(ours, "optax.adamw(3e-4, b2=0.95, weight_decay=0.1)")
+    assert found.a == "a: adamw"
+    assert found.same
+    other = by_topic(adamx.explain(ours, "optax.adamw(3e-4, b2=0.999, weight_decay=0.2)"))
+    assert (other["b2"].a, other["b2"].b) == (0.95, 0.999)
+    assert (other["weight decay"].a, other["weight decay"].b) == (0.1, 0.2)
+
+
+def test_an_unnamed_transformation_is_measured():
+    theirs = optax.chain(
+        optax.clip_by_global_norm(1e9), optax.adamw(2e-3, b1=0.8, b2=0.95, weight_decay=0.3)
+    )
+    found = by_topic(adamx.explain(theirs, "torch.AdamW(lr=2e-3)"))
+    assert (found["b1"].a, found["b2"].a) == (0.8, 0.95)
+    assert "0.8, as measured," in found["b1"].words
+    np.testing.assert_allclose(found["weight decay"].a, 0.3, rtol=1e-6)
+    assert "learning rate" not in found
+
+
+def test_what_needs_more_than_gradients_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match=r"optax.lbfgs cannot be run on gradients alone"):
+        adamx.explain("optax.lbfgs", "optax.adam")
+
+
+@pytest.mark.parametrize(
+    "text, nearest",
+    [
+        ("torch.Adamw2", "torch.AdamW"),
+        ("adamw", "adamx.adamw"),
+        ("keras.NAdm", "keras.Nadam"),
+        ("optax.adamq", "optax.adam"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(text, nearest):
+    with pytest.raises(ValueError, match=f"no optimizer is called '{text}'") as caught:
+        read(text)
+    assert nearest in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('true')",
+        "torch.AdamW(lr=__import__('os').getpid())",
+        "torch.AdamW(**{'lr': 1})",
+        "torch.AdamW; 1",
+        "(lambda: torch.AdamW)()",
+        "torch.AdamW(lr=open)",
+        "",
+        "(" * 5000,
+    ],
+)
+def test_a_text_is_never_run(text):
+    with pytest.raises(ValueError, match=r"not a name such as|no optimizer is called"):
+        read(text)
+
+
+def test_unknown_arguments_are_refused_with_the_nearest():
+    with pytest.raises(TypeError, match=r"no argument `weightdecay`; the nearest .*weight_decay"):
+        read("torch.AdamW(weightdecay=0.1)")
+
+
+def test_what_is_no_optimizer_is_refused():
+    with pytest.raises(TypeError, match=r"`b` must be a name such as 'torch.AdamW', .* got int"):
+        adamx.explain("torch.Adam", 3)
+    with pytest.raises(ValueError, match=r"`a` is a mapping, but .* its keys are lr"):
+        adamx.explain({"lr": 3}, "torch.Adam")
+
+
+def test_every_recipe_has_a_name():
+    known = all_known()
+    assert {"torch.AdamW", "keras.Lamb", "optax.adopt", "optax.nadam", "adamx.adan"} <= set(known)
+
+
+def test_full_names_of_modules_are_understood():
+    for long, short in {
+        "torch.optim.AdamW": "torch.AdamW",
+        "tf.keras.optimizers.Adam": "keras.Adam",
+        "tf.keras.optimizers.legacy.Nadam": "tf.keras.legacy.Nadam",
+        "optax.contrib.adopt": "optax.adopt",
+        "TORCH.adamw": "torch.AdamW",
+    }.items():
+        assert read(long).name == short
+
+
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("Adam", {"lr": 3e-4, "amsgrad": True, "foreach": True}),
+        ("AdamW", {"betas": (0.8, 0.95), "weight_decay": 0.2}),
+        ("NAdam", {"momentum_decay": 0.01}),
+        ("RAdam", {}),
+        ("Adamax", {}),
+    ],
+)
+def test_an_optimizer_of_torch_and_its_state_dict_are_understood(name, arguments):
+    torch = pytest.importorskip("torch", reason="explains an optimizer of torch")
+    live = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(2))], **arguments)
+    words = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+    for given in (live, live.state_dict()):
+        found = adamx.explain(given, f"torch.{name}({words})")
+        assert (found.a, found.same, found.differences) == (f"torch.{name}", True, ())
+
+
+def test_groups_of_torch_that_differ_are_mentioned():
+    torch = pytest.importorskip("torch", reason="explains an optimizer of torch")
+    one, other = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    live = torch.optim.AdamW([{"params": [one]}, {"params": [other], "weight_decay": 0.0}])
+    assert adamx.explain(live, "torch.AdamW").a == "torch.AdamW (the first of 2 groups)"
+
+
+def test_a_recipe_in_compact_storage_is_run_too():
+    found = adamx.explain(adamx.adam(1e-3, storage="int8", landing="exact"), "adamx.adam")
+    assert not found.same
+    assert 0 < apart(found, 1.0, 200) < 20
+
+
+def test_schedules_are_shown_by_their_first_rate():
+    schedule = optax.linear_schedule(1e-3, 0.0, 100)
+    found = adamx.explain(adamx.adam(schedule), adamx.adam(jnp.float32(1e-3)))
+    assert found.moves[0].apart < 1e-3 < found.moves[-1].apart

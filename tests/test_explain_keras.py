@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`adamx.explain` of Keras' live optimizers and of their configurations."""
+
+import pytest
+
+import adamx
+from tests.interop.keras_side import keras
+
+ROWS = {
+    "Adam": {"learning_rate": 3e-4, "amsgrad": True},
+    "AdamW": {"weight_decay": 0.2, "clipnorm": 1.0},
+    "Nadam": {},
+    "Adamax": {"epsilon": 1e-3},
+    "Lamb": {"weight_decay": 0.1},
+}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
+@pytest.mark.parametrize("name", ROWS)
+def test_an_optimizer_of_keras_and_its_configurations_are_understood(name):
+    live = getattr(keras().optimizers, name)(**ROWS[name])
+    words = ", ".join(f"{k}={v!r}" for k, v in ROWS[name].items())
+    for given in (live, live.get_config(), keras().optimizers.serialize(live)):
+        found = adamx.explain(given, f"keras.{name}({words})")
+        assert found.a == f"keras.{name}"
+        # Keras keeps its learning rate in float32.
+        assert {d.topic for d in found.differences} <= {"learning rate", "weight decay"}
+        assert max(m.alike for m in found.moves) < 1e-9
+
+
+def test_a_schedule_of_keras_is_refused_in_a_sentence():
+    schedule = keras().optimizers.schedules.ExponentialDecay(1e-3, 10, 0.5)
+    with pytest.raises(ValueError, match="its learning rate is ExponentialDecay; give a number"):
+        adamx.explain(keras().optimizers.Adam(schedule), "keras.Adam")
