@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from adamx.interop import keras as keras
     from adamx.interop import optax as optax
     from adamx.interop import torch as torch
+    from adamx.interop.keras import from_keras as from_keras
+    from adamx.interop.keras import to_keras as to_keras
     from adamx.interop.torch import from_torch as from_torch
     from adamx.interop.torch import to_torch as to_torch
 
 # A name and the module that has it; a module's own name stands for the module.
 _CONTENTS = {
+    "from_keras": "keras",
     "from_torch": "torch",
     "keras": "keras",
     "optax": "optax",
+    "to_keras": "keras",
     "to_torch": "torch",
     "torch": "torch",
 }

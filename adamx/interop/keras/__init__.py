@@ -9,6 +9,22 @@ Example:
 """
 
 from adamx.interop.keras import legacy as legacy
+from adamx.interop.keras.configured import of_config
+from adamx.interop.keras.files import read
+from adamx.interop.keras.from_keras import Carried, from_keras
 from adamx.interop.keras.recipes import adam, adamax, adamw, lamb, nadam
+from adamx.interop.keras.to_keras import to_keras
 
-__all__ = ["adam", "adamax", "adamw", "lamb", "legacy", "nadam"]
+__all__ = [
+    "Carried",
+    "adam",
+    "adamax",
+    "adamw",
+    "from_keras",
+    "lamb",
+    "legacy",
+    "nadam",
+    "of_config",
+    "read",
+    "to_keras",
+]

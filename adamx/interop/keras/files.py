@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keras' `.weights.h5` and `.keras` files: their arrays, and nothing that would run or mislead.
+
+Links to other places and other files are refused, and so is an array that is larger than what the
+file holds of it. A `.keras` file is an archive with a `model.weights.h5` and a `config.json`.
+"""
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+_INSIDE = "model.weights.h5"
+
+
+class File(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      optimizer: the optimizer's variables, in Keras' order.
+      weights: all other arrays, by their path, such as `layers/dense/vars/0`.
+      config: the optimizer's configuration, which only a `.keras` file has.
+    """
+
+    optimizer: list[np.ndarray]
+    weights: dict[str, np.ndarray]
+    config: Mapping[str, Any] | None
+
+
+def read(path: str | Path) -> File:
+    """The arrays of a `.weights.h5` or `.keras` file; needs h5py.
+
+    Args:
+      path: the file. A damaged or misleading one is a `ValueError`.
+    """
+    path, config = Path(path), None
+    try:
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as stream:
+                return _arrays(stream, path, config)
+        with zipfile.ZipFile(path) as archive:
+            config = _config(archive, path)
+            if archive.getinfo(_INSIDE).compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{path}: {_INSIDE} is compressed, which Keras never does")
+            with archive.open(_INSIDE) as stream:
+                return _arrays(stream, path, config)
+    except (OSError, KeyError, zipfile.BadZipFile, RuntimeError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise ValueError(f"{path} is damaged, or no file of Keras 3: {error}") from error
+
+
+def write(
+    path: str | Path,
+    source: str | Path,
+    optimizer: list[np.ndarray],
+    weights: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> None:
+    """A copy of the file `source` with other values.
+
+    Args:
+      path: the copy.
+      source: the file.
+      optimizer: the optimizer's variables, in Keras' order.
+      weights: other arrays, by their path.
+    """
+    path, source = Path(path), Path(source)
+    new = {**{f"optimizer/vars/{i}": x for i, x in enumerate(optimizer)}, **weights}
+    before = read(source)
+    held = {**{f"optimizer/vars/{i}": x for i, x in enumerate(before.optimizer)}, **before.weights}
+    for name, x in new.items():
+        if name not in held or held[name].shape != np.shape(x):
+            raise ValueError(f"{source} holds no {name} of shape {np.shape(x)}")
+    if not zipfile.is_zipfile(source):
+        shutil.copyfile(source, path)
+        with _h5py().File(path, "r+") as file:
+            _put(file, new)
+        return
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as copy:
+        for name in old.namelist():
+            content = old.read(name)
+            if name == _INSIDE:
+                inside = io.BytesIO(content)
+                with _h5py().File(inside, "r+") as file:
+                    _put(file, new)
+                content = inside.getvalue()
+            copy.writestr(name, content)
+
+
+def _put(file: Any, new: Mapping[str, Any]) -> None:
+    for name, x in new.items():
+        held = file[name]
+        held[...] = np.asarray(x).astype(held.dtype)
+
+
+def _arrays(stream: Any, path: Path, config: Mapping[str, Any] | None) -> File:
+    with _h5py().File(stream, "r") as file:
+        found = dict(_walk(file, "", path))
+    of_optimizer = {k: x for k, x in found.items() if k.startswith("optimizer/vars/")}
+    numbers = sorted(int(k.rpartition("/")[2]) for k in of_optimizer)
+    if numbers != list(range(len(numbers))):
+        raise ValueError(f"{path}: the optimizer's variables are numbered {numbers}")
+    weights = {k: x for k, x in found.items() if k not in of_optimizer}
+    return File([of_optimizer[f"optimizer/vars/{i}"] for i in numbers], weights, config)
+
+
+def _walk(group: Any, prefix: str, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    h5py = _h5py()
+    for name in group:
+        where = f"{prefix}{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path}: {where} is a link to another place, which is not followed")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _walk(item, f"{where}/", path)
+            continue
+        if item.external or item.is_virtual or item.dtype.kind not in "fiubc?V":
+            raise ValueError(f"{path}: {where} is no plain array of numbers")
+        if item.nbytes > item.id.get_storage_size():
+            raise ValueError(
+                f"{path}: {where} says that it has {item.nbytes:,} bytes, the file holds "
+                f"{item.id.get_storage_size():,}"
+            )
+        yield where, _number(np.asarray(item[()]))
+
+
+def _number(x: np.ndarray) -> np.ndarray:
+    """bfloat16 is saved as two bytes without a meaning."""
+    if x.dtype.kind != "V":
+        return x
+    import jax.numpy as jnp
+
+    return x.view(jnp.bfloat16) if x.dtype.itemsize == 2 else x
+
+
+def _config(archive: zipfile.ZipFile, path: Path) -> Mapping[str, Any] | None:
+    try:
+        held = json.loads(archive.read("config.json"))
+        return held["compile_config"]["optimizer"]
+    except (KeyError, TypeError):
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path}: its config.json is damaged: {error}") from error
+
+
+def _h5py() -> Any:
+    try:
+        import h5py  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Keras' files need h5py: pip install h5py") from error
+    return h5py

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a live Keras optimizer or a file of Keras holds: its variables, their names, the weights."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from adamx.interop.keras import files
+from adamx.interop.keras.configured import config_of
+
+
+class Held(NamedTuple):
+    """What is there.
+
+    Attributes:
+      arrays: the optimizer's variables, in Keras' order.
+      names: of the trainable variables; None in a file.
+      weights: of the trainable variables, in the same order, or by their path in a file; None if
+        they are not known.
+      config: the optimizer's configuration, where that is known.
+    """
+
+    arrays: list[np.ndarray]
+    names: list[str] | None
+    weights: list[np.ndarray] | Mapping[str, np.ndarray] | None
+    config: Mapping[str, Any] | None
+
+    @property
+    def accumulates(self) -> int | None:
+        """How many gradients make a step, where that is known."""
+        return (self.config or {}).get("config", {}).get("gradient_accumulation_steps")
+
+
+def held(source: Any, variables: Sequence[Any] | None) -> Held:
+    """What a live optimizer (with its model's trainable variables) or the file at a path holds."""
+    if isinstance(source, str | Path):
+        if variables is not None:
+            raise ValueError("`variables` are of a live model, got a file too")
+        file = files.read(source)
+        if not file.optimizer:
+            raise ValueError(f"{source} holds no variables of an optimizer")
+        return Held(file.optimizer, None, file.weights, file.config)
+    source = unwrapped(source)
+    if not source.built:
+        raise ValueError("the Keras optimizer has no variables yet: train a step or call `build`")
+    names = [
+        v.name.removesuffix("_momentum") for v in source.variables if v.name.endswith("_momentum")
+    ]
+    weights = None
+    if variables is not None:
+        names = [getattr(v, "path", v.name) for v in variables]
+        weights = [as_numpy(v) for v in variables]
+    return Held([as_numpy(v) for v in source.variables], names, weights, config_of(source))
+
+
+def unwrapped(optimizer: Any) -> Any:
+    """The optimizer inside a `LossScaleOptimizer`; any other as it is."""
+    if not hasattr(optimizer, "variables") or not hasattr(optimizer, "get_config"):
+        kind = type(optimizer).__name__
+        raise TypeError(f"expected a Keras optimizer or the path of a file, got {kind}")
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def as_numpy(variable: Any) -> np.ndarray:
+    """The value of a Keras variable."""
+    return np.asarray(variable.value)

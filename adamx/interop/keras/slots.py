@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each variable of a Keras optimizer is, in Keras' order.
+
+    iteration, learning rate, averages, accumulated gradients, (mean, square) of each parameter,
+    largest squares, momentum product
+
+Only what an optimizer has is there: the learning rate if it is no schedule, the others as its
+arguments ask for them. Keras saves nothing but this order.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from adamx.core.rule import Rule
+from adamx.interop.keras.average import AverageState
+from adamx.moments.described import Described
+from adamx.moments.find import is_moments, leaves, template
+
+
+class Slot(NamedTuple):
+    """What one variable is.
+
+    Attributes:
+      kind: "iteration", "learning_rate", "average", "accumulator", "momentum_product", or the name
+        of a moment.
+      leaf: the parameter that it belongs to; empty if to none.
+    """
+
+    kind: str
+    leaf: str = ""
+
+
+class Kept(NamedTuple):
+    """What an optimizer of ours keeps, as far as Keras has it too.
+
+    Attributes:
+      rules: the rule of each leaf that it trains, by name.
+      averages: whether it keeps an average of the parameters.
+      accumulates: whether it accumulates gradients.
+    """
+
+    rules: Mapping[str, Rule]
+    averages: bool
+    accumulates: bool
+
+    @classmethod
+    def by(cls, opt: optax.GradientTransformation, params: Any) -> "Kept":
+        """What `opt` keeps for these parameters."""
+        made, rules = template(opt, params), {}
+        for node in jax.tree.leaves(made, is_leaf=is_moments):
+            if isinstance(node, Described):
+                names, rows, _ = leaves(node.state)
+                found = zip(names, rows, strict=True)
+                rules |= {name: node.rule for name, row in found if row}
+        return cls(rules, _holds(made, AverageState), _holds(made, optax.MultiStepsState))
+
+    @property
+    def warms_up(self) -> bool:
+        """Whether the momentum warms up, as Nadam's."""
+        return any("momentum_decay" in rule.hyper for rule in self.rules.values())
+
+
+def slots(kept: Kept, order: Sequence[str], has_rate: bool) -> list[Slot]:
+    """The variables of the Keras optimizer that keeps the same.
+
+    Args:
+      kept: what our optimizer keeps.
+      order: the leaves, in Keras' order of trainable variables.
+      has_rate: whether the learning rate is among the variables.
+    """
+    found = [Slot("iteration"), *([Slot("learning_rate")] if has_rate else [])]
+    for kind, there in (("average", kept.averages), ("accumulator", kept.accumulates)):
+        found += [Slot(kind, leaf) for leaf in order] if there else []
+    moments = [k for rule in kept.rules.values() for k in rule.moments]
+    paired = [k for k in dict.fromkeys(moments) if k != "nu_max"]
+    found += [Slot(k, leaf) for leaf in order for k in paired]
+    found += [Slot("nu_max", leaf) for leaf in order] if "nu_max" in moments else []
+    return found + ([Slot("momentum_product")] if kept.warms_up else [])
+
+
+def _holds(tree: Any, kind: type) -> bool:
+    stops = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, kind))
+    return any(isinstance(x, kind) for x in stops)

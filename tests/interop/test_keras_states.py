@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of Keras 3 carried over, and back: the paths stay together to 1e-9 of a step."""
+
+import io
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adamx
+from adamx import interop
+from tests.interop.keras_side import RATE, Side, distance, double, ours, problem
+from tests.interop.keras_side import keras as real
+from tests.interop.test_keras import BOUND, CLASSES, ROWS, drawn
+
+STEPS = 100  # on each side; one more than a multiple of what is accumulated
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def in_double():
+    real()
+    with double():
+        yield
+
+
+def half(grads, second):
+    return {k: g[STEPS:] if second else g[:STEPS] for k, g in grads.items()}
+
+
+def last(path):
+    return {k: x[-1] for k, x in path.items()}
+
+
+def trained(row):
+    """A run of Keras that has stopped, with its live optimizer, and the gradients to come."""
+    name, asked = ROWS[row]
+    rng, arguments = drawn(row)
+    start, grads = problem(rng, 2 * STEPS)
+    theirs = Side(CLASSES[name], start, learning_rate=RATE, **arguments, **asked)
+    path, held = theirs.run(start, half(grads, False))
+    theirs.assign(last(path), held)
+    opt = getattr(interop.keras, name)(RATE, **arguments, **asked)
+    return theirs, last(path), held, opt, half(grads, True)
+
+
+# One of each recipe, and all that stands around one; the other rows are slow tests.
+FAST = ("adam, decay", "amsgrad", "nadam", "adamax", "lamb, decay", "accumulation and average")
+every_row = pytest.mark.parametrize(
+    "row", [pytest.param(r, marks=() if r in FAST else pytest.mark.slow) for r in ROWS]
+)
+
+
+@every_row
+def test_a_run_goes_on_here_and_there_again(row):
+    theirs, params, held, opt, grads = trained(row)
+    shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    got = interop.from_keras(theirs.opt, shapes, opt, variables=theirs.variables)
+    assert distance(got.params, params) == 0
+    path, state = ours(opt)(got.params, grads, got.state)
+    want, _ = theirs.run(params, grads, held)
+    assert distance(path, want) < BOUND
+
+    interop.to_keras(last(path), state, opt, theirs.opt, variables=theirs.variables)
+    held = [jnp.asarray(v.value) for v in theirs.opt.variables]
+    back, _ = theirs.run(last(path), grads, held)
+    again, _ = ours(opt)(last(path), grads, state)
+    assert distance(back, again) < BOUND
+
+
+@pytest.mark.parametrize("row", ["adam", "amsgrad", "nadam", "accumulation and average"])
+def test_a_round_trip_loses_nothing(row):
+    theirs, params, held, opt, _ = trained(row)
+    got = interop.from_keras(theirs.opt, params, opt)
+    theirs.assign(params, theirs.blank)
+    interop.to_keras(got.params, got.state, opt, theirs.opt)
+    for v, x in zip(theirs.opt.variables, held, strict=True):
+        if "learning_rate" not in v.name:
+            np.testing.assert_allclose(v.value, x, rtol=1e-13, err_msg=v.name)
+
+
+def test_the_optimizer_is_built_from_the_configuration_of_keras():
+    theirs, params, held, _, grads = trained("adamw, amsgrad")
+    params, opt, state = interop.from_keras(theirs.opt, params)
+    want, _ = theirs.run(params, grads, held)
+    assert distance(ours(opt)(params, grads, state)[0], want) < BOUND
+
+
+@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("landing", ["nearest", "exact", "kahan", "compensated8"])
+def test_every_storage_and_landing_holds_what_it_can(storage, landing):
+    theirs, params, _, _, _ = trained("adam")
+    like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16), params)
+    opt = interop.keras.adam(RATE, storage=storage, landing=landing)
+    got = interop.from_keras(theirs.opt, like, opt, variables=theirs.variables)
+    master = adamx.master_params(got.state, got.params)
+    error = {"nearest": 2**-8, "exact": 2**-24, "kahan": 2**-16, "compensated8": 2**-15}[landing]
+    for k, p in params.items():
+        np.testing.assert_allclose(master[k], p, rtol=error)
+    plain = interop.keras.adam(RATE)
+    if landing != "nearest":  # nothing of which the moments depend on
+        return
+    kept = adamx.convert(got.state, opt, plain, like)
+    for variable in theirs.opt.variables:
+        if variable.name.endswith("velocity"):
+            name = variable.name.removesuffix("_velocity")
+            octaves = {"float32": 1e-6, "bfloat16": 0.012, "int8": 0.5, "int4": 4.0}[storage]
+            off = np.log2(np.asarray(kept[0].nu[name]) / np.asarray(variable.value))
+            assert np.all(np.abs(off) < octaves)
+
+
+@pytest.fixture
+def model():
+    """A small model of Keras, trained for some steps, with names and an order of its own."""
+    real().utils.set_random_seed(1)
+    layers = real().layers
+    model = real().Sequential(
+        [layers.Input((5,)), layers.Dense(4, "tanh"), layers.LayerNormalization(), layers.Dense(3)]
+    )
+    model.compile("nadam", loss="mse")
+    rng = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", io.StringIO())
+        model.fit(rng.normal(size=(32, 5)), rng.normal(size=(32, 3)), epochs=3, verbose=0)
+    return model
+
+
+NAMES = {
+    "Dense_0/kernel": "layers/dense/vars/0",
+    "Dense_0/bias": "layers/dense/vars/1",
+    "LayerNorm_0/scale": "layers/layer_normalization/vars/0",
+    "LayerNorm_0/bias": "layers/layer_normalization/vars/1",
+    "Dense_1/kernel": "layers/dense_1/vars/0",
+    "Dense_1/bias": "layers/dense_1/vars/1",
+}
+SHAPES = {
+    "Dense_0": {"kernel": (5, 4), "bias": (4,)},
+    "LayerNorm_0": {"scale": (4,), "bias": (4,)},
+    "Dense_1": {"kernel": (4, 3), "bias": (3,)},
+}
+
+
+def shapes():
+    return jax.tree.map(
+        lambda shape: jax.ShapeDtypeStruct(shape, jnp.float64),
+        SHAPES,
+        is_leaf=lambda x: isinstance(x, tuple),
+    )
+
+
+@pytest.mark.parametrize("kind", [".weights.h5", ".keras"])
+def test_files_are_read_and_written(model, kind, tmp_path):
+    pytest.importorskip("h5py", reason="Keras' files")
+    path, copy = tmp_path / f"run{kind}", tmp_path / f"copy{kind}"
+    model.save_weights(path) if kind == ".weights.h5" else model.save(path)
+    opt = interop.keras.nadam() if kind == ".weights.h5" else None
+    got = interop.from_keras(path, shapes(), opt, names=NAMES)
+    variables = dict(zip(NAMES, model.trainable_variables, strict=True))
+    for name, variable in variables.items():
+        group, leaf = name.split("/")
+        np.testing.assert_array_equal(got.params[group][leaf], variable.value)
+    assert int(got.state[0].count) == int(model.optimizer.iterations)
+
+    grads = got.params
+    updates, state = got.opt.update(grads, got.state, got.params)
+    params = optax.apply_updates(got.params, updates)
+    interop.to_keras(params, state, got.opt, path, names=NAMES, out=copy)
+    if kind == ".weights.h5":
+        model.load_weights(copy)
+    else:
+        model = real().saving.load_model(copy)
+    for (name, _), variable in zip(variables.items(), model.trainable_variables, strict=True):
+        group, leaf = name.split("/")
+        np.testing.assert_array_equal(params[group][leaf], variable.value)
+    again = interop.from_keras(model.optimizer, params, got.opt, names=list(NAMES))
+    jax.tree.map(np.testing.assert_array_equal, again.state, state)
+
+
+def test_live_models_are_matched_by_name_or_by_a_mapping(model):
+    names = {k: v.path for k, v in zip(NAMES, model.trainable_variables, strict=True)}
+    variables = model.trainable_variables
+    got = interop.from_keras(model.optimizer, shapes(), variables=variables, names=names)
+    np.testing.assert_array_equal(got.params["Dense_1"]["bias"], model.layers[-1].bias.value)
+
+
+def test_everything_that_does_not_fit_is_one_error(model):
+    variables, wrong = model.trainable_variables, shapes()
+    wrong["Dense_0"]["kernel"] = jax.ShapeDtypeStruct((4, 5), jnp.float64)
+    names = list(NAMES)
+    with pytest.raises(ValueError, match="from_keras: ") as caught:
+        interop.from_keras(model.optimizer, wrong, names=[*names[:-1], "Dense_1/biass"])
+    said = str(caught.value)
+    assert "Dense_1/biass, which is not trained here; the nearest are Dense_1/bias" in said
+    assert "Dense_1/bias is trained here and has no partner" in said
+    with pytest.raises(ValueError, match="from_keras: ") as caught:
+        interop.from_keras(model.optimizer, wrong, names=names, variables=variables)
+    said = str(caught.value)
+    for slot in ("mu", "nu", "weight"):
+        assert f"Dense_0/kernel: Keras' {slot} has shape (5, 4), expected (4, 5)" in said
+    with pytest.raises(ValueError, match="has no partner here; the nearest are"):
+        interop.from_keras(model.optimizer, shapes(), variables=variables)
+
+
+def test_another_optimizer_is_refused(model):
+    opt = interop.keras.adam(amsgrad=True)
+    with pytest.raises(ValueError, match=r"15 variables, `opt` goes with 19 .*nu_max"):
+        interop.from_keras(model.optimizer, shapes(), opt, names=list(NAMES))
+    with pytest.raises(ValueError, match=r"product of momenta is .* beta_1 is another"):
+        interop.from_keras(
+            model.optimizer,
+            shapes(),
+            interop.keras.nadam(beta_1=0.5),
+            names=list(NAMES),
+            variables=model.trainable_variables,
+        )
+    with pytest.raises(ValueError, match="Dense_0/kernel is a shape, and Keras' value of it"):
+        interop.from_keras(model.optimizer, shapes(), names=list(NAMES))
+
+
+def test_a_file_needs_names(model, tmp_path):
+    pytest.importorskip("h5py", reason="Keras' files")
+    model.save_weights(tmp_path / "run.weights.h5")
+    with pytest.raises(ValueError, match=r"give `names`, our leaves in the order of"):
+        interop.from_keras(tmp_path / "run.weights.h5", shapes(), interop.keras.nadam())
+    with pytest.raises(ValueError, match="does not say which optimizer"):
+        interop.from_keras(tmp_path / "run.weights.h5", shapes(), names=NAMES)
+
+
+def test_hostile_files_end_in_a_sentence(model, tmp_path):
+    h5py = pytest.importorskip("h5py", reason="Keras' files")
+    good = tmp_path / "good.weights.h5"
+    model.save_weights(good)
+    whole = good.read_bytes()
+
+    def refused(name, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            interop.keras.read(tmp_path / name)
+
+    (tmp_path / "cut.weights.h5").write_bytes(whole[: len(whole) // 2])
+    refused("cut.weights.h5", "is damaged, or no file of Keras 3")
+    (tmp_path / "text.weights.h5").write_bytes(b"not a file of Keras")
+    refused("text.weights.h5", "is damaged, or no file of Keras 3")
+    (tmp_path / "empty.weights.h5").write_bytes(b"")
+    refused("empty.weights.h5", "is damaged, or no file of Keras 3")
+
+    with h5py.File(tmp_path / "huge.weights.h5", "w") as file:
+        file.create_dataset("optimizer/vars/0", (10**9,), "f8")
+    refused("huge.weights.h5", r"says that it has 8,000,000,000 bytes, the file holds 0")
+    with h5py.File(tmp_path / "link.weights.h5", "w") as file:
+        file["optimizer/vars/0"] = h5py.ExternalLink(str(good), "/optimizer/vars/0")
+    refused("link.weights.h5", "is a link to another place")
+    with h5py.File(tmp_path / "outside.weights.h5", "w") as file:
+        file.create_dataset("a", (4,), "f4", external=[(str(good), 0, 16)])
+    refused("outside.weights.h5", "is no plain array of numbers")
+    with h5py.File(tmp_path / "strings.weights.h5", "w") as file:
+        file["optimizer/vars/0"] = ["a", "b"]
+    refused("strings.weights.h5", "is no plain array of numbers")
+    with h5py.File(tmp_path / "gap.weights.h5", "w") as file:
+        file["optimizer/vars/1"] = np.ones(3)
+    refused("gap.weights.h5", r"variables are numbered \[1\]")
+
+    with zipfile.ZipFile(tmp_path / "bare.keras", "w") as archive:
+        archive.writestr("config.json", "{")
+    refused("bare.keras", "is damaged")
+    with zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", whole)
+    refused("bomb.keras", "is compressed, which Keras never does")
+
+
+def test_what_is_neither_keras_nor_a_file_is_refused():
+    with pytest.raises(TypeError, match="a Keras optimizer or the path of a file, got int"):
+        interop.from_keras(3, {})
+    with pytest.raises(ValueError, match="has no variables yet"):
+        interop.from_keras(real().optimizers.Adam(), {})
