@@ -14,16 +14,20 @@ if TYPE_CHECKING:
     from adamx.interop import torch as torch
     from adamx.interop.keras import from_keras as from_keras
     from adamx.interop.keras import to_keras as to_keras
+    from adamx.interop.optax_states import from_optax as from_optax
+    from adamx.interop.optax_states import to_optax as to_optax
     from adamx.interop.torch import from_torch as from_torch
     from adamx.interop.torch import to_torch as to_torch
 
 # A name and the module that has it; a module's own name stands for the module.
 _CONTENTS = {
     "from_keras": "keras",
+    "from_optax": "optax_states",
     "from_torch": "torch",
     "keras": "keras",
     "optax": "optax",
     "to_keras": "keras",
+    "to_optax": "optax_states",
     "to_torch": "torch",
     "torch": "torch",
 }

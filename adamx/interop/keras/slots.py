@@ -16,8 +16,7 @@ import optax
 
 from adamx.core.rule import Rule
 from adamx.interop.keras.average import AverageState
-from adamx.moments.described import Described
-from adamx.moments.find import is_moments, leaves, template
+from adamx.interop.trained import rules
 
 
 class Slot(NamedTuple):
@@ -49,13 +48,9 @@ class Kept(NamedTuple):
     @classmethod
     def by(cls, opt: optax.GradientTransformation, params: Any) -> "Kept":
         """What `opt` keeps for these parameters."""
-        made, rules = template(opt, params), {}
-        for node in jax.tree.leaves(made, is_leaf=is_moments):
-            if isinstance(node, Described):
-                names, rows, _ = leaves(node.state)
-                found = zip(names, rows, strict=True)
-                rules |= {name: node.rule for name, row in found if row}
-        return cls(rules, _holds(made, AverageState), _holds(made, optax.MultiStepsState))
+        made = jax.eval_shape(opt.init, params)
+        found = rules(opt, params)
+        return cls(found, _holds(made, AverageState), _holds(made, optax.MultiStepsState))
 
     @property
     def warms_up(self) -> bool:

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optax's states as states of ours, in any storage and with any landing, and back.
+
+`adamx.convert` does it between optimizers that differ in storage alone. Here the two may be wrapped
+differently too: moments are known by the leaf that they belong to.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adamx.core import paths
+from adamx.core.rule import Rule
+from adamx.interop import states
+from adamx.interop.names import Problems
+from adamx.interop.rest import with_rest
+from adamx.interop.states import Moments
+from adamx.interop.trained import rules
+from adamx.landing import LandingState, master_params
+from adamx.moments.find import is_moments, leaves
+
+
+def from_optax(
+    params: optax.Params, state: optax.OptState, opt: optax.GradientTransformation, like: Any = None
+) -> tuple[Any, Any]:
+    """A run of Optax's Adam family, to be gone on with in an optimizer of ours.
+
+    Args:
+      params, state: the run, whatever chains, masks, partitions, `inject_hyperparams` and
+        `MultiSteps` the state is wrapped in.
+      opt: the optimizer here: the same algorithm with the same hyperparameters, which a state does
+        not tell, in any storage, with any landing, wrapped or not.
+      like: the parameters' dtypes here, as arrays or shapes; by default as they are. Float32
+        weights go on exactly in bfloat16 with `landing="exact"`.
+
+    Returns:
+      The parameters, and the state of `opt`. Counters, accumulated gradients and injected
+      hyperparameters go over where both sides have them. All that does not fit is one error.
+
+    Example:
+      >>> import adamx, jax, jax.numpy as jnp, optax
+      >>> from adamx import interop
+      >>> params = {"kernel": jnp.full(3, 1.0001)}
+      >>> state = optax.adam(1e-3).init(params)
+      >>> like = jax.ShapeDtypeStruct((3,), jnp.bfloat16)
+      >>> opt = adamx.adam(1e-3, storage="int8", landing="exact")
+      >>> half, ours = interop.from_optax(params, state, opt, {"kernel": like})
+      >>> print(half["kernel"], adamx.master_params(ours, half)["kernel"])
+      [1 1 1] [1.0001 1.0001 1.0001]
+    """
+    problems = Problems("from_optax")
+    like = params if like is None else like
+    theirs = _moments(state, rules(opt, like), problems)
+    waiting = any(int(x.mini_step) > 0 for x in _multi(state))
+    if waiting and not _multi(jax.eval_shape(opt.init, like)):
+        problems.add("MultiStepsState holds gradients that wait for their step, `opt` has no place")
+    weights = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
+    _check_names(weights, like, problems)
+    problems.check()
+    if not theirs:
+        raise ValueError("from_optax: `state` has no moments of Optax's Adam family")
+    made, new = states.write(opt, like, weights, theirs, problems)
+    return made, with_rest(new, state, max(m.count for m in theirs.values()))
+
+
+def to_optax(
+    params: optax.Params,
+    state: optax.OptState,
+    opt: optax.GradientTransformation,
+    theirs: optax.GradientTransformation,
+    like: Any = None,
+) -> tuple[Any, Any]:
+    """A run of ours, to be gone on with in an optimizer of Optax.
+
+    Args:
+      params, state, opt: the run here.
+      theirs: Optax's optimizer, wrapped or not.
+      like: the parameters' dtypes there, as arrays or shapes; by default as they are, but float32
+        where a landing knows more than a half-precision parameter holds.
+
+    Returns:
+      The parameters, and the state of `theirs`.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp, optax
+      >>> from adamx import interop
+      >>> opt, params = adamx.adam(1e-3, storage="int8"), {"kernel": jnp.ones(3)}
+      >>> params, state = interop.to_optax(params, opt.init(params), opt, optax.adam(1e-3))
+      >>> state[0].nu["kernel"].dtype
+      dtype('float32')
+    """
+    problems = Problems("to_optax")
+    weights, moments = states.read(opt, params, state)
+    if like is None:
+        like = master_params(state, params) if _lands(state) else params
+    _check_names(weights, like, problems)
+    problems.check()
+    flat, treedef = paths.flatten(like)
+    made = treedef.unflatten([jnp.asarray(weights[paths.name(p)], x.dtype) for p, x in flat])
+    blank = theirs.init(made)
+    used: list[str] = []
+
+    def one(node: Any) -> Any:
+        return _filled(node, moments, used, problems) if is_moments(node) else node
+
+    new = jax.tree.map(one, blank, is_leaf=is_moments)
+    for name in moments:
+        if name not in used:
+            problems.add(f"{name}: `theirs` keeps no moments of this leaf, `opt` does")
+    problems.check()
+    return made, with_rest(new, state, max((m.count for m in moments.values()), default=0))
+
+
+def _moments(state: Any, known: Mapping[str, Rule], problems: Problems) -> dict[str, Moments]:
+    """The moments in a state of Optax's, by leaf, as moments of our rules."""
+    found: dict[str, Moments] = {}
+    for node in filter(is_moments, jax.tree.leaves(state, is_leaf=is_moments)):
+        held: Any = node._asdict()
+        count = int(held.pop(_clock(node)))
+        for name, row in zip(*leaves(node)[:2], strict=True):
+            if not row:
+                continue
+            rule = known.get(name)
+            kinds: Any = rule.moments if rule else dict.fromkeys(held, "signed")
+            if name in found:
+                problems.add(f"{name}: the state has moments of this leaf twice")
+            if set(kinds) != set(held):
+                ours, there = ", ".join(kinds), ", ".join(held)
+                problems.add(f"{name}: the state keeps {there} of this leaf, `opt` keeps {ours}")
+                continue
+            arrays = dict(zip(held, map(np.asarray, row), strict=True))
+            found[name] = Moments(kinds, count, arrays, {})
+    return found
+
+
+def _filled(node: Any, moments: Mapping[str, Moments], used: list[str], problems: Problems) -> Any:
+    """A new state of Optax's with our moments."""
+    names, rows, treedef = leaves(node)
+    trained = [name for name, row in zip(names, rows, strict=True) if row]
+    used += trained
+    fields = node._asdict()
+    old = fields.pop(_clock(node))
+    for name in trained:
+        kept = moments[name].arrays if name in moments else {}
+        if set(kept) != set(fields):
+            ours = ", ".join(kept) or "nothing"
+            problems.add(f"{name}: `theirs` keeps {', '.join(fields)} of this leaf, `opt` {ours}")
+    counts = {moments[name].count for name in trained if name in moments}
+    if len(counts) > 1:
+        problems.add(f"{trained[0]} and others count steps once, here they are {sorted(counts)}")
+    if problems:
+        return node
+    made = {
+        k: treedef.unflatten(
+            [
+                jnp.asarray(moments[n].arrays[k]).astype(old.dtype) if n in trained else old
+                for n, old in zip(names, treedef.flatten_up_to(tree), strict=True)
+            ]
+        )
+        for k, tree in fields.items()
+    }
+    count = jnp.full_like(old, counts.pop() if counts else 0)
+    return node._replace(**made, **{_clock(node): count})
+
+
+def _clock(node: Any) -> str:
+    """The field that counts steps."""
+    return "count" if "count" in node._fields else "t"
+
+
+def _check_names(weights: Mapping[str, Any], like: Any, problems: Problems) -> None:
+    shapes = {paths.name(path): jnp.shape(x) for path, x in paths.flatten(like)[0]}
+    for name in dict.fromkeys([*weights, *shapes]):
+        if name not in shapes or name not in weights:
+            there = "`params`" if name in weights else "`like`"
+            problems.add(f"{name} is in {there} alone")
+        elif shapes[name] != jnp.shape(weights[name]):
+            got = jnp.shape(weights[name])
+            problems.add(f"{name}: `params` has shape {got}, `like` {shapes[name]}")
+
+
+def _multi(state: Any) -> list[Any]:
+    stops = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.MultiStepsState))
+    return [x for x in stops if isinstance(x, optax.MultiStepsState)]
+
+
+def _lands(state: Any) -> bool:
+    stops = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, LandingState))
+    return any(isinstance(x, LandingState) for x in stops)
