@@ -26,8 +26,20 @@ class ObserveState(NamedTuple):
     trend: Trend
 
 
+class Window(NamedTuple):
+    """The last values of some numbers.
+
+    Attributes:
+      looks: how many values of each there were.
+      values: the last ones, a row for each number, in the order in which they came, cyclic.
+    """
+
+    looks: jax.Array
+    values: jax.Array
+
+
 class SkipState(NamedTuple):
-    """The state of `skip_nonfinite` and `skip_spikes`.
+    """The state of `skip_nonfinite`, `skip_spikes` and `skip_outliers`.
 
     Attributes:
       inner: the optimizer's own state.
@@ -36,7 +48,8 @@ class SkipState(NamedTuple):
       first_bad: the number of the leaf, in the order of `jax.tree.leaves`, that caused the last
         skip; -1 before the first skip, the number of leaves if the state caused it.
       limit: how many steps may be skipped in a row; -1 for any number.
-      usual: statistics of the logarithm of each leaf's norm; None for `skip_nonfinite`.
+      usual: statistics of the logarithm of each leaf's norm, or the last losses and norms of
+        `skip_outliers`; None for `skip_nonfinite`.
     """
 
     inner: Any
@@ -44,7 +57,7 @@ class SkipState(NamedTuple):
     in_a_row: jax.Array
     first_bad: jax.Array
     limit: jax.Array
-    usual: Usual | None = None
+    usual: Usual | Window | None = None
 
 
 class CountedState(NamedTuple):

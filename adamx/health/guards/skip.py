@@ -41,11 +41,11 @@ def skip_nonfinite(
     """
 
     def judge(
-        grads: list, steps: Any, inner: Any, before: Any, known: None
+        grads: list, steps: Any, inner: Any, before: Any, known: None, extra: Any
     ) -> tuple[Verdict, None]:
         return finite(grads, steps, inner, before), None
 
-    return _guard("skip_nonfinite", opt, max_consecutive, lambda leaves: None, judge)
+    return guard("skip_nonfinite", opt, max_consecutive, lambda leaves: None, judge)
 
 
 DECAY = 0.97  # as in ZClip: some 30 steps
@@ -89,9 +89,9 @@ def skip_spikes(
     if warmup < 1:
         raise ValueError(f"`warmup` must be at least 1, got {warmup}")
 
-    def judge(
-        grads: list, steps: Any, inner: Any, before: Any, known: Usual
-    ) -> tuple[Verdict, Usual]:
+    # Compiled, so that its infinities are never results that `jax_debug_infs` looks at.
+    @jax.jit
+    def looked(grads: list, known: Usual) -> tuple[Verdict, Usual]:
         sizes = [root / factor for root, factor in scaled.leaf_norms(grads)]
         sizes = jnp.log(jnp.stack([size.astype(jnp.float32) for size in sizes]))
         off = jnp.where(known.looks >= warmup, deviation(known, sizes, LEAST), -jnp.inf)
@@ -101,20 +101,31 @@ def skip_spikes(
         most = jnp.where(known.looks >= warmup, enough, jnp.inf)
         return Verdict(skip, jnp.argmax(off)), learned(known, sizes, most, DECAY)
 
-    # Compiled, so that its infinities are never results that `jax_debug_infs` looks at.
-    return _guard(
-        "skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), jax.jit(judge)
-    )
+    def judge(
+        grads: list, steps: Any, inner: Any, before: Any, known: Usual, extra: Any
+    ) -> tuple[Verdict, Usual]:
+        return looked(grads, known)
+
+    return guard("skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), judge)
 
 
-def _guard(
+def guard(
     name: str,
     opt: optax.GradientTransformation,
     max_consecutive: int | None,
     begin: Callable[[int], Any],
     judge: Callable[..., tuple[Verdict, Any]],
 ) -> optax.GradientTransformationExtraArgs:
-    """A guard that skips as `judge` decides; `begin(number of leaves)` makes its statistics."""
+    """A guard that skips as `judge` decides.
+
+    Args:
+      name: the guard's name in error messages.
+      opt: the optimizer inside.
+      max_consecutive: as for `skip_nonfinite`.
+      begin: makes the guard's statistics for a number of leaves.
+      judge: `(gradients, steps, state, state before, statistics, extra arguments) ->` a verdict,
+        and the statistics.
+    """
     if max_consecutive is not None and max_consecutive < 0:
         raise ValueError(f"`max_consecutive` must be at least 0, got {max_consecutive}")
     opt = optax.with_extra_args_support(opt)
@@ -134,7 +145,7 @@ def _guard(
     ) -> tuple[optax.Updates, Any]:
         steps, inner = opt.update(updates, state.inner, params, **extra)
         grads = jax.tree.leaves(updates)
-        verdict, known = judge(grads, steps, inner, state.inner, state.usual)
+        verdict, known = judge(grads, steps, inner, state.inner, state.usual, extra)
         steps, inner = unless(verdict.skip, steps, inner, state.inner)
         return steps, SkipState(
             inner,
