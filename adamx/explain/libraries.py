@@ -16,6 +16,7 @@ from adamx.interop import keras
 from adamx.interop.keras.arguments import OURS as KERAS_OURS
 from adamx.interop.keras.arguments import Around
 from adamx.interop.names import check_arguments, nearest
+from adamx.interop.register import original
 from adamx.optimizers.recipe import TABLE
 
 RATE = 1e-3  # where a library has no default
@@ -113,7 +114,7 @@ def all_known() -> dict[str, Known]:
         found[f"adamx.{name}"] = Known(entry.build, _OURS, {})
     for home in (optax.contrib, optax):
         for name in dir(home):
-            build = getattr(home, name)
+            build = original(home, name)
             if not name.startswith(("_", "scale_by")) and _takes_a_rate(build):
                 found[f"optax.{name}"] = Known(build, _OURS, {})
     return found

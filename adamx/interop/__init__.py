@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adamx.interop.keras import to_keras as to_keras
     from adamx.interop.optax_states import from_optax as from_optax
     from adamx.interop.optax_states import to_optax as to_optax
+    from adamx.interop.t5x import t5x_rules as t5x_rules
     from adamx.interop.torch import from_torch as from_torch
     from adamx.interop.torch import to_torch as to_torch
 
@@ -26,6 +27,7 @@ _CONTENTS = {
     "from_torch": "torch",
     "keras": "keras",
     "optax": "optax",
+    "t5x_rules": "t5x",
     "to_keras": "keras",
     "to_optax": "optax_states",
     "to_torch": "torch",

@@ -25,6 +25,7 @@ import optax.contrib
 
 from adamx.core import dtypes
 from adamx.interop.names import nearest
+from adamx.interop.register import original
 from adamx.landing import LandingLike, ending
 from adamx.landing import choose as choose_landing
 from adamx.optimizers.recipe import TABLE
@@ -70,7 +71,8 @@ def __dir__() -> list[str]:
 
 
 def _theirs(name: str) -> Callable[..., Any] | None:
-    return getattr(optax, name, None) or getattr(optax.contrib, name, None)
+    """Optax's function, also while ours is registered in its place."""
+    return original(optax.contrib, name) or original(optax, name)
 
 
 NAMES = tuple(name for name in TABLE if _theirs(name))

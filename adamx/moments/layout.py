@@ -26,6 +26,31 @@ class PackedState(NamedTuple):
     count: jax.Array
     arrays: dict[str, Any]
 
+    @property
+    def mu(self) -> Any:
+        """For tools that look for it: the arrays that hold the means, as codes."""
+        return _holding(self.arrays, "mu")
+
+    @property
+    def nu(self) -> Any:
+        """For tools that look for it: the arrays that hold the mean squares, as codes."""
+        return _holding(self.arrays, "nu")
+
+
+def _holding(arrays: dict[str, Any], name: str) -> Any:
+    """A tree like the parameters, of the arrays that hold a moment; an error if none does."""
+    trees = [arrays[k] for k in (name, "packed") if k in arrays]
+    if not trees:
+        raise AttributeError(f"this PackedState has no {name!r}, it has {', '.join(arrays)}")
+
+    def is_hole(x: Any) -> bool:
+        return isinstance(x, optax.MaskedNode)
+
+    def first(*held: Any) -> Any:
+        return next((x for x in held if not is_hole(x)), held[0])
+
+    return jax.tree.map(first, *trees, is_leaf=is_hole)
+
 
 class Layout(NamedTuple):
     """The fields of a state, and whether they are the moments' own.

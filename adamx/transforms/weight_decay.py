@@ -158,7 +158,7 @@ class Pull:
     learning_rate: Hyper | None
 
     def init(self, params: optax.Params) -> Any:
-        return _CountState(count=jnp.zeros([], jnp.int32)) if self._counts else optax.EmptyState()
+        return CountState(count=jnp.zeros([], jnp.int32)) if self._counts else optax.EmptyState()
 
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
@@ -181,7 +181,7 @@ class Pull:
         decay, strength = self.decay, self.decay.strength
         count: Any = state.count if self._counts else None
         if self._counts:
-            state = _CountState(count=optax.safe_increment(count))
+            state = CountState(count=optax.safe_increment(count))
         is_zero = isinstance(strength, int | float) and strength == 0
         if is_zero and extra.get("weight_decay") is None:
             return None, state
@@ -266,7 +266,7 @@ def pulled(
 
 
 # Optax keeps the class of this state to itself. Shapes alone, as an array would start the backend.
-_CountState: Any = type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, {}))
+CountState: Any = type(jax.eval_shape(optax.add_decayed_weights(lambda count: 0.0).init, {}))
 
 
 def _check(decay: Decay, mask: Mask | None, learning_rate: Hyper | None) -> None:

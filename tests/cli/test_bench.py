@@ -276,7 +276,7 @@ def test_missing_rich_matters_only_on_a_terminal(
 @pytest.mark.parametrize(
     ("words", "flags"),
     [
-        ("--help", "train compare bench plan report run-exported"),
+        ("--help", "train compare bench plan report explain run-exported"),
         (
             "train --help",
             "--task --data --steps --batch-size --dtype --seed --compare --recipe --storage "
@@ -294,6 +294,7 @@ def test_missing_rich_matters_only_on_a_terminal(
             "--optimizers --steps --seeds --batch-size --picture --markdown",
         ),
         ("report --help", "FILE --out --title"),
+        ("explain --help", "A B torch.AdamW optax.adamw"),
         ("run-exported --help", "FILE --steps --out"),
         (
             "plan --help",
