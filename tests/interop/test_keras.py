@@ -45,7 +45,7 @@ ROWS = {
     "accumulation and average": (
         "lamb",
         {
-            "gradient_accumulation_steps": 3,
+            "gradient_accumulation_steps": 6,
             "use_ema": True,
             "ema_momentum": 0.8,
             "ema_overwrite_frequency": 5,

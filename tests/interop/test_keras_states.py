@@ -16,7 +16,7 @@ from tests.interop.keras_side import RATE, Side, distance, double, ours, problem
 from tests.interop.keras_side import keras as real
 from tests.interop.test_keras import BOUND, CLASSES, ROWS, drawn
 
-STEPS = 100  # on each side; one more than a multiple of what is accumulated
+STEPS = 100  # on each side; between two steps of the row that accumulates six gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
