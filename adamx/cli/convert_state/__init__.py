@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry a training run of PyTorch into an Orbax checkpoint of ours, or back.
+"""Carry a training run of PyTorch or Keras into an Orbax checkpoint of ours, or back.
 
     convert-state checkpoint.pt runs/moved                      # there
     convert-state runs/moved back.pt --like checkpoint.pt       # and back
@@ -7,6 +7,10 @@
 SRC of PyTorch is a .pt or .pth file that holds the state dicts of a model and its optimizer, or a
 folder of Hugging Face's Trainer. The parameters become nested dictionaries, as in Flax linen; for
 other trees and other optimizers call `adamx.interop.from_torch` in a program.
+
+SRC of Keras is a .keras or .weights.h5 file. Its mapping has "names" from our paths to the arrays
+of the file (`layers/dense/vars/0`), in the order of `model.trainable_variables`; for a .weights.h5
+also "kind": adam, adamw, nadam, adamax or lamb.
 
 The mapping is a JSON file with any of: "names" (our path, or a module's, to theirs), "layouts" (a
 path pattern to "same", "linear", "conv", "conv_transpose" or "transpose_kernel"), "order" (their

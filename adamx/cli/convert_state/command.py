@@ -18,7 +18,7 @@ from adamx.parallel import Run
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `convert-state`."""
     add = parser.add_argument
-    add("source", metavar="SRC", help="a checkpoint of PyTorch, or a folder of ours")
+    add("source", metavar="SRC", help="a checkpoint of PyTorch or Keras, or a folder of ours")
     add(
         "target", metavar="DST", help="a new folder, or a file of the other library on the way back"
     )

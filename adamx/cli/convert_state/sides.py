@@ -11,9 +11,9 @@ Such a module has
 from pathlib import Path
 from types import ModuleType
 
-from adamx.cli.convert_state import torch_side
+from adamx.cli.convert_state import keras_side, torch_side
 
-SIDES = (torch_side,)
+SIDES = (torch_side, keras_side)
 
 
 def side_of(path: Path) -> ModuleType | None:
