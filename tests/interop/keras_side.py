@@ -29,11 +29,14 @@ def keras() -> Any:
 @contextlib.contextmanager
 def double() -> Iterator[None]:
     """Both libraries in float64. Keras mixes dtypes, which JAX's strict promotion refuses."""
-    before = keras().config.floatx()
-    keras().config.set_floatx("float64")
+    config = keras().config
+    before = config.floatx(), config.dtype_policy()  # the policy outlives a change of the float
+    config.set_floatx("float64")
+    config.set_dtype_policy("float64")
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         yield
-    keras().config.set_floatx(before)
+    config.set_floatx(before[0])
+    config.set_dtype_policy(before[1])
 
 
 def problem(rng: np.random.Generator, steps: int) -> tuple[dict, dict]:
