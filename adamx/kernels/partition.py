@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
 
 def elementwise(
@@ -44,9 +44,10 @@ def elementwise(
             shape = whole or flat[0].shape
 
             def shard(*parts: Any) -> tuple[Any, ...]:
-                first = _first(rows.spec, parts[0].shape, shape)
-                numbers = parts[arrays + 1 :]
-                return call(shape, *parts[: arrays + 1], numbers[0] + first, *numbers[1:])
+                with use_abstract_mesh(_NO_MESH):  # parts lie on one device each
+                    first = _first(rows.spec, parts[0].shape, shape)
+                    numbers = parts[arrays + 1 :]
+                    return call(shape, *parts[: arrays + 1], numbers[0] + first, *numbers[1:])
 
             return mesh, shard, (rows,) * len(results), (*[rows] * arrays, *everywhere)
 
@@ -58,6 +59,9 @@ def elementwise(
         return run(*flat)
 
     return sharded
+
+
+_NO_MESH = AbstractMesh((), ())
 
 
 def _first(spec: Any, part: tuple[int, ...], whole: tuple[int, ...]) -> Any:
