@@ -8,30 +8,33 @@ import importlib.util
 import os
 import pathlib
 import sysconfig
+import tempfile
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class Kernels(BuildHookInterface):
-    """Builds the library into the source tree, from where wheels and editable installs take it."""
+    """Adds the library to a wheel; an editable install finds it in the source tree."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        folder = pathlib.Path(self.root) / "adamx" / "kernels"
-        library, reason = folder / "_native.so", folder / "_native.txt"
+        source = pathlib.Path(self.root) / "adamx" / "kernels"
+        target = source if version == "editable" else pathlib.Path(tempfile.mkdtemp())
+        library, reason = target / "_native.so", target / "_native.txt"
         library.unlink(missing_ok=True)
         reason.unlink(missing_ok=True)
         try:
             if os.environ.get("ADAMX_KERNELS") == "0":
                 raise RuntimeError("ADAMX_KERNELS=0 was set when adamx was installed")
-            _builder(folder / "build.py").build(folder)
+            made = _builder(source / "build.py").build(target)
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{sysconfig.get_platform().translate(_WHEEL)}"
         except Exception as e:
             self.app.display_warning(f"adamx without loops in C++: {e}")
             reason.write_text(f"{e}\n")
-        else:
-            build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().translate(_WHEEL)}"
-        build_data["artifacts"] += [f"/adamx/kernels/{p.name}" for p in (library, reason)]
+            made = reason
+        if version != "editable":
+            build_data["force_include"][str(made)] = f"adamx/kernels/{made.name}"
 
 
 _WHEEL = str.maketrans("-.", "__")
