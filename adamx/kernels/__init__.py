@@ -16,6 +16,7 @@ inside.
 
 from adamx.core.kernel_use import using as using
 from adamx.kernels.choose import loop as loop
+from adamx.kernels.choose import pays_alone as pays_alone
 from adamx.kernels.choose import vector as vector
 from adamx.kernels.library import available as available
 from adamx.kernels.library import used as used

@@ -41,6 +41,15 @@ def loop(
     )
 
 
+def pays_alone(loop: Loop) -> bool:
+    """Whether a loop that makes directions alone is faster than XLA.
+
+    Moments in float32 XLA steps as fast, together with whatever becomes of the direction; of others
+    it makes copies.
+    """
+    return loop.storage > 0
+
+
 def vector(rule: Rule, scalars: Mapping[str, Any], own: tuple[Any, ...] = (0, 0, 1, 1)) -> Any:
     """All scalars of a step: those of the rule, then rate, decay strength and the two factors of
     the gradient."""

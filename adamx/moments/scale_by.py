@@ -86,7 +86,7 @@ class ScaleBy:
         for i in range(len(tree.gradients)):
             loop, arrays = tree.loop(i), tree.arrays(i)
             static = (formula, static_storage(tree.storages[i]), tree.parts[i].whole)
-            if loop is None:
+            if loop is None or not kernels.pays_alone(loop):
                 direction, tree.stored[i] = step_leaf(arrays, tree.scalars_of(i), *static)
             else:
                 direction, tree.stored[i] = _in_one_pass(loop, arrays, tree.scalars, *static)

@@ -22,6 +22,9 @@ ROUNDS_APART |= {"adan", "adam atan2"}
 WITHOUT = {"adopt nesterov", "lion smooth", "lion refined"}
 
 
+SMALL = ("bfloat16", "int8", "int4")  # in float32, XLA makes directions as fast
+
+
 def gradients(shape, dtype, steps=4, seed=0):
     """Of all magnitudes, with zeros; the last but one has what is hard in it."""
     rng = np.random.default_rng(seed)
@@ -50,13 +53,13 @@ def directions(opt, params, grads, loops):
 def test_most_formulas_have_a_twin():
     with kernels.using(True):
         for name, recipe in RECIPES.items():
-            opt, x = recipe.scale_by(), jnp.ones(4)
+            opt, x = recipe.scale_by(storage="bfloat16"), jnp.ones(4)
             found = calls(jax.jit(opt.update), x, opt.init(x), x)
             assert found == (name not in WITHOUT), name
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("storage", cases.STORAGES)
+@pytest.mark.parametrize("storage", SMALL)
 @pytest.mark.parametrize("name", [n for n in RECIPES if n not in WITHOUT])
 def test_directions_and_moments_are_the_same(name, storage, dtype):
     params = jnp.ones((37, 29), dtype)
@@ -145,7 +148,8 @@ def test_whole_steps_of_every_recipe_are_the_same(name, storage):
         moved = jax.tree.map(jnp.copy, params)
         text = step.lower(moved, state, rows[0]).as_text()
         assert text.count("custom_call @adamx_step") == loops * whole * 4
-        assert text.count("custom_call @adamx_direction") == loops * (not whole) * 4
+        alone = not whole and storage != "float32"
+        assert text.count("custom_call @adamx_direction") == loops * alone * 4
         for g in rows:
             moved, state = step(moved, state, g)
         found.append((moved, state))
@@ -160,14 +164,15 @@ def test_whole_steps_of_every_recipe_are_the_same(name, storage):
 def test_unusual_hyperparameters_give_the_same(name, kwargs):
     kwargs = {k: v for k, v in kwargs.items() if (name, k) != ("yogi", "b2")}
     params = jnp.ones((7, 5))
-    opt, grads = getattr(adamx, f"scale_by_{name}")(**kwargs), gradients(params.shape, "float32")
+    opt = getattr(adamx, f"scale_by_{name}")(storage="bfloat16", **kwargs)
+    grads = gradients(params.shape, "float32")
     got, want = (directions(opt, params, grads, k) for k in (True, False))
     for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
-        a, b = np.asarray(a), np.asarray(b)
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
         np.testing.assert_allclose(a, b, rtol=3e-7, atol=1e-7 * np.abs(b).max())
 
 
-@pytest.mark.parametrize("storage", cases.STORAGES)
+@pytest.mark.parametrize("storage", SMALL)
 def test_what_is_not_finite_shows_in_the_same_places(storage):
     params = jnp.ones(64)
     g = jnp.linspace(-1, 1, 64).at[3].set(jnp.nan).at[17].set(jnp.inf).at[40].set(-jnp.inf)

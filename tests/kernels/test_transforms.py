@@ -172,7 +172,7 @@ def test_other_dtypes_are_stepped_by_xla(dtype):
 
 def test_a_tree_with_one_leaf_of_another_dtype_still_has_loops_for_the_rest():
     params = {"a": jnp.ones(5), "b": jnp.ones(5, jnp.float16)}
-    opt = adamx.adamw(0.1)
+    opt = adamx.adamw(0.1, storage="int8")
     stepped = jax.jit(functools.partial(adamx.step, opt))
     text = stepped.lower(params, opt.init(params), params).as_text()
     assert text.count("custom_call @adamx_direction") == 1
@@ -215,10 +215,10 @@ def test_a_clip_before_leaves_that_no_loop_covers_still_clips():
 @pytest.mark.parametrize(
     "opt",
     [
-        optax.chain(adamx.adamw(0.1), optax.scale(2.0)),
-        adamx.adamw(0.1, weight_decay=adamx.decay.cautious(0.1)),
-        adamx.adamw(0.1, weight_decay=adamx.decay.l2(0.1)),
-        adamx.lamb(0.1),
+        optax.chain(adamx.adamw(0.1, storage="int8"), optax.scale(2.0)),
+        adamx.adamw(0.1, storage="int8", weight_decay=adamx.decay.cautious(0.1)),
+        adamx.adamw(0.1, storage="int4", weight_decay=adamx.decay.l2(0.1)),
+        adamx.lamb(0.1, storage="bfloat16"),
     ],
 )
 def test_chains_that_no_loop_covers_still_have_one_for_the_rule(opt):

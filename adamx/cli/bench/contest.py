@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 
 from adamx import kernels
 from adamx.cli import names, shapes
@@ -181,7 +182,15 @@ def _whole_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Call
 
 
 def _update_and_apply(opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
-    return _stepping(step_of(opt), opt, grads)
+    """`opt.update` and `optax.apply_updates` on gradients that the same program makes, as in
+    training: there they may be overwritten."""
+    step = step_of(opt)
+
+    def with_gradients(params: Any, state: Any, grads: Any) -> Any:
+        made = lax.optimization_barrier(jax.tree.map(lambda g: -g, grads))
+        return step(params, state, made)
+
+    return _stepping(jax.jit(with_gradients, donate_argnums=(0, 1)), opt, grads)
 
 
 def _stepping(step: Any, opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
