@@ -70,13 +70,18 @@ def of_leaves(
     """The words of leaves with these seeds and names; a seed of None draws no bits.
 
     To a compiler they are scalars that it does not know. As constants they would make a program of
-    its own of every leaf; in one array, an operand for whose sake it merges leaves.
+    its own of every leaf; in one array, an operand for whose sake it merges leaves. Links with the
+    same seed get the same scalars, and a leaf's bits are hashed once for all of them.
     """
     if count is None:
         return [None] * len(names)
     pairs = zip(seeds, names, strict=True)
     found = [None if seed is None else words(seed, count, salt(name)) for seed, name in pairs]
-    return lax.optimization_barrier(found) if any(found) else found
+    if not any(found):
+        return found
+    hidden = lax.optimization_barrier([x and (x.start, x.twist) for x in found])
+    pairs = zip(found, hidden, strict=True)
+    return [x and Words(pair[0], pair[1], x.step) for x, pair in pairs]
 
 
 class Noise(NamedTuple):
