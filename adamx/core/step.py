@@ -26,7 +26,8 @@ def step(
     """Updates the parameters: `opt.update`, then `optax.apply_updates`.
 
     Parameters and state come first, as they come out: JAX pairs donated arguments with results in
-    this order. A recipe of ours, alone or at the end of `optax.chain`, reads and writes each array
+    this order. (It was gradients, state, parameters before. On trees alike nothing can tell the
+    two apart.) A recipe of ours, alone or at the end of `optax.chain`, reads and writes each array
     once where `adamx.kernels` has loops for it.
 
     Args:
@@ -102,10 +103,11 @@ def _step(
 
 def _in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
     """The step by the last link of a chain, where that can write parameters itself."""
-    *before, last = links = _links(update)
+    links = _links(update)
+    *before, last = links or (update,)
     whole = getattr(getattr(last, "link", None), "step", None)
-    states = state if len(links) > 1 else (state,)
-    if whole is None or not isinstance(states, tuple) or len(states) != len(links):
+    states = (state,) if links is None else state
+    if whole is None or not isinstance(states, tuple) or len(states) != len(before) + 1:
         return _apply(update, params, state, grads, extra)
     after, scale = [], None
     for i, (link, old) in enumerate(zip(before, states, strict=False)):
@@ -120,7 +122,7 @@ def _in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) 
     if found is None and scale is not None:
         grads, _ = before[-1](grads, states[len(before) - 1], params, **extra)
     params, new = found or _apply(last, params, states[-1], grads, extra)
-    return params, (*after, new) if before else new
+    return params, new if links is None else (*after, new)
 
 
 def _apply(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
@@ -131,12 +133,15 @@ def _apply(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tup
         return optax.apply_updates(params, updates), state
 
 
-def _links(update: Any) -> tuple[Any, ...]:
-    """The updates that `optax.chain` calls one after the other; of others, the update itself."""
-    if getattr(update, "__qualname__", "") != "chain.<locals>.update_fn":
-        return (update,)
-    found = inspect.getclosurevars(update).nonlocals.get("update_fns", ())
-    return tuple(found) or (update,)
+def _links(update: Any) -> tuple[Any, ...] | None:
+    """The updates that `optax.chain` calls one after the other; None for all but its own."""
+    code, found = getattr(update, "__code__", None), None
+    if code is not None and code is _CHAIN:
+        found = inspect.getclosurevars(update).nonlocals.get("update_fns")
+    return tuple(found) if found else None
+
+
+_CHAIN = getattr(optax.chain(optax.identity()).update, "__code__", None)
 
 
 def _check_order(params: Any, grads: Any) -> None:

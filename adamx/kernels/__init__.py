@@ -15,6 +15,7 @@ inside.
 """
 
 from adamx.core.kernel_use import using as using
+from adamx.kernels.choose import laid_alike as laid_alike
 from adamx.kernels.choose import loop as loop
 from adamx.kernels.choose import pays_alone as pays_alone
 from adamx.kernels.choose import vector as vector

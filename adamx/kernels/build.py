@@ -8,6 +8,7 @@ C++ compiler the package is pure Python, and `adamx.kernels.available()` says wh
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,12 +34,12 @@ def build(into: pathlib.Path) -> pathlib.Path:
     """
     if sys.platform != "linux":
         raise RuntimeError(f"the loops are built on Linux only, not on {sys.platform}")
-    compiler, target = _compiler(), into / "_native.so"
+    target = into / "_native.so"
     with tempfile.TemporaryDirectory() as folder:
         calls, made = f"{folder}/step.o", f"{folder}/_native.so"
-        step = [compiler, *FLAGS, f"-I{_headers()}", "-c", f"{SOURCES}/step.cc", "-o", calls]
+        step = [*_compiler(), *FLAGS, f"-I{_headers()}", "-c", f"{SOURCES}/step.cc", "-o", calls]
         objects = compile_loops(folder, more=[step])
-        _all([[compiler, "-shared", "-s", calls, *objects, "-o", made, "-lpthread"]])
+        _all([[*_compiler(), "-shared", "-s", calls, *objects, "-o", made, "-lpthread"]])
         shutil.move(made, target)
     return target
 
@@ -56,16 +57,19 @@ def compile_loops(folder: str, flags: tuple[str, ...] = (), more: Any = ()) -> l
     """
     x86 = platform.machine() in ("x86_64", "AMD64")
     units = UNITS if x86 else {"baseline": []}
-    objects, commands, compiler = [f"{folder}/{name}.o" for name in units], [*more], _compiler()
+    objects, commands = [f"{folder}/{name}.o" for name in units], [*more]
     for (name, own), target in zip(units.items(), objects, strict=True):
         named = [f"-DADAMX_UNITS={name}", "-c", f"{SOURCES}/loops.cc", "-o", target]
-        commands.append([compiler, *FLAGS, *flags, *own, *named])
+        commands.append([*_compiler(), *FLAGS, *flags, *own, *named])
     _all(commands)
     return objects
 
 
-def _compiler() -> str:
-    found = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+def _compiler() -> list[str]:
+    found = (
+        shlex.split(os.environ.get("CXX", ""))
+        or [path for path in map(shutil.which, ("c++", "g++")) if path][:1]
+    )
     if not found:
         raise RuntimeError("there was no C++ compiler: install g++ or clang and install adamx anew")
     return found

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -34,11 +35,15 @@ def loop(
     if found is None or not _fits(gradient, whole):
         return None
     number = _storage(rule, storage, stored)
-    return (
-        None
-        if number is None
-        else Loop(found.rule, number, whole=whole, in_place=kernel_use.now().in_place)
-    )
+    if number is None or not laid_alike(gradient, *stored.values()):
+        return None
+    return Loop(found.rule, number, whole=whole, in_place=kernel_use.now().in_place)
+
+
+def laid_alike(*arrays: Any) -> bool:
+    """Whether the types of arrays, in an Explicit mesh, say that they are cut alike."""
+    specs = {getattr(jax.typeof(x).sharding, "spec", None) for x in arrays}
+    return len(specs) == 1
 
 
 def pays_alone(loop: Loop) -> bool:

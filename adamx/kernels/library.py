@@ -5,6 +5,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 import jax
@@ -47,8 +48,16 @@ def available() -> Availability:
 
 
 def used() -> bool:
-    """Whether what is traced now may use the loops: on a CPU, where nobody turned them off."""
-    return kernel_use.now().kernels and bool(available()) and jax.default_backend() == "cpu"
+    """Whether what is traced now may use the loops: on a CPU, where nobody turned them off.
+
+    Not where `shard_map` maps over some axes of a mesh and `jit` spreads arrays over others, nor
+    with the partitioner before Shardy: neither lets a custom call say how it is spread.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    partly = mesh.manual_axes and set(mesh.manual_axes) != set(mesh.axis_names)
+    shardy = getattr(jax.config, "jax_use_shardy_partitioner", True)
+    wanted = kernel_use.now().kernels and shardy and not partly
+    return bool(wanted and available()) and jax.default_backend() == "cpu"
 
 
 @functools.cache
@@ -60,9 +69,25 @@ def _loaded() -> Availability:
         return Availability(False, f"{path.name} was not built: {why}")
     try:
         library = ctypes.CDLL(str(path))
+        built, has = library.AdamxFfiVersion(), _ffi_version()
+        if built > has:
+            return Availability(False, f"{path.name} {_TOO_NEW.format(built, has)}")
         for name, symbol in ((DIRECTION, "AdamxDirection"), (STEP, "AdamxStep")):
             handler = jax.ffi.pycapsule(getattr(library, symbol))
             jax.ffi.register_ffi_target(name, handler, platform="cpu")
     except Exception as e:
         return Availability(False, f"{path.name} cannot be used: {e}")
     return Availability(True, str(path))
+
+
+_TOO_NEW = (
+    "was built with the headers of a newer jaxlib than the one that is installed (custom calls "
+    "{0} for {1}): update jaxlib, or install adamx anew with `pip install --no-build-isolation`"
+)
+
+
+def _ffi_version() -> int:
+    """The minor version of custom calls that the installed jaxlib understands, and all below."""
+    header = pathlib.Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    found = re.search(r"#define XLA_FFI_API_MINOR (\d+)", header)
+    return int(found[1]) if found else 0

@@ -37,8 +37,12 @@ def elementwise(
         def run(*flat: Any) -> tuple[Any, ...]:
             return call(whole or (), *flat)
 
+        def part_size(sharding: Any) -> int:
+            return math.prod(sharding.shard_shape(flat[0].shape))
+
         def partition(mesh: Any, operands: Any, results: Any) -> Any:
-            spec = operands[0].sharding.spec
+            # Where arrays are cut differently, as moments by ZeRO, by the finest of the cuts.
+            spec = min((x.sharding for x in operands[:arrays]), key=part_size).spec
             rows = NamedSharding(mesh, PartitionSpec(*spec, *[None] * (rank - len(spec))))
             everywhere = [NamedSharding(mesh, PartitionSpec()) for _ in flat[arrays:]]
             shape = whole or flat[0].shape

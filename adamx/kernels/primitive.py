@@ -87,16 +87,6 @@ _step_p = Primitive("adamx_step")
 _step_p.multiple_results = True
 
 
-@_step_p.def_impl
-def _eager(*flat: Any, **params: Any) -> Any:
-    return _compiled(tuple(params.items()), *flat)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(params: tuple, *flat: Any) -> Any:
-    return _step_p.bind(*flat, **dict(params))
-
-
 @_step_p.def_abstract_eval
 def _results(*flat: Any, tree: Any, **_: Any) -> list[Any]:
     operands = jax.tree.unflatten(tree, flat)
@@ -113,6 +103,7 @@ def _replaced(operands: Operands) -> list[Any]:
     return [*written, *operands.moments]
 
 
+@_step_p.def_impl  # outside of `jit`, and operation by operation where `jit` is disabled
 def _plain(*flat: Any, tree: Any, plain: Any, static: tuple, **_: Any) -> list[Any]:
     return plain(jax.tree.unflatten(tree, flat), *static)
 

@@ -104,7 +104,7 @@ def step(
       extra: what one call overrides.
     """
     parts = Parts.of(chain) if kernels.used() else None
-    if parts is None or len(state) != chain.parts or "step_scale" in extra:
+    if parts is None or "step_scale" in extra:
         return None
     tree, states = parts.rule.opened(grads, state[0], extra), list(state)
     leaves = _leaves(parts, tree, params, state[-1])
@@ -164,6 +164,8 @@ def _leaves(parts: Parts, tree: Tree, params: Any, last: Any) -> list[Leaf] | No
 def _landing(landing: LandingLink | None, p: Any, r: Any, g: Any) -> int | None:
     """The number of the landing of one leaf, or None where it does not fit a loop."""
     if not isinstance(p, jax.Array) or p.shape != jnp.shape(g) or p.weak_type:
+        return None
+    if not kernels.laid_alike(p, g):
         return None
     if p.dtype == _FLOAT32:
         return None if hasattr(r, "dtype") else _PLAIN

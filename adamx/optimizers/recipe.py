@@ -181,13 +181,7 @@ class Chain:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        found = len(state) if isinstance(state, tuple | list) else None
-        if found != self.links.parts:
-            got = type(state).__name__ + ("" if found is None else f" of {found}")
-            raise ValueError(
-                f"{self.name}: the state should be a tuple of {self.links.parts} parts, as `init` "
-                f"makes it; got {got}"
-            )
+        self._check(state)
         return self.links.update(updates, state, params, **extra)
 
     def step(
@@ -195,4 +189,14 @@ class Chain:
     ) -> tuple[optax.Params, Any] | None:
         """The whole step with each leaf in one pass over memory, gradients times a clip's `scale`;
         None where that cannot be."""
+        self._check(state)
         return one_pass.step(self.links, params, state, grads, scale, extra)
+
+    def _check(self, state: Any) -> None:
+        found = len(state) if isinstance(state, tuple | list) else None
+        if found != self.links.parts:
+            got = type(state).__name__ + ("" if found is None else f" of {found}")
+            raise ValueError(
+                f"{self.name}: the state should be a tuple of {self.links.parts} parts, as `init` "
+                f"makes it; got {got}"
+            )

@@ -41,6 +41,22 @@ def test_a_library_that_was_not_built_says_why(monkeypatch, tmp_path):
         library._loaded.cache_clear()
 
 
+@needs_loops
+def test_a_library_for_a_newer_jaxlib_is_not_loaded(monkeypatch):
+    monkeypatch.setattr(library, "_ffi_version", lambda: 0)
+    library._loaded.cache_clear()
+    try:
+        assert not library._loaded()
+        assert "headers of a newer jaxlib than the one that is installed" in str(library._loaded())
+    finally:
+        library._loaded.cache_clear()
+
+
+def test_the_compiler_may_have_a_prefix(monkeypatch):
+    monkeypatch.setenv("CXX", "ccache g++")
+    assert build._compiler() == ["ccache", "g++"]
+
+
 def test_without_a_compiler_building_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -181,7 +181,7 @@ def test_what_is_not_finite_shows_in_the_same_places(storage):
     assert list(np.flatnonzero(np.isnan(got))) == [3, 17, 40]
     np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
     for a, b in zip(*map(jax.tree.leaves, (state, wanted)), strict=True):
-        a, b = (np.delete(np.asarray(x).reshape(-1), [3, 17, 40][: x.size - 1]) for x in (a, b))
+        a, b = (np.asarray(x, np.float32) for x in (a, b))  # whatever the bits of a NaN
         np.testing.assert_array_equal(a, b)
 
 

@@ -72,6 +72,12 @@ def same(got, want):
         np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
 
 
+def alike(got, want):
+    """Compiled together or one by one, sums of products are rounded once or twice."""
+    for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "b1", "b2", "weight_decay"])
 def test_derivatives_are_those_of_plain_jax(name):
     at = {"learning_rate": 0.1, "b1": 0.9, "b2": 0.99, "weight_decay": 0.1}
@@ -229,3 +235,112 @@ def test_chains_that_no_loop_covers_still_have_one_for_the_rule(opt):
     want = adamx.jit_step(opt, kernels=False)(jax.tree.map(jnp.copy, WHOLE), args[1], WHOLE)
     for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_a_chain_of_one_and_a_chain_in_a_chain_keep_their_states(loops):
+    inner = adamx.adamw(0.1)
+    for opt in (optax.chain(inner), optax.chain(optax.chain(inner)), optax.chain(optax.clip(1.0))):
+        state = opt.init(WHOLE)
+        with kernels.using(loops):
+            params, after = adamx.step(opt, WHOLE, state, WHOLE)
+        assert jax.tree.structure(after) == jax.tree.structure(state)
+        updates, want = opt.update(WHOLE, state, WHOLE)
+        alike((params, after), (optax.apply_updates(WHOLE, updates), want))
+
+
+def test_a_compiled_chain_is_called_as_it_is():
+    opt = optax.chain(optax.clip(1.0), adamx.adamw(0.1))
+    compiled = optax.GradientTransformation(opt.init, jax.jit(opt.update))
+    same(
+        adamx.step(compiled, WHOLE, opt.init(WHOLE), WHOLE),
+        adamx.step(opt, WHOLE, opt.init(WHOLE), WHOLE),
+    )
+
+
+def test_a_function_that_is_only_named_like_optax_chain_is_called_as_it_is():
+    def chain(*links):
+        update_fns = [link.update for link in links]
+
+        def update_fn(updates, state, params=None, **extra):
+            after = []
+            for update, old in zip(update_fns, state, strict=True):
+                updates, new = update(updates, old, params, **extra)
+                after.append(new)
+            return jax.tree.map(lambda u: u / 2, updates), tuple(after)
+
+        init = optax.chain(*links).init
+        return optax.GradientTransformationExtraArgs(init, update_fn)
+
+    chain.__qualname__ = "chain"
+    opt = chain(optax.identity(), adamx.adamw(0.1))
+    opt.update.__qualname__ = "chain.<locals>.update_fn"
+    got, _ = adamx.step(opt, WHOLE, opt.init(WHOLE), WHOLE)
+    updates, _ = opt.update(WHOLE, opt.init(WHOLE), WHOLE)
+    alike(got, optax.apply_updates(WHOLE, updates))
+
+
+@pytest.mark.parametrize("state", [None, 3, jnp.zeros(3), ()])
+def test_a_wrong_state_is_named_by_the_recipe(state):
+    with pytest.raises(ValueError, match="adamw: the state should be a tuple of 3 parts"):
+        adamx.step(adamx.adamw(0.1), WHOLE, state, WHOLE)
+
+
+def test_where_jit_is_disabled_plain_jax_takes_the_step():
+    opt = adamx.adamw(0.1)
+    want = adamx.step(opt, WHOLE, opt.init(WHOLE), WHOLE)
+    with jax.disable_jit():
+        alike(adamx.step(opt, WHOLE, opt.init(WHOLE), WHOLE), want)
+
+
+def test_nan_is_found_where_jax_looks_for_it():
+    bad = jax.tree.map(lambda x: x.at[0].set(jnp.nan), WHOLE)
+    opt = adamx.adamw(0.1, storage="int8")
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        adamx.jit_step(opt)(jax.tree.map(jnp.copy, WHOLE), opt.init(WHOLE), bad)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_partly_mapped_mesh_is_stepped_by_xla(size):
+    axes = (AxisType.Auto,) * 2
+    mesh = jax.make_mesh((4, size), ("x", "y"), axis_types=axes, devices=jax.devices()[: 4 * size])
+    opt, x = adamx.adamw(0.1), jnp.ones((8, 4))
+    mapped = jax.shard_map(
+        lambda x: adamx.step(opt, x, opt.init(x), x)[0],
+        mesh=mesh,
+        in_specs=P("x"),
+        out_specs=P("x"),
+        axis_names={"x"},
+    )
+    np.testing.assert_allclose(jax.jit(mapped)(x), 0.9 - 1e-5, rtol=1e-6)
+
+
+def test_moments_that_are_cut_finer_than_parameters_stay_where_they_are():
+    """As those of ZeRO: the parameters are gathered after the step, and nothing else is."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    rows, everywhere = NamedSharding(mesh, P("x")), NamedSharding(mesh, P())
+    opt, x = adamx.adamw(0.1, storage="int8"), jnp.ones((64, 16))
+    params, grads = jax.device_put(jnp.copy(x), everywhere), jax.device_put(x, everywhere)
+    state = jax.tree.map(
+        lambda s: jax.device_put(s, rows if s.ndim else everywhere), opt.init(params)
+    )
+    laid = jax.tree.map(lambda s: s.sharding, state)
+    stepped = jax.jit(functools.partial(adamx.step, opt), out_shardings=(everywhere, laid))
+    text = stepped.lower(params, state, grads).compile().as_text()
+    assert len(re.findall(r" all-gather(?:-start)?\(", text)) == 1
+    assert not re.search(r"[su]8\S* all-gather", text)
+    with kernels.using(False):
+        want = jax.jit(functools.partial(adamx.step, opt))(x, opt.init(x), x)
+    same(stepped(params, state, grads), want)
+
+
+def test_in_an_explicit_mesh_results_have_the_types_that_plain_jax_gives_them():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    opt = adamx.adamw(0.1)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(jnp.ones((64, 16)), NamedSharding(mesh, P()))
+        state = opt.init(jax.device_put(jnp.ones((64, 16)), NamedSharding(mesh, P("x"))))
+        got = jax.eval_shape(functools.partial(adamx.step, opt), params, state, params)
+        with kernels.using(False):
+            want = jax.eval_shape(functools.partial(adamx.step, opt), params, state, params)
+    assert str(got) == str(want)

@@ -249,3 +249,7 @@ extern "C" __attribute__((visibility("default"))) XLA_FFI_Error* AdamxStep(XLA_F
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(AdamxDirection, adamx::direction, adamx::binding());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(AdamxStep, adamx::step, adamx::binding());
+
+extern "C" __attribute__((visibility("default"))) int AdamxFfiVersion() {
+  return XLA_FFI_API_MINOR;
+}

@@ -114,8 +114,9 @@ struct Int8 {
       m[k] = decode_alone(own);
     } else {
       const Squares& book = squares(Kinds::kKinds[a]);
-      // What is not finite shows in the square alone: no formula has a direction without it.
-      m[k] = kMeans.decode(own, unit(kind, book.units.value(code(a, i))), 31);
+      const int32_t square = code(a, i);
+      const float mean = kMeans.decode(own, unit(kind, book.units.value(square)), 31);
+      m[k] = square > Squares::kCount ? kNaN : mean;
     }
     if constexpr (k + 1 < Kinds::kCount) load<k + 1>(i, m);
   }
@@ -178,8 +179,9 @@ struct Int4 {
   }
   ADAMX_INLINE void load(int64_t i, float* m) const {
     const int32_t byte = static_cast<const uint8_t*>(arrays.in[0])[i];
-    m[kSquare] = byte == pair::kNotFinite ? kNaN : pair::square(byte);
-    m[kMean] = pair::kMeans.decode(byte, unit(byte >> 4), 3);
+    const bool bad = byte == pair::kNotFinite;
+    m[kSquare] = bad ? kNaN : pair::square(byte);
+    m[kMean] = bad ? kNaN : pair::kMeans.decode(byte, unit(byte >> 4), 3);
   }
   ADAMX_INLINE void store(int64_t i, float* m, int32_t hash) const {
     const float square = kNormalised ? m[kSquare] + 0 * m[kMean] : m[kSquare];
