@@ -89,7 +89,7 @@ class ScaleBy:
             if loop is None or not kernels.pays_alone(loop):
                 direction, tree.stored[i] = step_leaf(arrays, tree.scalars_of(i), *static)
             else:
-                direction, tree.stored[i] = _in_one_pass(loop, arrays, tree.scalars, *static)
+                direction, tree.stored[i] = _by_a_loop(loop, arrays, tree.scalars, *static)
             directions.append(direction)
         return tree.treedef.unflatten(directions), tree.closed()
 
@@ -157,7 +157,7 @@ class Tree(NamedTuple):
         return self.layout.state(self.scalars.step, self.stored, self.treedef)
 
 
-def _in_one_pass(
+def _by_a_loop(
     loop: kernels.Loop, arrays: tuple, scalars: Scalars, rule: Rule, storage: Storage, whole: Any
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """`step_leaf` by a loop in C++."""

@@ -38,7 +38,7 @@ class Parts(NamedTuple):
 
     Attributes:
       rule: makes directions.
-      descend: multiplies by the rate, at this place in the chain.
+      descend: multiplies by the rate.
       descend_at: its place in the chain.
       decay: pulls towards zero, or None.
       decay_at: its place in the chain.
@@ -71,6 +71,11 @@ class Parts(NamedTuple):
             case _:
                 return None
         return found if found.pull.decay.pull is towards_zero else None
+
+    @property
+    def place(self) -> int:
+        """Where the decay is, a number of `enum Decay`."""
+        return _BEFORE_RATE if self.decay_at < self.descend_at else _AFTER_RATE
 
     @property
     def pull(self) -> Any:
@@ -117,24 +122,38 @@ def step(
     formula, scalars = tree.formula, tree.scalars[_FLOAT32]
     vector = kernels.vector(formula, scalars, tuple(own.get(k, 0) for k in _OWN))
     traced, known = sorted_scalars({**scalars, **own})
+    land = parts.landing.land if parts.landing else None
     weights, remainders = [], []
-    for i, (p, r, loop, words) in enumerate(leaves):
-        place = _BEFORE_RATE if parts.decay_at < parts.descend_at else _AFTER_RATE
-        loop = loop._replace(decay=place if decays[i] else _NO_DECAY, scales=scale is not None)
-        g, stored, noise, first = tree.arrays(i)
-        names = tree.storages[i].fields(formula.moments)
-        moments = tuple(stored[k] for k in names)
-        operands = kernels.Operands(p, r, moments, g, noise, words, first, traced, vector)
-        land = parts.landing.land if parts.landing and loop.landing > _NEAREST_TWICE else None
-        static = (known, formula, static_storage(tree.storages[i]), land, loop)
-        p, *rest = kernels.step(operands, loop, _plain, static)
+    for i, leaf in enumerate(leaves):
+        loop = leaf.loop._replace(
+            decay=parts.place if decays[i] else _NO_DECAY, scales=scale is not None
+        )
+        p, r, moments = _step_leaf(tree, i, leaf, loop, traced, vector, (known, formula, land))
         weights.append(p)
-        remainders.append(rest.pop(0) if r is not None else None)
-        tree.stored[i] = dict(zip(names, rest, strict=True))
+        remainders.append(r)
+        tree.stored[i] = moments
     states[0] = tree.closed()
     if parts.landing:
         states[-1] = _landed(parts.landing, state[-1], tree, remainders)
     return tree.treedef.unflatten(weights), tuple(states)
+
+
+def _step_leaf(
+    tree: Tree, i: int, leaf: Leaf, loop: kernels.Loop, traced: Any, vector: Any, static: tuple
+) -> tuple[jax.Array, Any, dict[str, jax.Array]]:
+    """The parameter, the remainder and the stored moments of one leaf after the step."""
+    known, formula, land = static
+    g, stored, noise, first = tree.arrays(i)
+    names = tree.storages[i].fields(formula.moments)
+    moments = tuple(stored[k] for k in names)
+    p, r = leaf.parameter, leaf.remainder
+    operands = kernels.Operands(p, r, moments, g, noise, leaf.words, first, traced, vector)
+    land = land if loop.landing > _NEAREST_TWICE else None
+    static = (known, formula, static_storage(tree.storages[i]), land, loop)
+    p, *found = kernels.step(operands, loop, _plain, static)
+    if r is not None:
+        r, *found = found
+    return p, r, dict(zip(names, found, strict=True))
 
 
 def _leaves(parts: Parts, tree: Tree, params: Any, last: Any) -> list[Leaf] | None:
