@@ -35,17 +35,19 @@ class Report(NamedTuple):
     Attributes:
       rows: one for each leaf.
       left: names there that no leaf takes: buffers, and weights that are tied to others.
+      notes: what else is to be known, a line each.
     """
 
     rows: list[Row]
     left: list[str]
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         columns = list(dict.fromkeys(k for row in self.rows for k in row.lost))
         header = ["leaf", "from", "as", "group", *(f"{k} lost" for k in columns)]
         table = as_text(header, [self._cells(row, columns) for row in self.rows])
         left = f"\n\nleft out: {', '.join(self.left)}" if self.left else ""
-        return f"{table}{left}"
+        return "\n".join([f"{table}{left}", *(f"\n{note}" for note in self.notes)])
 
     @staticmethod
     def _cells(row: Row, columns: Sequence[str]) -> list[str]:

@@ -16,7 +16,6 @@ from adamx.interop import torch as bridge
 from adamx.interop.names import Problems
 from adamx.interop.report import Report
 from adamx.interop.torch.groups import read_groups
-from adamx.interop.torch.order import parameters_of
 
 __all__ = ["arrive", "holds", "leave"]
 
@@ -82,8 +81,7 @@ def _counts(state: Any) -> list[Any]:
 
 def _groups(found: Found, settings: Settings) -> list[Any]:
     mapping = settings.mapping
-    parameters = parameters_of(found.weights)
-    return read_groups(found.optimizer, parameters, mapping.order, mapping.kind, Problems(""))
+    return read_groups(found.optimizer, found.weights, mapping.order, mapping.kind, Problems(""))
 
 
 def _recipe(groups: list[Any], labels: set[str], settings: Settings) -> str:

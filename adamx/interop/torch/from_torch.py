@@ -13,11 +13,11 @@ from adamx.interop import states
 from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.torch import tensors
-from adamx.interop.torch.groups import Group, Order, read_groups
+from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
 from adamx.interop.torch.moments import moments_of
+from adamx.interop.torch.naming import Order
 from adamx.interop.torch.optimizer import build
-from adamx.interop.torch.order import parameters_of
 from adamx.interop.torch.rows import report_of
 from adamx.landing import LandingLike
 from adamx.storage import StorageLike
@@ -78,7 +78,10 @@ def from_torch(
         are linear or convolutions, by their number of axes; transposed convolutions have to be
         named here.
       order: torch's names of the parameters in the order of the optimizer, for all groups or for
-        each; needed for several groups that were given without names.
+        each: `[n for n, _ in model.named_parameters()]` for an optimizer of `model.parameters()`.
+        Needed where the optimizer was given no names and has several groups, or where weights are
+        not in the model's order: safetensors are sorted by name. Also where the model has buffers
+        of its own making among its weights.
       kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
       opt: the optimizer here, if it is to be another than torch's groups describe: it has to keep
         the same moments; its hyperparameters are its own.
@@ -123,7 +126,7 @@ def from_torch(
     _check_dtypes(matches, weights, problems)
     groups: list[Group] = []
     if optimizer is not None:
-        groups = read_groups(optimizer, parameters_of(weights), order, kind, problems)
+        groups = read_groups(optimizer, weights, order, kind, problems)
     _check_partners(groups, used, shapes, weights, problems)
     labels, moments = moments_of(groups, matches, theirs, problems)
     problems.check()
@@ -140,7 +143,11 @@ def from_torch(
         opt = build(groups, labels, learning_rate, ours)
     made, state = states.write(opt, params, arrays, moments, problems)
     gone = lost((arrays, moments), states.read(opt, made, state))
-    return Moved(made, opt, state, rest, report_of(matches, labels, gone, rest))
+    return Moved(made, opt, state, rest, report_of(matches, labels, gone, rest, _notes(groups)))
+
+
+def _notes(groups: Sequence[Group]) -> list[str]:
+    return [f"order: {order}" for order in dict.fromkeys(group.order for group in groups)]
 
 
 def _check_dtypes(matches: Sequence[Match], weights: Mapping, problems: Problems) -> None:

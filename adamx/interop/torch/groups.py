@@ -1,21 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the state dict of a torch optimizer says: its class, its groups, moments and step counts.
 
-torch numbers parameters by their position: group after group, in the order in which the optimizer
-was given them. Names come with it if the optimizer was given `model.named_parameters()`, or are
-the keys themselves (FSDP). Otherwise the order has to be known; with one group it is that of the
-model's parameters.
+torch numbers parameters by their position; `naming.py` says which is which.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from adamx.core.rule import Kind
-from adamx.interop.names import Problems, nearest
+from adamx.interop.names import Problems
 from adamx.interop.torch.arguments import IGNORED, number
 from adamx.interop.torch.classes import CLASSES
-
-Order = Sequence[str] | Sequence[Sequence[str]] | None
+from adamx.interop.torch.naming import Order, names_of
 
 
 class Group(NamedTuple):
@@ -28,6 +24,7 @@ class Group(NamedTuple):
       kind: a key of `CLASSES`.
       arguments: of the recipe.
       states: by name, what torch keeps of a parameter; empty where it has not made a step yet.
+      order: where the names come from.
     """
 
     label: str
@@ -36,6 +33,7 @@ class Group(NamedTuple):
     kind: str
     arguments: dict[str, Any]
     states: dict[str, Mapping[str, Any]]
+    order: str
 
     @property
     def moments(self) -> dict[str, str]:
@@ -51,13 +49,13 @@ class Group(NamedTuple):
 
 
 def read_groups(
-    optimizer: Any, parameters: Sequence[str], order: Order, kind: str | None, problems: Problems
+    optimizer: Any, weights: Mapping[str, Any], order: Order, kind: str | None, problems: Problems
 ) -> list[Group]:
     """The groups of an optimizer's state dict.
 
     Args:
       optimizer: the state dict.
-      parameters: the names of the model's parameters, in its own order.
+      weights: the model's state dict.
       order, kind: see `from_torch`.
       problems: takes the problems.
     """
@@ -70,7 +68,7 @@ def read_groups(
             f"`param_groups`; it has {found}"
         )
     listed, groups = optimizer["param_groups"], []
-    named = _names(listed, parameters, order, problems)
+    named, source = names_of(listed, weights, order, problems)
     for i, (group, names) in enumerate(zip(listed, named, strict=True)):
         label, states = f"group{i}", {}
         for key, name in zip(group["params"], names, strict=False):
@@ -88,57 +86,8 @@ def read_groups(
         known = CLASSES[found].arguments
         arguments = {k: _plain(group[k]) for k in known if k in group}
         keys = tuple(group["params"])
-        groups.append(Group(label, tuple(names), keys, found, arguments, states))
+        groups.append(Group(label, tuple(names), keys, found, arguments, states, source))
     return groups
-
-
-def _names(
-    groups: Sequence[Mapping[str, Any]],
-    parameters: Sequence[str],
-    order: Order,
-    problems: Problems,
-) -> Sequence[Sequence[str]]:
-    """The names of each group's parameters."""
-    sizes = [len(group["params"]) for group in groups]
-    if order is not None and all(isinstance(name, str) for name in order):
-        found = _cut([str(name) for name in order], sizes)
-    elif order is not None:
-        found = [list(names) for names in order]
-    elif all("param_names" in group for group in groups):
-        found = [list(group["param_names"]) for group in groups]
-    elif all(isinstance(key, str) for group in groups for key in group["params"]):
-        found = [list(group["params"]) for group in groups]
-    elif len(groups) == 1:
-        found = [list(parameters)]
-    else:
-        problems.add(
-            f"the optimizer has {len(groups)} groups and no names: give `order`, torch's names of "
-            f"the parameters of each, {sizes} of them"
-        )
-        return [[] for _ in groups]
-    if len(found) != len(groups):
-        problems.add(f"`order` has {len(found)} lists, the optimizer {len(groups)} groups")
-        return [[] for _ in groups]
-    if [len(names) for names in found] != sizes:
-        problems.add(
-            f"the groups of the optimizer have {sizes} parameters, "
-            f"{'the model' if order is None else '`order`'} names {[len(n) for n in found]}"
-        )
-    known = set(parameters)
-    for name in (name for names in found for name in names):
-        if name not in known:
-            like = nearest(name, parameters)
-            problems.add(f"{name}: the optimizer trains it, the model lacks it; nearest: {like}")
-    return found
-
-
-def _cut(names: list[str], sizes: list[int]) -> list[list[str]]:
-    """The names of each group, the last one with all that are left."""
-    found = []
-    for size in sizes[:-1]:
-        found.append(names[:size])
-        names = names[size:]
-    return [*found, names] if sizes else []
 
 
 def _kind(group: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -29,6 +29,27 @@ def parameters_of(weights: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def is_the_models(weights: Mapping[str, Any]) -> bool:
+    """Whether entries are in the model's order, as far as that can be seen.
+
+    `model.state_dict()` has `_metadata`, in memory and in files. Arrays of NumPy come from files of
+    safetensors, which sort their entries by dtype and name. Other weights are in doubt where they
+    lie so, or where a bias comes before its weight, as in shards of sorted ones.
+    """
+    names = parameters_of(weights)
+    if len(names) < 2 or hasattr(weights, "_metadata"):
+        return True
+    if not all(hasattr(weights[name], "data_ptr") for name in names):
+        return False
+    at = {name: i for i, name in enumerate(weights)}
+    heads = [name.removesuffix("bias") for name in names if name.endswith("bias")]
+    reversed_ = any(at[f"{x}bias"] < at.get(f"{x}weight", -1) for x in heads)
+    by_dtype: dict[str, list[str]] = {}
+    for name in names:
+        by_dtype.setdefault(tensors.dtype_of(weights[name]), []).append(name)
+    return not reversed_ and any(x != sorted(x) for x in by_dtype.values())
+
+
 def memory_of(tensor: Any) -> tuple[int, tuple[int, ...]] | None:
     """Where a tensor's values are; None if there are none."""
     pointer = getattr(tensor, "data_ptr", None)

@@ -13,6 +13,7 @@ def report_of(
     labels: Mapping[str, str],
     lost: Mapping[str, dict[str, float]],
     left: Iterable[str] = (),
+    notes: Iterable[str] = (),
 ) -> Report:
     """A row for each of our leaves.
 
@@ -21,6 +22,7 @@ def report_of(
       labels: the label of each leaf's group; those of leaves that are not trained may be missing.
       lost: what each leaf's weight and moments have lost.
       left: torch's names that no leaf takes.
+      notes: what else is to be known.
     """
 
     def group(m: Match) -> str:
@@ -28,4 +30,4 @@ def report_of(
         return "" if label == FROZEN else label
 
     rows = [Row(m.path, " + ".join(m.sources), m.kind, group(m), lost[m.path]) for m in matches]
-    return Report(rows, list(left))
+    return Report(rows, list(left), list(notes))

@@ -13,10 +13,11 @@ from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.states import Moments
 from adamx.interop.torch import tensors
-from adamx.interop.torch.groups import Group, Order, read_groups
+from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
 from adamx.interop.torch.moments import moments_of
-from adamx.interop.torch.order import memory_of, parameters_of
+from adamx.interop.torch.naming import Order
+from adamx.interop.torch.order import memory_of
 from adamx.interop.torch.rows import report_of
 from adamx.interop.torch.tensor_states import arrays_of, states_of
 
@@ -70,7 +71,7 @@ def to_torch(
     shapes = {paths.name(p): tuple(jnp.shape(leaf)) for p, leaf in paths.flatten(params)[0]}
     theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
     matches, filled = match(shapes, theirs, layout, names, layouts, problems)
-    groups = read_groups(optimizer, parameters_of(weights), order, kind, problems)
+    groups = read_groups(optimizer, weights, order, kind, problems)
     arrays, moments = states.read(opt, params, state)
     for group in groups:
         for name in group.names:
@@ -84,7 +85,7 @@ def to_torch(
     new = {name: tensors.to_tensor(x, weights[name]) for name, x in found}
     _check_counts(groups, matches, moments, problems)
     made = {**optimizer, "state": states_of(groups, matches, theirs, moments, new)}
-    written = read_groups(made, parameters_of(weights), order, kind, problems)
+    written = read_groups(made, weights, order, kind, problems)
     labels, after = moments_of(written, matches, theirs, problems)
     laid_out = {m.path: m.move(*(tensors.to_numpy(new[n]) for n in m.sources)) for m in matches}
     gone = lost((arrays, moments), (laid_out, after))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints as trainers write them: Hugging Face's, torch's ZeRO, FSDP's, tied weights."""
 
+import collections
 import json
 import warnings
 
@@ -25,7 +26,7 @@ def goes_on(model, opt, moved, rate):
 def safetensors_of(state_dict):
     """The bytes of a file with these weights, as Hugging Face writes them."""
     header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, x in state_dict.items():
+    for name, x in sorted(state_dict.items()):  # the writer's order for weights of one dtype
         part = x.numpy().tobytes()
         place = [len(data), len(data) + len(part)]
         header[name] = {"dtype": "F32", "shape": list(x.shape), "data_offsets": place}
@@ -63,6 +64,44 @@ def test_the_trainer_of_hugging_face(tmp_path):
     assert back.weights.pop("norm.running_mean") is weights["norm.running_mean"]
     opt.load_state_dict(back.optimizer)
     model.load_state_dict(back.weights)
+
+
+def equal_shapes():
+    """Layers of one shape, whose order by name is not the model's."""
+    torch.manual_seed(0)
+    layers = {"b": torch.nn.Linear(4, 4), "a": torch.nn.Linear(4, 4)}
+    model = torch.nn.Sequential(collections.OrderedDict(layers))
+    opt = torch.optim.AdamW(model.parameters())
+    model(torch.randn(7, 4)).square().sum().backward()
+    opt.step()
+    leaf = {"kernel": jnp.zeros((4, 4)), "bias": jnp.zeros(4)}
+    return model, opt.state_dict(), {"a": leaf, "b": leaf}
+
+
+def test_weights_that_are_sorted_do_not_tell_the_order_of_the_optimizer(tmp_path):
+    model, state, params = equal_shapes()
+    (tmp_path / "model.safetensors").write_bytes(safetensors_of(model.state_dict()))
+    arrays = interop.torch.read(tmp_path / "model.safetensors")
+    loaded = {name: torch.tensor(x) for name, x in arrays.items()}
+    shards = {name: loaded[name] for name in ["b.bias", "b.weight", "a.bias", "a.weight"]}
+    every = [name for name, _ in model.named_parameters()]
+    for weights in (arrays, loaded, shards):
+        with pytest.raises(ValueError, match=r"give `order=\[n for n, _ in model.named_param"):
+            interop.from_torch(weights, state, params)
+        moved = interop.from_torch(weights, state, params, order=every)
+        want = state["state"][every.index("a.weight")]["exp_avg"].numpy().T
+        np.testing.assert_array_equal(moved.state[0].mu["a"]["kernel"], want)
+        assert "order: given" in str(moved.report)
+    moved = interop.from_torch(model.state_dict(), state, params)
+    np.testing.assert_array_equal(moved.state[0].mu["a"]["kernel"], want)
+    assert "order: the weights' own" in str(moved.report)
+
+
+def test_the_models_order_survives_a_file(tmp_path):
+    model, state, params = equal_shapes()
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    weights = interop.torch.read(tmp_path / "model.pt")
+    assert interop.from_torch(weights, state, params).report.notes == ["order: the weights' own"]
 
 
 @pytest.fixture
