@@ -13,6 +13,7 @@ from adamx.interop import states
 from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.torch import tensors
+from adamx.interop.torch.comparing import differences
 from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
 from adamx.interop.torch.moments import moments_of
@@ -84,7 +85,9 @@ def from_torch(
         of its own making among its weights.
       kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
       opt: the optimizer here, if it is to be another than torch's groups describe: it has to keep
-        the same moments; its hyperparameters are its own.
+        the same moments by the same rule, to go the same way and to decay in the same form; its
+        hyperparameters are its own. Optax's own transformations do not tell more than their
+        moments, so that these alone are compared.
       learning_rate: a number or schedule in place of torch's, or a list of one for each group. A
         schedule goes on at torch's number of steps.
       storage, landing: how moments are stored and steps are written: see `adamx.adam`.
@@ -138,7 +141,10 @@ def from_torch(
         made, state = states.write(identity, params, arrays, {}, problems)
         gone = lost((arrays, {}), states.read(identity, made, state))
         return Moved(made, None, None, rest, report_of(matches, {}, gone, rest))
-    if opt is None:
+    if opt is not None:
+        for difference in differences(opt, params, groups, labels):
+            problems.add(difference)
+    else:
         ours = {"storage": storage, "landing": landing}
         opt = build(groups, labels, learning_rate, ours)
     made, state = states.write(opt, params, arrays, moments, problems)

@@ -13,6 +13,7 @@ from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.states import Moments
 from adamx.interop.torch import tensors
+from adamx.interop.torch.comparing import differences
 from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
 from adamx.interop.torch.moments import moments_of
@@ -55,7 +56,8 @@ def to_torch(
       params, state, opt: the run here.
       weights, optimizer: `model.state_dict()` and `optimizer.state_dict()` of the torch side, new
         or old: the results have their names, dtypes, devices and groups. Learning rate and weight
-        decay stay as they are there; betas and epsilon have to be those of `opt`.
+        decay stay as they are there; betas, epsilon, the rule, the form of decay and the direction
+        have to be those of `opt`, as far as it tells them: Optax's own transformations do not.
       layout, names, layouts, order, kind: as in `from_torch`.
 
     Returns:
@@ -80,6 +82,12 @@ def to_torch(
                 problems.add(f"{name}: torch trains it, no leaf fills it; the nearest are {like}")
     for m in matches:
         _check(m, groups, moments, problems)
+    labels = {
+        m.path: group.label for m in matches for group in groups if m.sources[0] in group.names
+    }
+    if not problems:
+        for difference in differences(opt, params, groups, labels):
+            problems.add(difference)
     problems.check()
     found = arrays_of(matches, theirs, arrays).items()
     new = {name: tensors.to_tensor(x, weights[name]) for name, x in found}

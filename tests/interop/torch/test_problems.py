@@ -209,3 +209,73 @@ def test_a_leaf_that_fills_a_part_only_is_no_way_back():
             layouts={"norm/scale": lambda x: x[:4]},
         )
     assert np.all(np.isfinite(params["norm"]["scale"]))
+
+
+def ones(dtype="float32"):
+    return jax.tree.map(lambda x: jnp.ones(x.shape, dtype), models.template(dtype))
+
+
+DIFFERENT = {
+    "the maximum of corrected squares": (
+        (torch.optim.Adam, {"amsgrad": True}),
+        lambda: adamx.amsgrad(1e-3),
+        ["`max_of` is 'corrected' in `opt`", "computes it 'raw'"],
+    ),
+    "uphill": (
+        (torch.optim.Adam, {"maximize": True}),
+        lambda: adamx.adam(1e-3),
+        ["torch's `maximize` is True, `opt` goes downhill"],
+    ),
+    "downhill": (
+        (torch.optim.Adam, {}),
+        lambda: optax.chain(optax.scale(-1.0), adamx.clip(1.0), adamx.adam(1e-3)),
+        ["torch's `maximize` is False, `opt` goes uphill"],
+    ),
+    "coupled": (
+        (torch.optim.AdamW, {"weight_decay": 0.1}),
+        lambda: adamx.adam(1e-3, weight_decay=adamx.decay.l2(0.1), mask="*/kernel"),
+        ["weight decay of `opt` is coupled, that of torch decoupled"],
+    ),
+    "epsilon and decay": (
+        (torch.optim.Adam, {"weight_decay": 0.1}),
+        lambda: adamx.adamw(1e-3, weight_decay=0.1, eps_mode="hat"),
+        ["`eps_mode` is 'hat' in `opt`", "decay of `opt` is decoupled, that of torch coupled"],
+    ),
+    "another rule": (
+        (torch.optim.RAdam, {}),
+        lambda: adamx.adam(1e-3),
+        ["fc1/bias and 5 more: `opt` computes adam, torch's group0 radam"],
+    ),
+    "no warm-up": (
+        (torch.optim.NAdam, {}),
+        lambda: adamx.nadam(1e-3),
+        ["`momentum_decay` is None in `opt`"],
+    ),
+}
+
+
+@pytest.mark.parametrize("row", DIFFERENT)
+def test_an_optimizer_that_computes_otherwise_is_refused_both_ways(row):
+    (build, kwargs), make, words = DIFFERENT[row]
+    model, theirs = trained(build, **kwargs)
+    message = said(model, theirs, opt=make())
+    params, opt = ones(), make()
+    with pytest.raises(ValueError, match="to_torch: ") as error:
+        interop.to_torch(params, opt.init(params), opt, model.state_dict(), theirs.state_dict())
+    for word in words:
+        assert word in message
+        assert word in str(error.value)
+
+
+def test_an_optimizer_that_computes_the_same_is_taken():
+    for build, kwargs, opt in (
+        (torch.optim.Adam, {"amsgrad": True}, adamx.amsgrad(1e-3, max_of="raw")),
+        (torch.optim.Adam, {"maximize": True}, optax.chain(optax.scale(-1.0), adamx.adam(1e-3))),
+        (torch.optim.Adam, {}, optax.chain(adamx.scale_by_adam(), optax.scale(-1e-3))),
+        (torch.optim.Adam, {"weight_decay": 1}, adamx.adam(1.0, weight_decay=adamx.decay.l2(0.1))),
+    ):
+        model, theirs = trained(build, **kwargs)
+        weights, state = model.state_dict(), theirs.state_dict()
+        moved = interop.from_torch(weights, state, models.template("float32"), opt=opt)
+        back = interop.to_torch(moved.params, moved.state, opt, weights, state)
+        assert torch.equal(back.optimizer["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
