@@ -99,21 +99,30 @@ def _functions(program: bytes) -> Iterator[str]:
         for instruction, argument, _ in pickletools.genops(program):
             name = instruction.name
             if name == "GLOBAL" and not _KNOWN.fullmatch(str(argument)):
-                yield f"holds more than tensors: it calls {str(argument).replace(' ', '.')}"
+                yield (
+                    f"holds more than tensors: it calls {str(argument).replace(' ', '.')[:100]}; "
+                    'where you trust it, load it in torch and save {"model": …, "optimizer": …}, '
+                    "the state dicts alone"
+                )
             elif name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
                 yield f"holds more than tensors: its pickle has the instruction {name}"
     except Exception as error:
         yield f"is damaged: its pickle ends in the middle ({str(error)[:100]})"
 
 
-def _tensors(x: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def _tensors(
+    x: Any, name: str = "", depth: int = 0, seen: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
+    """All tensors, with names; what lies in several places once, as it may lie in 2^60."""
+    seen = set() if seen is None else seen
+    if id(x) in seen:
+        return
     if hasattr(x, "untyped_storage"):
+        seen.add(id(x))
         yield name or "the tensor", x
     elif depth > 100:
         raise ValueError(f"{name[:40]} …: nested more than 100 deep")
-    elif isinstance(x, Mapping):
-        for key, value in x.items():
-            yield from _tensors(value, f"{name}.{key}".lstrip("."), depth + 1)
-    elif isinstance(x, list | tuple):
-        for i, value in enumerate(x):
-            yield from _tensors(value, f"{name}.{i}".lstrip("."), depth + 1)
+    elif isinstance(x, Mapping | list | tuple):
+        seen.add(id(x))
+        for key, value in x.items() if isinstance(x, Mapping) else enumerate(x):
+            yield from _tensors(value, f"{name}.{key}".lstrip("."), depth + 1, seen)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch's files are read; hostile ones end in a sentence, run nothing and ask for no memory."""
 
+import argparse
 import os
 import pickle
 import resource
@@ -120,6 +121,21 @@ def test_a_hostile_file_ends_in_a_sentence_and_runs_nothing(tmp_path):
     assert not RAN
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # in kB
     assert grown < 500_000
+
+
+def test_lists_within_lists_are_seen_once(tmp_path):
+    """2^60 places of one empty list take no more time than 60."""
+    nested = []
+    for _ in range(60):
+        nested = [nested, nested]
+    found = interop.torch.read(saved(tmp_path / "a.pt", {"a": torch.ones(2), "b": nested}))
+    assert torch.equal(found["a"], torch.ones(2))
+
+
+def test_a_checkpoint_with_objects_is_told_how_to_save_it(tmp_path):
+    content = {"model": {"a": torch.ones(2)}, "args": argparse.Namespace(lr=1)}
+    with pytest.raises(ValueError, match=r'argparse.Namespace; where .*save {"model": …, "opt'):
+        interop.torch.read(saved(tmp_path / "a.pt", content))
 
 
 def outcome(path):
