@@ -13,6 +13,7 @@ from adamx.interop import states
 from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.torch import tensors
+from adamx.interop.torch.checked import check_weights
 from adamx.interop.torch.comparing import differences
 from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
@@ -84,10 +85,10 @@ def from_torch(
         not in the model's order: safetensors are sorted by name. Also where the model has buffers
         of its own making among its weights.
       kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
-      opt: the optimizer here, if it is to be another than torch's groups describe: it has to keep
-        the same moments by the same rule, to go the same way and to decay in the same form; its
-        hyperparameters are its own. Optax's own transformations do not tell more than their
-        moments, so that these alone are compared.
+      opt: the optimizer here, in place of `learning_rate`, `storage` and `landing`, if it is to be
+        another than torch's groups describe: it has to keep the same moments by the same rule, to
+        go the same way and to decay in the same form; its hyperparameters are its own. Optax's own
+        transformations do not tell more than their moments, so that these alone are compared.
       learning_rate: a number or schedule in place of torch's, or a list of one for each group. A
         schedule goes on at torch's number of steps.
       storage, landing: how moments are stored and steps are written: see `adamx.adam`.
@@ -122,6 +123,12 @@ def from_torch(
       fc/kernel  fc.weight  linear      -            0
     """
     problems = Problems("from_torch")
+    check_weights(weights)
+    for name, given in {"learning_rate": learning_rate, "storage": storage}.items():
+        if opt is not None and given is not None:
+            problems.add(f"`{name}` and `opt` are given: `opt` has its own, give one of them")
+    if opt is not None and landing != "nearest":
+        problems.add("`landing` and `opt` are given: `opt` has its own, give one of them")
     leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
     shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves.items()}
     theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
@@ -135,12 +142,12 @@ def from_torch(
     problems.check()
     arrays = {m.path: m.move(*(tensors.to_numpy(weights[n]) for n in m.sources)) for m in matches}
     left = {name: x for name, x in weights.items() if name not in used}
-    rest = {name: np.array(tensors.to_numpy(x)) for name, x in left.items()}
+    rest = {n: np.array(tensors.to_numpy(x)) for n, x in left.items() if not tensors.missing(x)}
     if optimizer is None:
         identity = optax.identity()
         made, state = states.write(identity, params, arrays, {}, problems)
         gone = lost((arrays, {}), states.read(identity, made, state))
-        return Moved(made, None, None, rest, report_of(matches, {}, gone, rest))
+        return Moved(made, None, None, rest, report_of(matches, {}, gone, left))
     if opt is not None:
         for difference in differences(opt, params, groups, labels):
             problems.add(difference)
@@ -149,18 +156,30 @@ def from_torch(
         opt = build(groups, labels, learning_rate, ours)
     made, state = states.write(opt, params, arrays, moments, problems)
     gone = lost((arrays, moments), states.read(opt, made, state))
-    return Moved(made, opt, state, rest, report_of(matches, labels, gone, rest, _notes(groups)))
+    return Moved(
+        made,
+        opt,
+        state,
+        rest,
+        report_of(matches, labels, gone, left, _notes(groups, optimizer, learning_rate)),
+    )
 
 
-def _notes(groups: Sequence[Group]) -> list[str]:
-    return [f"order: {order}" for order in dict.fromkeys(group.order for group in groups)]
+def _notes(groups: Sequence[Group], optimizer: Any, rate: Any) -> list[str]:
+    notes = [f"order: {order}" for order in dict.fromkeys(group.order for group in groups)]
+    if rate is None and any("initial_lr" in group for group in optimizer["param_groups"]):
+        rates = ", ".join(f"{g.arguments['lr']:g}" for g in groups if "lr" in g.arguments)
+        notes.append(
+            f"learning rate: torch's scheduler is left behind, from here it is constant: {rates} "
+            "(give `learning_rate` a schedule)"
+        )
+    return notes
 
 
 def _check_dtypes(matches: Sequence[Match], weights: Mapping, problems: Problems) -> None:
     for name in dict.fromkeys(name for m in matches for name in m.sources):
-        if (dtype := tensors.dtype_of(weights[name])) not in tensors.DTYPES:
-            known = ", ".join(tensors.DTYPES)
-            problems.add(f"{name}: weights must be one of {known}, got {dtype}")
+        if wrong := tensors.complaint(weights[name]):
+            problems.add(f"{name}: weights {wrong}" if "one of" in wrong else f"{name} {wrong}")
 
 
 def _check_partners(

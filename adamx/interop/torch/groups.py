@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from adamx.core.rule import Kind
 from adamx.interop.names import Problems
-from adamx.interop.torch.arguments import IGNORED, number
+from adamx.interop.torch.arguments import IGNORED
+from adamx.interop.torch.checked import check_optimizer, of_settings, plain, unknown
 from adamx.interop.torch.classes import CLASSES
 from adamx.interop.torch.naming import Order, names_of
 
@@ -61,17 +62,14 @@ def read_groups(
     """
     if kind is not None and kind not in CLASSES:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, CLASSES))}, got {kind!r}")
-    if not isinstance(optimizer, Mapping) or not {"state", "param_groups"} <= optimizer.keys():
-        found = list(optimizer)[:5] if isinstance(optimizer, Mapping) else type(optimizer).__name__
-        raise ValueError(
-            f"`optimizer` must be the state dict of a torch optimizer, with `state` and "
-            f"`param_groups`; it has {found}"
-        )
+    check_optimizer(optimizer)
     listed, groups = optimizer["param_groups"], []
     named, source = names_of(listed, weights, order, problems)
     for i, (group, names) in enumerate(zip(listed, named, strict=True)):
         label, states = f"group{i}", {}
         for key, name in zip(group["params"], names, strict=False):
+            if name in states:
+                problems.add(f"{name}: {label} has this parameter twice")
             states[name] = optimizer["state"].get(key, {})
         found = kind or _kind(group, states)
         if found is None:
@@ -81,10 +79,20 @@ def read_groups(
                 f"of {', '.join(map(repr, CLASSES))}"
             )
             continue
-        if group.get("correct_bias", True) is False:
-            problems.add(f"{label}: `correct_bias=False` has no recipe here")
         known = CLASSES[found].arguments
-        arguments = {k: _plain(group[k]) for k in known if k in group}
+        if "correct_bias" in group:
+            problems.add(
+                f"{label}: `correct_bias` is of the AdamW of transformers, whose arithmetic has no "
+                "recipe here: train some steps with torch.optim.AdamW first"
+            )
+        elif rest := unknown(group, known):
+            problems.add(
+                f"{label}: no recipe here has the settings {', '.join(rest)} of its optimizer "
+                "(delete from the group what changes no step)"
+            )
+        arguments = {k: plain(group[k]) for k in known if k in group}
+        for wrong in of_settings(arguments):
+            problems.add(f"{label}: {wrong}")
         keys = tuple(group["params"])
         groups.append(Group(label, tuple(names), keys, found, arguments, states, source))
     return groups
@@ -108,7 +116,3 @@ def _kind(group: Mapping[str, Any], states: Mapping[str, Mapping[str, Any]]) -> 
     if "weight_decay" not in group:
         return "sparse_adam" if not set(IGNORED) & group.keys() else None
     return "adamax" if not held and "foreach" in group else None
-
-
-def _plain(x: Any) -> Any:
-    return tuple(map(number, x)) if isinstance(x, tuple | list) else number(x)

@@ -5,10 +5,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from adamx.interop.names import Problems
 from adamx.interop.states import Moments
 from adamx.interop.torch import tensors
 from adamx.interop.torch.arguments import number
+from adamx.interop.torch.checked import of_step
 from adamx.interop.torch.groups import Group
 from adamx.interop.torch.matching import Match
 from adamx.interop.torch.optimizer import FROZEN
@@ -67,16 +70,20 @@ def _check(name: str, group: Group, shape: tuple[int, ...], problems: Problems) 
     if not state:
         problems.add(f"{name}: the optimizer has no moments of it, as it never had a gradient")
         return
-    wanted = group.moments.values()
-    if missing := [key for key in ("step", *wanted) if key not in state]:
+    wanted = group.moments
+    if missing := [key for key in ("step", *wanted.values()) if key not in state]:
         problems.add(f"{name}: the optimizer's state lacks {', '.join(missing)} ({group.kind})")
         return
-    for key in wanted:
-        if (got := tensors.shape_of(state[key])) != shape:
+    for ours, key in wanted.items():
+        if wrong := tensors.complaint(state[key]):
+            problems.add(f"{name}: {key} {wrong}")
+        elif (got := tensors.shape_of(state[key])) != shape:
             problems.add(f"{name}: {key} has shape {got}, the weight has {shape}")
-        if (dtype := tensors.dtype_of(state[key])) not in tensors.DTYPES:
-            problems.add(f"{name}: {key} must be one of {', '.join(tensors.DTYPES)}, got {dtype}")
-    if "mu_product" in state and group.kind == "nadam":
+        elif group.kinds[ours] != "signed" and not np.all(tensors.to_numpy(state[key]) >= 0):
+            problems.add(f"{name}: {key} must be 0 or more, but has negative values or NaN")
+    if wrong := of_step(state["step"]):
+        problems.add(f"{name}: {wrong}")
+    elif "mu_product" in state and group.kind == "nadam":
         _check_product(name, state, group, problems)
 
 
@@ -105,7 +112,7 @@ def _check_counts(groups: Sequence[Group], problems: Problems) -> None:
     for group in groups:
         counts: dict[int, list[str]] = {}
         for name, state in group.states.items():
-            if "step" in state:
+            if "step" in state and not of_step(state["step"]):
                 counts.setdefault(_steps(state), []).append(name)
         if len(counts) > 1:
             said = "; ".join(f"{n} for {', '.join(names)}" for n, names in sorted(counts.items()))

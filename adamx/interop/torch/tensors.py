@@ -20,16 +20,36 @@ def shape_of(tensor: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in getattr(tensor, "shape", ()))
 
 
+def complaint(tensor: Any) -> str:
+    """Why `tensor` can be no weight and no moment; empty if it can."""
+    if wrong := missing(tensor):
+        return wrong
+    if dtype_of(tensor) not in DTYPES:
+        return f"must be one of {', '.join(DTYPES)}, got {dtype_of(tensor)}"
+    return ""
+
+
+def missing(tensor: Any) -> str:
+    """Why `tensor` is no dense tensor with values; empty if it is."""
+    if not hasattr(tensor, "shape"):
+        return f"must be a tensor, got {type(tensor).__name__}"
+    if str(getattr(tensor, "layout", "torch.strided")) != "torch.strided":
+        return f"must be dense, got layout {tensor.layout}"
+    return "is on the meta device, which has no values" if getattr(tensor, "is_meta", 0) else ""
+
+
 def to_numpy(tensor: Any) -> np.ndarray:
     """The values of a tensor, or of an array, on the host."""
     if isinstance(tensor, np.ndarray):
         return tensor
     tensor = tensor.detach().cpu()
-    if dtype_of(tensor) != "bfloat16":
+    name = dtype_of(tensor)
+    if name != "bfloat16" and not name.startswith("float8"):
         return tensor.numpy()
     import torch
 
-    return tensor.contiguous().view(torch.int16).numpy().view(jnp.bfloat16)
+    bits = torch.int16 if name == "bfloat16" else torch.uint8
+    return tensor.contiguous().view(bits).numpy().view(jnp.dtype(getattr(jnp, name)))
 
 
 def to_tensor(array: Any, like: Any) -> Any:

@@ -120,10 +120,94 @@ def test_betas_that_changed_on_the_way_show_in_nadam():
     assert "mu_product is" in said(model, opt)
 
 
-def test_an_uncorrected_bias_has_no_recipe():
+@pytest.mark.parametrize("value", [True, False])
+def test_the_adamw_of_transformers_has_no_recipe(value):
     model, opt = trained()
-    opt.param_groups[0]["correct_bias"] = False
-    assert "`correct_bias=False` has no recipe here" in said(model, opt)
+    opt.param_groups[0]["correct_bias"] = value
+    assert "`correct_bias` is of the AdamW of transformers" in said(model, opt)
+
+
+def test_settings_that_no_recipe_has_are_named():
+    model, opt = trained()
+    opt.param_groups[0] |= {"caution": True, "zeta": 1}
+    assert "no recipe here has the settings caution, zeta of its optimizer" in said(model, opt)
+
+
+def entry(state):
+    return state["state"][2]
+
+
+MALFORMED = {
+    "state": lambda x: x.update(state=[]),
+    "param_groups": lambda x: x.update(param_groups=[]),
+    "got {}": lambda x: x.update(param_groups={}),
+    "group0 is a NoneType": lambda x: x.update(param_groups=[None]),
+    "`params`, a list of numbers or names, got 3": lambda x: x["param_groups"][0].update(params=3),
+    "got None": lambda x: x["param_groups"][0].pop("params"),
+    "parameter 2 is a int": lambda x: x["state"].update({2: 5}),
+    "`lr` must be one finite number, got an array of shape (2,)": lambda x: x["param_groups"][
+        0
+    ].update(lr=torch.ones(2)),
+    "`eps` must be one finite number, got None": lambda x: x["param_groups"][0].update(eps=None),
+    "`betas` must be two numbers, got 0.9": lambda x: x["param_groups"][0].update(betas=0.9),
+    "got 3000000000": lambda x: entry(x).update(step=3e9),
+    "norm.weight: step must be a whole number": lambda x: entry(x).update(step=None),
+    "got nan": lambda x: entry(x).update(step=torch.tensor(float("nan"))),
+    "got -1": lambda x: entry(x).update(step=torch.tensor(-1.0)),
+    "got an array of shape (3,)": lambda x: entry(x).update(step=torch.ones(3)),
+    "must be dense, got layout torch.sparse_coo": lambda x: entry(x).update(
+        exp_avg=torch.ones(8).to_sparse()
+    ),
+    "on the meta device": lambda x: entry(x).update(exp_avg=torch.ones(8, device="meta")),
+    "exp_avg must be a tensor, got NoneType": lambda x: entry(x).update(exp_avg=None),
+    "exp_avg_sq must be 0 or more": lambda x: entry(x)["exp_avg_sq"].mul_(-1),
+    "or NaN": lambda x: entry(x)["exp_avg_sq"].mul_(float("nan")),
+}
+
+
+@pytest.mark.parametrize("words", MALFORMED)
+def test_a_malformed_optimizer_is_one_sentence(words):
+    model, opt = trained()
+    state = opt.state_dict()
+    MALFORMED[words](state)
+    message = said(model, state)
+    assert words in message
+    assert "\n" not in message
+
+
+def test_objects_in_place_of_their_state_dicts():
+    model, opt = trained()
+    with pytest.raises(TypeError, match=r"`weights` must be .* got a Network: give its `state_d"):
+        interop.from_torch(model, opt.state_dict(), models.template("float32"))
+    with pytest.raises(ValueError, match=r"it is a AdamW that has one: give its `state_dict\(\)`"):
+        interop.from_torch(model.state_dict(), opt, models.template("float32"))
+
+
+def test_entries_that_no_leaf_takes_may_be_anything():
+    model, opt = trained()
+    weights = model.state_dict() | {"_extra_state": None, "far": torch.ones(2, device="meta")}
+    weights["eight"] = torch.ones(3).to(torch.float8_e4m3fn)
+    order = [name for name, _ in model.named_parameters()]
+    moved = interop.from_torch(weights, opt.state_dict(), models.template("float32"), order=order)
+    assert list(moved.rest) == ["eight"]
+    assert moved.rest["eight"].astype(np.float32).tolist() == [1, 1, 1]
+    assert moved.report.left == ["_extra_state", "far", "eight"]
+
+
+def test_arguments_that_opt_has_itself_are_refused_beside_it():
+    model, opt = trained()
+    message = said(
+        model, opt, opt=adamx.adamw(1e-3), learning_rate=1.0, storage="int8", landing="exact"
+    )
+    for name in ("learning_rate", "storage", "landing"):
+        assert f"`{name}` and `opt` are given" in message
+
+
+def test_a_scheduler_that_is_left_behind_is_reported():
+    model, opt = trained()
+    torch.optim.lr_scheduler.StepLR(opt, 5)
+    moved = interop.from_torch(model.state_dict(), opt.state_dict(), models.template("float32"))
+    assert "from here it is constant: 0.001" in str(moved.report)
 
 
 def test_wrong_names_and_layouts_are_found():
