@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import KeyPath
+from jax.tree_util import GetAttrKey, KeyPath
 
 from adamx.core import dtypes, paths
 from adamx.core.rule import Kind, Rule
@@ -24,6 +24,7 @@ from adamx.moments.convert import decoded, encoded
 from adamx.moments.described import Described
 from adamx.moments.find import Side, is_moments, side, template
 from adamx.optimizers.adam import rule as adam_rule
+from adamx.transforms.weight_decay import CountState
 
 Arrays = Mapping[str, Any]
 
@@ -104,6 +105,16 @@ def read(
     return weights, found
 
 
+def waiting(state: Any) -> int:
+    """How many gradients wait for their step in `optax.MultiSteps`, wherever it is."""
+
+    def stops(x: Any) -> bool:
+        return isinstance(x, optax.MultiStepsState)
+
+    found = [x for x in jax.tree.leaves(state, is_leaf=stops) if stops(x)]
+    return max((int(x.mini_step) for x in found), default=0)
+
+
 def _like(x: Any, leaf: Any) -> jax.Array:
     """An array in the dtype of a leaf, and where that lies."""
     return placed(dtypes.cast(_wide(x), dtypes.of(leaf)), leaf)
@@ -175,17 +186,32 @@ def _wide(x: Any) -> jax.Array:
     return dtypes.widen(jnp.array(np.asarray(x)))
 
 
-def _counted(state: Any, counts: list[tuple[KeyPath, int]]) -> Any:
-    """`state` with every scalar called `count` set to that of the nearest moments."""
+def _counted(state: Any, counts: list[tuple[KeyPath, int]], above: KeyPath = ()) -> Any:
+    """`state` with the counts of schedules set to those of the nearest moments.
+
+    Other counts, such as that of a moving average in the same chain, belong to arrays that are new.
+    """
 
     def one(path: KeyPath, x: Any) -> Any:
-        is_count = getattr(path[-1], "name", None) == "count" if path else False
-        if not is_count or jnp.shape(x) != () or not counts:
+        if not isinstance(x, _SCHEDULES) or not counts:
             return x
-        count = max(counts, key=lambda known: _shared(path, known[0]))[1]
-        return jnp.full_like(x, count)
+        count = max(counts, key=lambda known: _shared(above + path, known[0]))[1]
+        kept: Any = x._replace(count=jnp.full_like(x.count, count))
+        if not isinstance(x, _INJECTED):
+            return kept
+        inner = (*above, *path, GetAttrKey("inner_state"))
+        kept = kept._replace(inner_state=_counted(x.inner_state, counts, inner))
+        if isinstance(x, optax.InjectHyperparamsState):
+            return kept
+        made = jax.tree.map(lambda c: jnp.full_like(c, count), x.hyperparams_states)
+        return kept._replace(hyperparams_states=made)
 
-    return jax.tree_util.tree_map_with_path(one, state)
+    return jax.tree_util.tree_map_with_path(one, state, is_leaf=lambda x: isinstance(x, _SCHEDULES))
+
+
+# Where rates and decays that are schedules count; those injected have nothing but a count each.
+_INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
+_SCHEDULES = (optax.ScaleByScheduleState, CountState, *_INJECTED)
 
 
 def _shared(a: KeyPath, b: KeyPath) -> int:

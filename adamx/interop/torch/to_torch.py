@@ -13,6 +13,7 @@ from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.states import Moments
 from adamx.interop.torch import tensors
+from adamx.interop.torch.checked import check_weights
 from adamx.interop.torch.comparing import differences
 from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
@@ -70,10 +71,16 @@ def to_torch(
         adam.load_state_dict(back.optimizer)
     """
     problems = Problems("to_torch")
+    check_weights(weights)
     shapes = {paths.name(p): tuple(jnp.shape(leaf)) for p, leaf in paths.flatten(params)[0]}
     theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
     matches, filled = match(shapes, theirs, layout, names, layouts, problems)
     groups = read_groups(optimizer, weights, order, kind, problems)
+    if waiting := states.waiting(state):
+        problems.add(
+            f"`state` has gradients of {waiting} small steps that wait in MultiSteps, for which "
+            "torch has no place: go on until they are applied"
+        )
     arrays, moments = states.read(opt, params, state)
     for group in groups:
         for name in group.names:

@@ -156,6 +156,40 @@ def test_an_optimizer_of_ones_own_takes_the_moments_and_counts():
     assert int(theirs.state[0].count) == 20
 
 
+def test_counts_of_what_is_new_stay_and_those_of_schedules_go_on():
+    model = models.network(torch, torch.float32)
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 20)
+    inject = optax.inject_hyperparams(adamx.scale_by_learning_rate)
+    own = optax.chain(
+        optax.ema(0.9, debias=True),
+        adamx.scale_by_adam(),
+        inject(learning_rate=lambda count: 1e-3 / (1.0 + count)),
+    )
+    with jax.numpy_dtype_promotion("standard"):  # Optax's injection mixes dtypes
+        moved = interop.from_torch(
+            model.state_dict(), opt.state_dict(), models.template("float32"), opt=own
+        )
+    assert int(moved.state[0].count) == 0  # of an average that is empty
+    assert int(moved.state[1].count) == 20
+    assert int(moved.state[2].count) == 20
+    assert jax.tree.leaves(moved.state[2].hyperparams_states) == [20]
+
+
+def test_gradients_that_wait_have_no_place_in_torch():
+    model = models.network(torch, torch.float32)
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 3)
+    weights, state = model.state_dict(), opt.state_dict()
+    steps = optax.MultiSteps(adamx.adamw(1e-3), 3)
+    own = optax.GradientTransformation(steps.init, steps.update)
+    moved = interop.from_torch(weights, state, models.template("float32"), opt=own)
+    interop.to_torch(moved.params, moved.state, own, weights, state)
+    waiting = moved.state._replace(mini_step=jnp.asarray(1))
+    with pytest.raises(ValueError, match="gradients of 1 small steps that wait in MultiSteps"):
+        interop.to_torch(moved.params, waiting, own, weights, state)
+
+
 def test_a_schedule_takes_the_place_of_the_rate_and_goes_on_at_the_same_step(run):
     model, opt = run
     moved = interop.from_torch(
