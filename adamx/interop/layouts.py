@@ -103,7 +103,8 @@ def undone(
     Args:
       parts: our leaves, with the way there.
       shapes: the shapes of the other library's arrays. An array that no leaf fills raises
-        `ValueError`, which says how many of its elements are missing.
+        `ValueError`, which says how many of its elements are missing. So does one that is filled
+        by two leaves which differ.
       names: of these arrays, for errors.
 
     Example:
@@ -122,8 +123,13 @@ def undone(
         values, start = np.asarray(part.leaf).ravel(), 0
         for i in part.sources:
             here = (where >= start) & (where < start + made[i].size)
-            made[i][where[here] - start] = values[here]
-            filled[i][where[here] - start] = True
+            at = where[here] - start
+            twice = filled[i][at]
+            if not np.array_equal(made[i][at][twice], values[here][twice]):
+                name = names[i] if names else f"array {i}"
+                raise ValueError(f"{name} of shape {shapes[i]}: two leaves of it differ here")
+            made[i][at] = values[here]
+            filled[i][at] = True
             start += made[i].size
     for i, known in enumerate(filled):
         if missing := int((~known).sum()):

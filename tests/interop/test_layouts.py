@@ -62,6 +62,13 @@ def test_elements_without_a_leaf_are_counted():
         undone([Part((0,), lambda x: x[:1], np.ones(1))], [(3,)], ["fc"])
 
 
+def test_leaves_that_share_an_array_have_to_agree():
+    one = Part((0,), lambda x: x, np.ones(3))
+    np.testing.assert_array_equal(undone([one, one], [(3,)])[0], np.ones(3))
+    with pytest.raises(ValueError, match=r"fc of shape \(3,\): two leaves of it differ here"):
+        undone([one, one._replace(leaf=np.array([1.0, 1.0, 2.0]))], [(3,)], ["fc"])
+
+
 def test_a_vector_is_no_kernel():
     with pytest.raises(ValueError, match=r"at least 2 axes, got shape \(3,\)"):
         layouts.rearranged(np.ones(3), "linear", "torch", "flax")

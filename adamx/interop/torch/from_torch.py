@@ -21,6 +21,7 @@ from adamx.interop.torch.moments import moments_of
 from adamx.interop.torch.naming import Order
 from adamx.interop.torch.optimizer import build
 from adamx.interop.torch.rows import report_of
+from adamx.interop.torch.sharing import check_parts, check_tied
 from adamx.landing import LandingLike
 from adamx.storage import StorageLike
 
@@ -138,6 +139,8 @@ def from_torch(
     if optimizer is not None:
         groups = read_groups(optimizer, weights, order, kind, problems)
     _check_partners(groups, used, shapes, weights, problems)
+    check_tied(matches, groups, weights, problems)
+    check_parts(matches, groups, theirs, problems)
     labels, moments = moments_of(groups, matches, theirs, problems)
     problems.check()
     arrays = {m.path: m.move(*(tensors.to_numpy(weights[n]) for n in m.sources)) for m in matches}

@@ -177,3 +177,45 @@ def test_a_tied_weight_counts_once_and_comes_back_twice():
     assert torch.equal(back.weights["out.weight"], back.weights["table.weight"])
     np.testing.assert_array_equal(back.weights["out.weight"].numpy(), shifted["table"]["embedding"])
     assert torch.equal(back.weights["norm.running_mean"], model.norm.running_mean)
+
+
+def test_two_leaves_of_one_tied_weight_are_refused_or_untied():
+    torch.manual_seed(0)
+    model = Tied()
+    opt = torch.optim.Adam(model.parameters())
+    model(torch.arange(5)).square().sum().backward()
+    opt.step()
+    weights, state = model.state_dict(), opt.state_dict()
+    order = [name for name, _ in model.named_parameters()]
+    arrays = {name: x.numpy().copy() for name, x in weights.items()}  # which share no memory
+    params = {
+        "table": {"embedding": jnp.zeros((5, 3))},
+        "norm": {"scale": jnp.zeros(3), "bias": jnp.zeros(3)},
+        "out": {"kernel": jnp.zeros((3, 5))},
+    }
+    for given in (weights, arrays):
+        with pytest.raises(ValueError, match=r"out.kernel: out.weight is tied to table.weight"):
+            interop.from_torch(given, state, params, order=order)
+    names = {"out/kernel": "table.weight"}
+    moved = interop.from_torch(weights, state, params, names=names)
+    mu = moved.state[0].mu
+    np.testing.assert_array_equal(mu["out"]["kernel"].T, mu["table"]["embedding"])
+    interop.to_torch(moved.params, moved.state, moved.opt, weights, state, names=names)
+    apart = moved.params | {"out": {"kernel": moved.params["out"]["kernel"] + 1}}
+    with pytest.raises(ValueError, match=r"table.weight of shape \(5, 3\): two leaves"):
+        interop.to_torch(apart, moved.state, moved.opt, weights, state, names=names)
+
+
+def test_a_third_of_attention_alone_is_refused():
+    theirs = torch.nn.MultiheadAttention(12, 3, bias=False, batch_first=True)
+    opt = torch.optim.Adam(theirs.parameters())
+    x = torch.randn(2, 5, 12)
+    theirs(x, x, x)[0].square().sum().backward()
+    opt.step()
+    weights, state = theirs.state_dict(), opt.state_dict()
+    params = {"attn": {"query": {"kernel": jnp.zeros((12, 3, 4))}}}
+    params["attn"]["out"] = {"kernel": jnp.zeros((3, 4, 12))}
+    weights = type(weights)({f"attn.{k}": v for k, v in weights.items()})
+    order = list(weights)
+    with pytest.raises(ValueError, match=r"in_proj_weight: torch trains it, 288 of its 432 elements are in no"):
+        interop.from_torch(weights, state, params, order=order)
