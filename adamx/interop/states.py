@@ -105,6 +105,12 @@ def read(
     return weights, found
 
 
+def trained(opt: optax.GradientTransformation, params: Any) -> set[str]:
+    """The names of the leaves whose moments `opt` keeps."""
+    nodes = _nodes(template(opt, params))
+    return {name for _, mark in nodes for name in _trained(_side(mark))}
+
+
 def waiting(state: Any) -> int:
     """How many gradients wait for their step in `optax.MultiSteps`, wherever it is."""
 
@@ -159,7 +165,8 @@ def _check(mark: Any, moments: Mapping[str, Moments], problems: Problems) -> Non
             problems.add(f"{name}: the other side remembers {theirs}, `opt` {ours}")
     if len(counts) > 1:
         said = "; ".join(f"{count} for {_few(names)}" for count, names in sorted(counts.items()))
-        problems.add(f"the numbers of steps differ within a group: {said}")
+        hint = ": give the first a group of their own (`optax.partition`)" if 0 in counts else ""
+        problems.add(f"the numbers of steps differ within a group: {said}{hint}")
 
 
 def _few(names: list[str], most: int = 5) -> str:

@@ -17,7 +17,7 @@ from adamx.interop.torch.checked import check_weights
 from adamx.interop.torch.comparing import differences
 from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
-from adamx.interop.torch.moments import moments_of
+from adamx.interop.torch.moments import fresh, moments_of
 from adamx.interop.torch.naming import Order
 from adamx.interop.torch.optimizer import build
 from adamx.interop.torch.rows import report_of
@@ -96,7 +96,7 @@ def from_torch(
 
     Returns:
       The run. Several groups become `optax.partition` with the labels `group0`, `group1` …; leaves
-      that the optimizer does not train get the label `frozen`.
+      that the optimizer does not train, or that never had a gradient, get the label `frozen`.
 
     Hugging Face's `Trainer` writes `optimizer.pt` with two groups and without names. Its groups
     follow from its own list of decayed parameters:
@@ -154,6 +154,8 @@ def from_torch(
     if opt is not None:
         for difference in differences(opt, params, groups, labels):
             problems.add(difference)
+        new, kept = fresh(groups, matches, theirs), states.trained(opt, params)
+        moments |= {path: held for path, held in new.items() if path in kept}
     else:
         ours = {"storage": storage, "landing": landing}
         opt = build(groups, labels, learning_rate, ours)
@@ -164,12 +166,29 @@ def from_torch(
         opt,
         state,
         rest,
-        report_of(matches, labels, gone, left, _notes(groups, optimizer, learning_rate)),
+        report_of(
+            matches, labels, gone, left, _notes(groups, matches, moments, optimizer, learning_rate)
+        ),
     )
 
 
-def _notes(groups: Sequence[Group], optimizer: Any, rate: Any) -> list[str]:
+def _notes(
+    groups: Sequence[Group],
+    matches: Sequence[Match],
+    moments: Mapping,
+    optimizer: Any,
+    rate: Any,
+) -> list[str]:
     notes = [f"order: {order}" for order in dict.fromkeys(group.order for group in groups)]
+    resting = {name for group in groups for name in group.resting}
+    names = [m.path for m in matches if resting & set(m.sources)]
+    if still := [name for name in names if name not in moments]:
+        notes.append(
+            f"never had a gradient in torch, and rests here too: {', '.join(still)} (to train it, "
+            "give `opt`, a partition with a group of its own)"
+        )
+    if new := [name for name in names if name in moments]:
+        notes.append(f"never had a gradient in torch, starts with fresh moments: {', '.join(new)}")
     if rate is None and any("initial_lr" in group for group in optimizer["param_groups"]):
         rates = ", ".join(f"{g.arguments['lr']:g}" for g in groups if "lr" in g.arguments)
         notes.append(

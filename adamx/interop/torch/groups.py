@@ -24,7 +24,7 @@ class Group(NamedTuple):
       keys: what the state dict calls these.
       kind: a key of `CLASSES`.
       arguments: of the recipe.
-      states: by name, what torch keeps of a parameter; empty where it has not made a step yet.
+      states: by name, what torch keeps of a parameter; empty where it never had a gradient.
       order: where the names come from.
     """
 
@@ -35,6 +35,12 @@ class Group(NamedTuple):
     arguments: dict[str, Any]
     states: dict[str, Mapping[str, Any]]
     order: str
+
+    @property
+    def resting(self) -> frozenset[str]:
+        """The parameters that never had a gradient, as those of a frozen layer: torch leaves them
+        alone, decay included."""
+        return frozenset(name for name in self.names if not self.states.get(name))
 
     @property
     def moments(self) -> dict[str, str]:

@@ -30,8 +30,15 @@ def moments_of(
       matches: the leaves and torch's names of them.
       theirs: the shapes of torch's weights.
       problems: takes the problems.
+
+    Leaves of parameters that never had a gradient are labelled as frozen, and have no moments.
     """
-    of = {name: group for group in groups for name in group.names}
+    every = [(name, group) for group in groups for name in group.names]
+    of = {name: group for name, group in every if name not in group.resting}
+    if every and not of and not problems:
+        problems.add(
+            "the optimizer has no moments yet: move the weights alone, and call `opt.init`"
+        )
     for name, group in of.items():
         if name in theirs:
             _check(name, group, theirs[name], problems)
@@ -52,6 +59,19 @@ def moments_of(
     return labels, found
 
 
+def fresh(
+    groups: Sequence[Group], matches: Sequence[Match], theirs: Mapping[str, tuple[int, ...]]
+) -> dict[str, Moments]:
+    """Moments of no steps for the leaves of parameters that never had a gradient."""
+    of = {name: group for group in groups for name in group.resting}
+    found: dict[str, Moments] = {}
+    for m in (m for m in matches if m.sources[0] in of):
+        group = of[m.sources[0]]
+        zero = m.move(*(np.zeros(theirs[name], np.float32) for name in m.sources))
+        found[m.path] = Moments(group.kinds, 0, dict.fromkeys(group.moments, zero), {})
+    return found
+
+
 def _moments(m: Match, group: Group) -> Moments:
     held = [group.states[name] for name in m.sources]
     arrays = {
@@ -67,9 +87,6 @@ def _steps(state: Mapping[str, Any]) -> int:
 
 def _check(name: str, group: Group, shape: tuple[int, ...], problems: Problems) -> None:
     state = group.states.get(name, {})
-    if not state:
-        problems.add(f"{name}: the optimizer has no moments of it, as it never had a gradient")
-        return
     wanted = group.moments
     if missing := [key for key in ("step", *wanted.values()) if key not in state]:
         problems.add(f"{name}: the optimizer's state lacks {', '.join(missing)} ({group.kind})")

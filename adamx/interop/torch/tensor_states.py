@@ -45,13 +45,16 @@ def states_of(
 
     made: dict[Any, dict[str, Any]] = {}
     for group in groups:
-        here = [m for m in matches if set(m.sources) <= set(group.names)]
+        here = [m for m in matches if set(m.sources) <= set(group.names) and m.path in moments]
+        names = {name for m in here for name in m.sources}
         steps = max((moments[m.path].count for m in here), default=0)
         arrays = {
             there: arrays_of(here, theirs, {m.path: moments[m.path].arrays[ours] for m in here})
             for ours, there in group.moments.items()
         }
         for key, name in zip(group.keys, group.names, strict=True):
+            if name not in names:
+                continue
             entry = {k: tensors.to_tensor(x[name], new[name]) for k, x in arrays.items()}
             counted = steps if group.kind == "sparse_adam" else torch.tensor(float(steps))
             made[key] = {"step": counted, **entry}

@@ -62,7 +62,8 @@ def to_torch(
       layout, names, layouts, order, kind: as in `from_torch`.
 
     Returns:
-      Both state dicts, and a report. Buffers stay as they are.
+      Both state dicts, and a report. Buffers stay as they are. Where a leaf is not trained here and
+      torch has no moments of it either, it gets none: for torch it never had a gradient.
 
     With a model and an optimizer of torch's:
 
@@ -123,6 +124,8 @@ def _check(
         if group is None and held is not None:
             problems.add(f"{m.path}: `opt` trains it, torch's optimizer does not train {name}")
         if group is None:
+            continue
+        if held is None and name in group.resting:
             continue
         if held is None:
             problems.add(

@@ -62,13 +62,38 @@ def test_counts_that_differ_are_listed_by_count():
     assert message.endswith("; 7 for norm.weight")
 
 
-def test_a_parameter_without_a_gradient_so_far_is_named():
+def test_a_layer_that_never_had_a_gradient_rests_here_and_there():
     model = models.network(torch, torch.float32)
-    opt = torch.optim.AdamW(model.parameters())
+    theirs = torch.optim.AdamW(model.parameters(), weight_decay=0.1)
     model.fc1.requires_grad_(False)
-    models.train_torch(torch, model, opt, 0, 2)
-    message = said(model, opt)
-    assert "fc1.weight: the optimizer has no moments of it, as it never had a gradient" in message
+    models.train_torch(torch, model, theirs, 0, 2)
+    weights, state = model.state_dict(), theirs.state_dict()
+    moved = interop.from_torch(weights, state, models.template("float32"))
+    assert "and rests here too: fc1/bias, fc1/kernel" in str(moved.report)
+    grads = jax.tree.map(jnp.ones_like, moved.params)
+    updates, after = moved.opt.update(grads, moved.state, moved.params)
+    assert not np.any(updates["fc1"]["kernel"])
+    assert np.all(updates["fc2"]["kernel"] != 0)
+    for optimizer in (state, torch.optim.AdamW(model.parameters()).state_dict()):
+        back = interop.to_torch(moved.params, after, moved.opt, weights, optimizer)
+        assert back.optimizer["state"].keys() == state["state"].keys() == {2, 3, 4, 5}
+        assert float(back.optimizer["state"][2]["step"]) == 3
+
+    whole = adamx.adamw(1e-3)
+    message = said(model, theirs, opt=whole)
+    assert "differ within a group: 0 for fc1/bias, fc1/kernel; 2 for fc2/bias" in message
+    assert "give the first a group of their own (`optax.partition`)" in message
+    apart = {"fc1": "new", "fc2": "old", "norm": "old"}
+    own = optax.partition({"new": whole, "old": whole}, apart)
+    moved = interop.from_torch(weights, state, models.template("float32"), opt=own)
+    assert "starts with fresh moments: fc1/bias, fc1/kernel" in str(moved.report)
+    counts = {k: int(x.inner_state[0].count) for k, x in moved.state.inner_states.items()}
+    assert counts == {"new": 0, "old": 2}
+
+
+def test_an_optimizer_before_its_first_step_has_nothing_to_move():
+    model, theirs = trained(steps=0)
+    assert "has no moments yet: move the weights alone" in said(model, theirs)
 
 
 def test_groups_without_names_ask_for_their_order():

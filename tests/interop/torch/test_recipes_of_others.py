@@ -217,5 +217,7 @@ def test_a_third_of_attention_alone_is_refused():
     params["attn"]["out"] = {"kernel": jnp.zeros((3, 4, 12))}
     weights = type(weights)({f"attn.{k}": v for k, v in weights.items()})
     order = list(weights)
-    with pytest.raises(ValueError, match=r"in_proj_weight: torch trains it, 288 of its 432 elements are in no"):
+    with pytest.raises(
+        ValueError, match=r"in_proj_weight: torch trains it, 288 of its 432 elements are in no"
+    ):
         interop.from_torch(weights, state, params, order=order)
