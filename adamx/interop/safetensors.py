@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads safetensors files: a length, that many bytes of JSON, and the arrays as they are.
 
-Nothing is allocated before the file is known to be as long as it claims, and arrays are views of
-the mapped file, read when they are used.
+Nothing is allocated before the file is known to be as long as it claims. Each array is then copied
+out of the mapped file. The order of the entries is the file's, which writers sort by dtype and
+name.
 """
 
 import json
@@ -30,6 +31,9 @@ DTYPES = {
 
 # The format's own limit on the header, in bytes.
 LONGEST = 100_000_000
+
+# Longer names are cut in messages. NumPy's arrays have at most 64 axes.
+LONGEST_NAME, AXES = 200, 64
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -72,27 +76,44 @@ def _array(data: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
 
 def _complaints(header: dict[str, Any], size: int) -> Iterator[str]:
     taken = []
-    for name, entry in header.items():
+    for key, entry in header.items():
+        name = key if len(key) <= LONGEST_NAME else f"{key[:40]} … ({len(key):,} letters)"
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
             yield f"{name!r} lacks a dtype, a shape or its place in the file"
             return
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-            yield f"{name} has dtype {entry['dtype']!r}, which is none of {', '.join(DTYPES)}"
+            got = str(entry["dtype"])[:40]
+            yield f"{name} has dtype {got!r}, which is none of {', '.join(DTYPES)}"
             return
         if not (_whole(entry["shape"]) and _whole(entry["data_offsets"], 2)):
-            yield f"{name} has shape {entry['shape']} at {entry['data_offsets']}: not whole numbers"
+            at = str(entry["data_offsets"])[:80]
+            yield f"{name} has shape {str(entry['shape'])[:80]} at {at}: not whole numbers"
+            return
+        if len(entry["shape"]) > AXES or max(entry["shape"], default=0) >= 2**63:
+            yield (
+                f"{name} has {len(entry['shape'])} axes, or one that is too long: at most {AXES} "
+                "axes of less than 2^63 can be read"
+            )
             return
         first, last = entry["data_offsets"]
+        if max(first, last) >= 2**63:
+            yield f"{name} ends beyond 2^63 bytes, the file has {size:,} of data"
+            return
         wanted = math.prod(entry["shape"]) * jnp.dtype(DTYPES[entry["dtype"]]).itemsize
         if last - first != wanted or last > size:
+            kind = f"{entry['dtype']} of {str(entry['shape'])[:80]}"
             yield (
-                f"{name} claims {wanted:,} bytes ({entry['dtype']} of {entry['shape']}) at "
+                f"{name} claims {_bytes(wanted)} ({kind}) at "
                 f"{first:,} to {last:,}, the file has {size:,} of data"
             )
         taken.append((first, last, name))
     for (_, end, a), (start, _, b) in zip(sorted(taken), sorted(taken)[1:], strict=False):
         if start < end:
             yield f"{a} and {b} lie in the same place"
+
+
+def _bytes(n: int) -> str:
+    return f"{n:,} bytes" if n < 2**63 else "2^63 bytes or more"
 
 
 def _whole(x: Any, length: int | None = None) -> bool:
