@@ -80,7 +80,7 @@ def test_groups_are_printed_as_a_partition(tmp_path):
     assert "opt = optax.partition({" in out
     assert '    "group1": adamx.interop.torch.adamw(lr=0.001,' in out
     text = out[out.index("opt = ") + 6 : out.index("  # the column")]
-    labels = {name: cells[2] for name, cells in rows.items() if "/" in name}
+    labels = {name: cells[2] for name, cells in rows.items() if "/" in name and " " not in name}
     tree = jax.tree_util.tree_map_with_path(
         lambda path, _: labels["/".join(k.key for k in path)], models.template("bfloat16")
     )
@@ -110,6 +110,24 @@ def test_a_mapping_says_what_differs(tmp_path):
     found = interop.torch.read(tmp_path / "back.pt")["model_state_dict"]
     for name, x in model.state_dict().items():
         assert torch.equal(found[name], x)
+
+
+def test_a_table_is_told_from_a_layer_by_the_mapping_alone(tmp_path):
+    model = torch.nn.Sequential()
+    model.add_module("tok", torch.nn.Embedding(5, 4))
+    model.add_module("head", torch.nn.Linear(4, 3))
+    opt = torch.optim.AdamW(model.named_parameters())
+    model(torch.arange(5)).square().sum().backward()
+    opt.step()
+    saved(tmp_path / "there.pt", model, opt)
+    out = done("convert-state there.pt moved", tmp_path)
+    assert table(out, "weight lost")["tok/kernel"][:2] == ["tok.weight", "linear"]
+    assert "linear by their two axes alone, so transposed: head/kernel, tok/kernel" in out
+    mapping = {"names": {"tok/embedding": "tok.weight"}}
+    (tmp_path / "map.json").write_text(json.dumps(mapping))
+    out = done("convert-state there.pt again --mapping map.json", tmp_path)
+    assert table(out, "weight lost")["tok/embedding"][:2] == ["tok.weight", "same"]
+    assert "so transposed: head/kernel." in out
 
 
 def test_shapes_of_ones_own_model_are_the_template(tmp_path):

@@ -5,7 +5,13 @@
     convert-state runs/moved back.pt --like checkpoint.pt       # and back
 
 SRC of PyTorch is a .pt or .pth file that holds the state dicts of a model and its optimizer, or a
-folder of Hugging Face's Trainer. The parameters become nested dictionaries, as in Flax linen; for
+folder of Hugging Face's Trainer. The parameters become nested dictionaries, named as in Flax linen,
+in which every `weight` of two axes is taken for a linear layer's: it becomes `kernel`, transposed.
+torch's names do not tell an Embedding from a Linear, so the mapping has to name each table:
+
+    {"names": {"tok/embedding": "tok.weight"}}
+
+or --shapes give the tree of your model. The table that is printed says how each leaf was taken. For
 other trees and other optimizers call `adamx.interop.from_torch` in a program.
 
 SRC of Keras is a .keras or .weights.h5 file. Its mapping has "names" from our paths to the arrays

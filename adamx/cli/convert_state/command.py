@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--shapes",
         metavar="FILE",
-        help="the shapes of the parameters here, as JSON (default: made up from the names there)",
+        help="the shapes of the parameters here, as JSON (default: made up from the names "
+        "there, where all weights of two axes are linear layers')",
     )
     add(
         "--dtype",

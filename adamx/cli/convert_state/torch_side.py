@@ -26,9 +26,8 @@ def arrive(path: Path, settings: Settings) -> Arrived:
     counts = [int(x) for x in _counts(moved.state)]
     groups = _groups(found, settings)
     recipe = _recipe(groups, {row.group for row in moved.report.rows}, settings)
-    return Arrived(
-        moved.params, moved.opt, moved.state, max(counts, default=0), moved.report, recipe
-    )
+    report = _with_guesses(moved.report, settings)
+    return Arrived(moved.params, moved.opt, moved.state, max(counts, default=0), report, recipe)
 
 
 def leave(folder: Path, path: Path, settings: Settings) -> tuple[int, Report]:
@@ -72,6 +71,32 @@ def _moved(path: Path, settings: Settings) -> tuple[bridge.Moved, Found]:
         landing=settings.landing,
     )
     return moved, found
+
+
+def _with_guesses(report: Report, settings: Settings) -> Report:
+    """The report, with a line on kernels that may be tables: their number of axes alone told."""
+    if settings.shapes is not None or settings.layout == "torch":
+        return report
+    known = settings.mapping.layouts
+    linear = [row for row in report.rows if row.kind == "linear"]
+    guessed = [
+        row
+        for row in linear
+        if row.leaf not in settings.mapping.names
+        and not any(paths.matches(pattern, row.leaf) for pattern in known)
+    ]
+    if not guessed:
+        return report
+    shown = ", ".join(row.leaf for row in guessed[:8])
+    shown += f" … ({len(guessed)} in all)" if len(guessed) > 8 else ""
+    first = guessed[0]
+    words = first.leaf.split("/")[:-1]
+    table = "/".join([*words, "embeddings" if settings.layout == "haiku" else "embedding"])
+    note = (
+        f"linear by their two axes alone, so transposed: {shown}. If one is an Embedding, give "
+        f'--mapping with {{"names": {{"{table}": "{first.source}"}}}} for it'
+    )
+    return report._replace(notes=[*report.notes, note])
 
 
 def _counts(state: Any) -> list[Any]:

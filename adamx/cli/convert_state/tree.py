@@ -25,7 +25,8 @@ def made_up(
     """Nested dictionaries with a leaf for each parameter of torch's.
 
     A leaf is where `names` puts it; else torch's name says, with the last word of the convention:
-    `kernel` for weights with two axes or more and `scale` for others, in Flax.
+    `kernel` for weights with two axes or more and `scale` for others, in Flax. So a table is taken
+    for a linear layer's kernel, unless `names` say better.
     """
     given = {name: path for path, name in names.items() if isinstance(name, str)}
     tree: dict[str, Any] = {}
