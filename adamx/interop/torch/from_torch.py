@@ -79,12 +79,13 @@ def from_torch(
         `"conv_transpose"`, `"transpose_kernel"` (Flax's `ConvTranspose(transpose_kernel=True)`), or
         a function from torch's arrays to the leaf that only moves elements. By default kernels
         are linear or convolutions, by their number of axes; transposed convolutions have to be
-        named here.
+        named here. Where a kernel is square, its shape cannot tell how it lies, and nothing is
+        checked: Hugging Face's `Conv1D` (GPT-2) lies as (in, out), so it is `"same"` in Flax.
       order: torch's names of the parameters in the order of the optimizer, for all groups or for
         each: `[n for n, _ in model.named_parameters()]` for an optimizer of `model.parameters()`.
         Needed where the optimizer was given no names and has several groups, or where weights are
-        not in the model's order: safetensors are sorted by name. Also where the model has buffers
-        of its own making among its weights.
+        not in the model's order: safetensors are sorted by name. Also where buffers
+        of the model's own, such as a table of sines, are leaves here.
       kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
       opt: the optimizer here, in place of `learning_rate`, `storage` and `landing`, if it is to be
         another than torch's groups describe: it has to keep the same moments by the same rule, to
@@ -137,7 +138,7 @@ def from_torch(
     _check_dtypes(matches, weights, problems)
     groups: list[Group] = []
     if optimizer is not None:
-        groups = read_groups(optimizer, weights, order, kind, problems)
+        groups = read_groups(optimizer, weights, order, kind, problems, used)
     _check_partners(groups, used, shapes, weights, problems)
     check_tied(matches, groups, weights, problems)
     check_parts(matches, groups, theirs, problems)

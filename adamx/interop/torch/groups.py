@@ -4,7 +4,7 @@
 torch numbers parameters by their position; `naming.py` says which is which.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from adamx.core.rule import Kind
@@ -56,7 +56,12 @@ class Group(NamedTuple):
 
 
 def read_groups(
-    optimizer: Any, weights: Mapping[str, Any], order: Order, kind: str | None, problems: Problems
+    optimizer: Any,
+    weights: Mapping[str, Any],
+    order: Order,
+    kind: str | None,
+    problems: Problems,
+    taken: Collection[str] | None = None,
 ) -> list[Group]:
     """The groups of an optimizer's state dict.
 
@@ -65,12 +70,13 @@ def read_groups(
       weights: the model's state dict.
       order, kind: see `from_torch`.
       problems: takes the problems.
+      taken: see `names_of`.
     """
     if kind is not None and kind not in CLASSES:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, CLASSES))}, got {kind!r}")
     check_optimizer(optimizer)
     listed, groups = optimizer["param_groups"], []
-    named, source = names_of(listed, weights, order, problems)
+    named, source = names_of(listed, weights, order, problems, taken)
     for i, (group, names) in enumerate(zip(listed, named, strict=True)):
         label, states = f"group{i}", {}
         for key, name in zip(group["params"], names, strict=False):

@@ -7,7 +7,7 @@ the keys themselves (FSDP). Otherwise the order has to be known; with one group 
 model's parameters, as far as the weights still tell it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from adamx.interop.names import Problems, nearest
@@ -19,7 +19,11 @@ HOW = "order=[n for n, _ in model.named_parameters()]"
 
 
 def names_of(
-    groups: Groups, weights: Mapping[str, Any], order: Order, problems: Problems
+    groups: Groups,
+    weights: Mapping[str, Any],
+    order: Order,
+    problems: Problems,
+    taken: Collection[str] | None = None,
 ) -> tuple[Sequence[Sequence[str]], str]:
     """The names of each group's parameters, and where they come from.
 
@@ -28,9 +32,14 @@ def names_of(
       weights: the model's state dict.
       order: see `from_torch`.
       problems: takes the problems.
+      taken: the names that leaves here take, if that is known: what no leaf takes and what is more
+        than the optimizer has is a buffer.
     """
     sizes = [len(group["params"]) for group in groups]
     found, source = _found(groups, weights, order)
+    if found is not None and source == OWN and len(found[0]) > sizes[0] and taken is not None:
+        rest = [name for name in found[0] if name in taken]
+        found = [rest] if len(rest) == sizes[0] else found
     if found is None:
         problems.add(
             f"the optimizer has {len(groups)} groups and no names: give `order`, torch's names of "
@@ -49,6 +58,8 @@ def names_of(
             f"{'`order`' if source == GIVEN else source} names {[len(n) for n in found]}"
             f"{f': if buffers are among these, give `{HOW}`' if source == OWN else ''}"
         )
+        if source == OWN:  # whose moments these are is not known, so nothing else is said of them
+            return [[] for _ in groups], source
     for name in (name for names in found for name in names):
         if name not in weights:
             like = nearest(name, weights)

@@ -76,7 +76,7 @@ def to_torch(
     shapes = {paths.name(p): tuple(jnp.shape(leaf)) for p, leaf in paths.flatten(params)[0]}
     theirs = {name: tensors.shape_of(x) for name, x in weights.items()}
     matches, filled = match(shapes, theirs, layout, names, layouts, problems)
-    groups = read_groups(optimizer, weights, order, kind, problems)
+    groups = read_groups(optimizer, weights, order, kind, problems, filled)
     if waiting := states.waiting(state):
         problems.add(
             f"`state` has gradients of {waiting} small steps that wait in MultiSteps, for which "
@@ -101,7 +101,7 @@ def to_torch(
     new = {name: tensors.to_tensor(x, weights[name]) for name, x in found}
     _check_counts(groups, matches, moments, problems)
     made = {**optimizer, "state": states_of(groups, matches, theirs, moments, new)}
-    written = read_groups(made, weights, order, kind, problems)
+    written = read_groups(made, weights, order, kind, problems, filled)
     labels, after = moments_of(written, matches, theirs, problems)
     laid_out = {m.path: m.move(*(tensors.to_numpy(new[n]) for n in m.sources)) for m in matches}
     gone = lost((arrays, moments), (laid_out, after))

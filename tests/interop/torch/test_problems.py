@@ -388,3 +388,27 @@ def test_an_optimizer_that_computes_the_same_is_taken():
         moved = interop.from_torch(weights, state, models.template("float32"), opt=opt)
         back = interop.to_torch(moved.params, moved.state, opt, weights, state)
         assert torch.equal(back.optimizer["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
+
+
+def test_a_float_buffer_that_no_leaf_takes_is_no_parameter():
+    model = models.network(torch, torch.float32)
+    model.fc1.register_buffer("pe", torch.ones(5))
+    opt = torch.optim.AdamW(model.parameters())
+    models.train_torch(torch, model, opt, 0, 3)
+    weights, state = model.state_dict(), opt.state_dict()
+    moved = interop.from_torch(weights, state, models.template("float32"))
+    mu = state["state"][4]["exp_avg"].numpy()
+    np.testing.assert_array_equal(moved.state[0].mu["fc2"]["kernel"], mu.T)
+    assert list(moved.rest) == ["fc1.pe"]
+    back = interop.to_torch(moved.params, moved.state, moved.opt, weights, state)
+    assert torch.equal(back.optimizer["state"][5]["exp_avg"], state["state"][5]["exp_avg"])
+    params = models.template("float32")
+    params["fc1"]["pe"] = jax.ShapeDtypeStruct((5,), jnp.float32)
+    message = said(model, opt, params)
+    assert message.endswith(
+        "have [6] parameters, the weights' own names [7]: if buffers are among these, give "
+        "`order=[n for n, _ in model.named_parameters()]`"
+    )
+    order = [name for name, _ in model.named_parameters()]
+    moved = interop.from_torch(weights, state, params, order=order)
+    np.testing.assert_array_equal(moved.params["fc1"]["pe"], 1)
