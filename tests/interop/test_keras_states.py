@@ -205,6 +205,24 @@ def test_everything_that_does_not_fit_is_one_error(model):
         interop.from_keras(model.optimizer, shapes(), variables=variables)
 
 
+def test_variables_in_another_order_are_refused():
+    start = {k: jnp.zeros((4, 4)) for k in ("a", "b")}
+    theirs = Side("Adam", start)
+    opt, other = interop.keras.adam(), theirs.variables[::-1]
+    sentence = "in its order: number 0 is b, the optimizer's a; give `model.trainable_variables`"
+    with pytest.raises(ValueError, match=sentence):
+        interop.from_keras(theirs.opt, start, opt, variables=other)
+    state = opt.init(start)
+    with pytest.raises(ValueError, match=sentence):
+        interop.to_keras(start, state, opt, theirs.opt, variables=other, names=["b", "a"])
+    with pytest.raises(ValueError, match="has 1 variables, the optimizer trains 2"):
+        interop.from_keras(theirs.opt, start, opt, variables=other[:1])
+    del theirs.opt._trainable_variables  # then the names of the moments tell
+    with pytest.raises(ValueError, match=sentence):
+        interop.from_keras(theirs.opt, start, opt, variables=other)
+    interop.from_keras(theirs.opt, start, opt, variables=theirs.variables)
+
+
 def test_another_optimizer_is_refused(model):
     opt = interop.keras.adam(amsgrad=True)
     with pytest.raises(ValueError, match=r"15 variables, `opt` goes with 19 .*nu_max"):

@@ -50,9 +50,39 @@ def held(source: Any, variables: Sequence[Any] | None) -> Held:
     ]
     weights = None
     if variables is not None:
+        _check_order(source, variables, names)
         names = [getattr(v, "path", v.name) for v in variables]
         weights = [as_numpy(v) for v in variables]
     return Held([as_numpy(v) for v in source.variables], names, weights, config_of(source))
+
+
+def _check_order(optimizer: Any, variables: Sequence[Any], slots: Sequence[str]) -> None:
+    """Raises where these are not the variables that the optimizer trains, in its order.
+
+    Args:
+      optimizer: the live optimizer.
+      variables: what was given.
+      slots: Keras' names of the moments: those of its variables, with `_` for `/`.
+    """
+    known = getattr(optimizer, "_trainable_variables", None)
+    if known is not None:
+        alike = [x is y for x, y in zip(variables, known, strict=False)]
+        there = [getattr(v, "path", v.name) for v in known]
+    else:
+        given = [getattr(v, "path", v.name).replace("/", "_") for v in variables]
+        alike, there = [x == y for x, y in zip(given, slots, strict=False)], list(slots)
+    if len(variables) != len(there):
+        raise ValueError(
+            f"`variables` has {len(variables)} variables, the optimizer trains {len(there)}: give "
+            "`model.trainable_variables` of its own model"
+        )
+    if False in alike:
+        at = alike.index(False)
+        got = getattr(variables[at], "path", variables[at].name)
+        raise ValueError(
+            f"`variables` must be those that the optimizer trains, in its order: number {at} is "
+            f"{got}, the optimizer's {there[at]}; give `model.trainable_variables` of its own model"
+        )
 
 
 def unwrapped(optimizer: Any) -> Any:
