@@ -93,23 +93,23 @@ def test_the_optimizer_is_built_from_the_configuration_of_keras():
 @pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("landing", ["nearest", "exact", "kahan", "compensated8"])
 def test_every_storage_and_landing_holds_what_it_can(storage, landing):
-    theirs, params, _, _, _ = trained("adam")
+    theirs, params, _, plain, _ = trained("adam")
+    kept = {k: getattr(theirs.opt, k) for k in ("beta_1", "beta_2", "epsilon")}
     like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.bfloat16), params)
-    opt = interop.keras.adam(RATE, storage=storage, landing=landing)
+    opt = interop.keras.adam(RATE, **kept, storage=storage, landing=landing)
     got = interop.from_keras(theirs.opt, like, opt, variables=theirs.variables)
     master = adamx.master_params(got.state, got.params)
     error = {"nearest": 2**-8, "exact": 2**-24, "kahan": 2**-16, "compensated8": 2**-15}[landing]
     for k, p in params.items():
         np.testing.assert_allclose(master[k], p, rtol=error)
-    plain = interop.keras.adam(RATE)
     if landing != "nearest":  # nothing of which the moments depend on
         return
-    kept = adamx.convert(got.state, opt, plain, like)
+    whole = adamx.convert(got.state, opt, plain, like)
     for variable in theirs.opt.variables:
         if variable.name.endswith("velocity"):
             name = variable.name.removesuffix("_velocity")
             octaves = {"float32": 1e-6, "bfloat16": 0.012, "int8": 0.5, "int4": 4.0}[storage]
-            off = np.log2(np.asarray(kept[0].nu[name]) / np.asarray(variable.value))
+            off = np.log2(np.asarray(whole[0].nu[name]) / np.asarray(variable.value))
             assert np.all(np.abs(off) < octaves)
 
 
@@ -223,11 +223,76 @@ def test_variables_in_another_order_are_refused():
     interop.from_keras(theirs.opt, start, opt, variables=theirs.variables)
 
 
+@pytest.mark.parametrize(
+    "name, arguments, differences",
+    [
+        ("adam", {"beta_2": 0.5}, ["b2 is 0.9 in Keras, 0.5 in `opt`"]),
+        ("adam", {"epsilon": 1e-3, "beta_2": 0.9}, ["eps is 1e-07 in Keras, 0.001 in `opt`"]),
+        ("adam", {"beta_2": 0.9, "clipnorm": None}, ["clipnorm is 0.5 in Keras, None in `opt`"]),
+        (
+            "adam",
+            {"beta_2": 0.8, "weight_decay": 0.1},
+            ["b2 is 0.9 in Keras, 0.8", "weight_decay is 0.0 in Keras, 0.1 in `opt`"],
+        ),
+        ("adamax", {}, ["the optimizer in Keras is Adam (adam here), `opt` is keras.adamax"]),
+        ("lamb", {"beta_2": 0.9}, ["trust ratio in `opt` alone", "`eps_mode` is 'hat' in Keras"]),
+    ],
+)
+def test_another_algorithm_is_refused_with_every_difference(name, arguments, differences):
+    start = {"kernel": jnp.ones((4, 3))}
+    theirs = Side("Adam", start, beta_2=0.9, clipnorm=0.5)
+    opt = getattr(interop.keras, name)(**{"clipnorm": 0.5, **arguments})
+    with pytest.raises(ValueError, match="from_keras: ") as caught:
+        interop.from_keras(theirs.opt, start, opt)
+    with pytest.raises(ValueError, match="to_keras: ") as back:
+        interop.to_keras(start, opt.init(start), opt, theirs.opt)
+    for difference in differences:
+        assert difference in str(caught.value)
+        assert difference in str(back.value)
+
+
+@pytest.mark.parametrize("name", ["adabelief", "yogi", "lamb", "radam", "adam"])
+def test_rules_of_ours_that_are_not_those_of_keras_are_refused(name):
+    start = {"kernel": jnp.ones((4, 3))}
+    opt = getattr(adamx, name)(1e-3)
+    with pytest.raises(ValueError, match=r"Keras is Adam .*`opt` is |`eps_mode` is 'hat' in Keras"):
+        interop.from_keras(Side("Adam", start).opt, start, opt)
+
+
+def test_the_other_maximum_of_amsgrad_is_refused():
+    start = {"kernel": jnp.ones((4, 3))}
+    opt = adamx.amsgrad(1e-3, eps=1e-7, eps_mode="hat")
+    theirs = Side("Adam", start, amsgrad=True)
+    with pytest.raises(ValueError, match="`max_of` is 'raw' in Keras, 'corrected' in `opt`"):
+        interop.from_keras(theirs.opt, start, opt)
+    opt = adamx.amsgrad(1e-3, eps=1e-7, eps_mode="hat", max_of="raw")
+    interop.from_keras(theirs.opt, start, opt)
+
+
+def test_leaves_that_keras_leaves_out_of_its_decay_do_not_decay_here():
+    start = {"bias": jnp.ones(3), "kernel": jnp.ones((4, 3))}
+    variables = [real().Variable(np.asarray(p), name=k) for k, p in start.items()]
+    theirs = real().optimizers.AdamW(1e-3, weight_decay=0.1)
+    theirs.exclude_from_weight_decay(var_names=["bias"])
+    theirs.build(variables)
+    got = interop.from_keras(theirs, start, variables=variables)
+    updates, _ = got.opt.update(jax.tree.map(jnp.zeros_like, start), got.state, got.params)
+    assert not np.any(updates["bias"])
+    assert np.all(updates["kernel"] < 0)
+    opt = interop.keras.adamw(1e-3, weight_decay=0.1)
+    with pytest.raises(ValueError, match=r"bias decays here and not in Keras .*: give .* `mask`"):
+        interop.from_keras(theirs, start, opt, variables=variables)
+    with pytest.raises(ValueError, match="bias decays here and not in Keras"):
+        interop.to_keras(start, opt.init(start), opt, theirs)
+    opt = interop.keras.adamw(1e-3, weight_decay=0.1, mask="!bias")
+    interop.from_keras(theirs, start, opt, variables=variables)
+
+
 def test_another_optimizer_is_refused(model):
     opt = interop.keras.adam(amsgrad=True)
     with pytest.raises(ValueError, match=r"15 variables, `opt` goes with 19 .*nu_max"):
         interop.from_keras(model.optimizer, shapes(), opt, names=list(NAMES))
-    with pytest.raises(ValueError, match=r"product of momenta is .* beta_1 is another"):
+    with pytest.raises(ValueError, match=r"b1 is 0.9 in Keras, 0.5 in `opt`"):
         interop.from_keras(
             model.optimizer,
             shapes(),

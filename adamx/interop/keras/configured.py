@@ -30,7 +30,7 @@ def of_config(config: Mapping[str, Any], **ours: Any) -> Optimizer:
       >>> from adamx.interop import keras
       >>> opt = keras.of_config({"class_name": "Adam", "config": {"beta_1": 0.8}}, storage="int8")
     """
-    name = str(config["class_name"]).rpartition(">")[2]
+    name = class_of(config)
     if name not in RECIPES:
         raise ValueError(f"keras.{name} has no recipe here; the nearest: {nearest(name, RECIPES)}")
     arguments = {**config.get("config", {}), **ours}
@@ -43,8 +43,27 @@ def of_config(config: Mapping[str, Any], **ours: Any) -> Optimizer:
     return RECIPES[name](**arguments)
 
 
+def class_of(config: Mapping[str, Any]) -> str:
+    """The class that a configuration names."""
+    if "class_name" not in config:
+        raise ValueError(
+            "a configuration of Keras has a `class_name`, as `keras.optimizers.serialize` writes "
+            f"it; this one has {', '.join(map(str, config)) or 'nothing'}"
+        )
+    return str(config["class_name"]).rpartition(">")[2]
+
+
 def config_of(optimizer: Any) -> dict[str, Any]:
     """What Keras writes of a live optimizer."""
     with warnings.catch_warnings():  # NumPy's, about Keras' arrays
         warnings.simplefilter("ignore", DeprecationWarning)
-        return {"class_name": type(optimizer).__name__, "config": optimizer.get_config()}
+        return {"class_name": _class(type(optimizer)), "config": optimizer.get_config()}
+
+
+def _class(kind: Any) -> str:
+    """Keras' class, also of one that inherits its step."""
+    for base in kind.__mro__:
+        same = getattr(base, "update_step", None) is getattr(kind, "update_step", None)
+        if base.__module__.startswith("keras.") and same:
+            return base.__name__
+    return kind.__name__

@@ -10,6 +10,7 @@ import optax
 from adamx.core import paths
 from adamx.interop import states
 from adamx.interop.keras import around_states
+from adamx.interop.keras.agreement import check_agreement, check_mask
 from adamx.interop.keras.around_states import Counted
 from adamx.interop.keras.arranged import arranged, check_shapes, order_of
 from adamx.interop.keras.configured import of_config
@@ -47,14 +48,15 @@ def from_keras(
     """A run of Keras 3, to be gone on with here.
 
     Everything that does not fit is reported in one error: names without a partner with the nearest
-    ones, shapes that differ, another number of variables.
+    ones, shapes that differ, another number of variables, another rule or other hyperparameters.
 
     Args:
       optimizer: a live optimizer, or the path of a `.weights.h5` or `.keras` file (with h5py).
       params: the parameters here, as arrays or as shapes: their tree, shapes and dtypes are those
         of the result. Kernels lie in Keras as they do in Flax.
       opt: the optimizer here; by default the one that Keras' configuration describes, which a
-        `.weights.h5` lacks.
+        `.weights.h5` lacks. Its rule, betas and epsilon have to be Keras', and, where it is a
+        recipe of ours and not a chain, its decay and clips too. The learning rate may differ.
       variables: `model.trainable_variables` of a live model, whose values the parameters become.
         Without it, and without names of weights in a file, `params` has to be the values.
       names: from our leaves to Keras' names, where those are not alike: `{"Dense_0/kernel":
@@ -74,10 +76,15 @@ def from_keras(
         params, opt, state = carried
     """
     problems, there = Problems("from_keras"), held(optimizer, variables)
-    opt = _optimizer(opt, there, ours)
+    given, opt = opt is not None, _optimizer(opt, there, ours)
     kept = Kept.by(opt, params)
     order = order_of(there, kept, names, problems)
     problems.check()
+    if given:
+        check_agreement(there.config, opt, kept, problems)
+        check_mask(there.decays, opt, order, params, problems)
+    elif there.config and "mask" not in ours and False in (there.decays or ()):
+        opt = of_config(there.config, **ours, **_mask(there, order, params))
     steps = gradient_accumulation_steps or there.accumulates or 1
     found = arranged(there, kept, order, steps, problems)
     leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
@@ -103,6 +110,15 @@ def _optimizer(opt: Any, there: Held, ours: Mapping[str, Any]) -> optax.Gradient
         said = f"`{next(iter(ours))}` is for the optimizer that Keras describes, and `opt` is given"
         raise TypeError(f"from_keras: {said}")
     return opt
+
+
+def _mask(there: Held, order: Sequence[str], params: Any) -> dict[str, Any]:
+    """Keras' `exclude_from_weight_decay` as the `mask` of a recipe; none where nothing decays."""
+    if not (there.config or {}).get("config", {}).get("weight_decay"):
+        return {}
+    decays = dict(zip(order, there.decays or (), strict=True))
+    leaves, treedef = paths.flatten(params)
+    return {"mask": treedef.unflatten([decays.get(paths.name(p), True) for p, _ in leaves])}
 
 
 def _weights(

@@ -20,12 +20,15 @@ class Held(NamedTuple):
       weights: of the trainable variables, in the same order, or by their path in a file; None if
         they are not known.
       config: the optimizer's configuration, where that is known.
+      decays: whether each of the trainable variables decays, where that is known: Keras saves
+        nothing of `exclude_from_weight_decay`.
     """
 
     arrays: list[np.ndarray]
     names: list[str] | None
     weights: list[np.ndarray] | Mapping[str, np.ndarray] | None
     config: Mapping[str, Any] | None
+    decays: list[bool] | None = None
 
     @property
     def accumulates(self) -> int | None:
@@ -53,7 +56,14 @@ def held(source: Any, variables: Sequence[Any] | None) -> Held:
         _check_order(source, variables, names)
         names = [getattr(v, "path", v.name) for v in variables]
         weights = [as_numpy(v) for v in variables]
-    return Held([as_numpy(v) for v in source.variables], names, weights, config_of(source))
+    arrays = [as_numpy(v) for v in source.variables]
+    return Held(arrays, names, weights, config_of(source), _decays(source))
+
+
+def _decays(optimizer: Any) -> list[bool] | None:
+    known = getattr(optimizer, "_trainable_variables", None)
+    asked = getattr(optimizer, "_use_weight_decay", None)
+    return None if known is None or asked is None else [bool(asked(v)) for v in known]
 
 
 def _check_order(optimizer: Any, variables: Sequence[Any], slots: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ import optax
 from adamx.core import paths
 from adamx.interop import states
 from adamx.interop.keras import around_states, files
+from adamx.interop.keras.agreement import check_agreement, check_mask
 from adamx.interop.keras.arranged import arranged, check_shapes, order_of
 from adamx.interop.keras.held import held, unwrapped
 from adamx.interop.keras.pairing import Names
@@ -35,7 +36,8 @@ def to_keras(
     Args:
       params, state, opt: the run here.
       optimizer: a live optimizer, which is built, or the path of a `.weights.h5` or `.keras` file
-        of the same model and optimizer. Its learning rate stays.
+        of the same model and optimizer. Its learning rate stays; its other hyperparameters have to
+        be those of `opt`, as in `from_keras`.
       variables: `model.trainable_variables`, which get the parameters. In a file, the weights that
         `names` maps get them.
       names, gradient_accumulation_steps: as in `from_keras`.
@@ -51,6 +53,8 @@ def to_keras(
     kept = Kept.by(opt, params)
     order = order_of(there, kept, names, problems)
     problems.check()
+    check_agreement(there.config, opt, kept, problems)
+    check_mask(there.decays, opt, order, params, problems)
     steps = gradient_accumulation_steps or there.accumulates or 1
     found = arranged(there, kept, order, steps, problems)
     leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}

@@ -6,6 +6,7 @@
 Each appears only where it is asked for: a recipe without any of them has our recipe's own state.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,7 @@ _CLIPS: dict[str, Callable[[Any], Optimizer]] = {
 
 def wrapped(opt: Optimizer, around: Around) -> Optimizer:
     """`opt` with what Keras does around it."""
+    recipe = opt
     clips = [clip(bound) for k, clip in _CLIPS.items() if (bound := getattr(around, k))]
     if clips:
         opt = optax.chain(*clips, opt)
@@ -35,7 +37,29 @@ def wrapped(opt: Optimizer, around: Around) -> Optimizer:
         opt = optax.chain(optax.scale(1 / around.loss_scale_factor), opt)
     if around.use_ema:
         opt = averaged(opt, around.ema_momentum, around.ema_overwrite_frequency, steps or 1)
-    return opt
+    if opt is recipe:
+        return opt
+    return optax.GradientTransformationExtraArgs(opt.init, Wrapped(opt.update, recipe, around))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Wrapped:
+    """An `update` that says what it is made of.
+
+    Attributes:
+      call: the update.
+      recipe: our recipe inside.
+      around: what is around it.
+    """
+
+    call: Callable[..., Any]
+    recipe: Optimizer
+    around: Around
+
+    def __call__(
+        self, updates: Any, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[Any, Any]:
+        return self.call(updates, state, params, **extra)
 
 
 def accumulated(opt: Optimizer, steps: int) -> Optimizer:
