@@ -15,6 +15,7 @@ import optax
 
 from adamx.core import paths
 from adamx.core.rule import Rule
+from adamx.core.values import parts
 from adamx.interop import states
 from adamx.interop.names import Problems
 from adamx.interop.rest import with_rest
@@ -32,8 +33,10 @@ def from_optax(
     Args:
       params, state: the run, whatever chains, masks, partitions, `inject_hyperparams` and
         `MultiSteps` the state is wrapped in.
-      opt: the optimizer here: the same algorithm with the same hyperparameters, which a state does
-        not tell, in any storage, with any landing, wrapped or not.
+      opt: the optimizer here: the same algorithm with the same hyperparameters, in any storage,
+        with any landing, wrapped or not. A state tells its class alone: that of Adam is also
+        Optax's class for Adamax, Adopt, Lamb, Nadam, RAdam and Yogi, and betas and epsilon are
+        nowhere in it, so which of these it was cannot be checked.
       like: the parameters' dtypes here, as arrays or shapes; by default as they are. Float32
         weights go on exactly in bfloat16 with `landing="exact"`.
 
@@ -55,9 +58,8 @@ def from_optax(
     problems = Problems("from_optax")
     like = params if like is None else like
     theirs = _moments(state, rules(opt, like), problems)
-    waiting = any(int(x.mini_step) > 0 for x in _multi(state))
-    if waiting and not _multi(jax.eval_shape(opt.init, like)):
-        problems.add("MultiStepsState holds gradients that wait for their step, `opt` has no place")
+    if _waits(state) and not _multi(jax.eval_shape(opt.init, like)):
+        problems.add(_WAITING.format("opt"))
     weights = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
     _check_names(weights, like, problems)
     problems.check()
@@ -78,7 +80,8 @@ def to_optax(
 
     Args:
       params, state, opt: the run here.
-      theirs: Optax's optimizer, wrapped or not.
+      theirs: Optax's optimizer, wrapped or not: the same algorithm with the same hyperparameters,
+        of which only the state's class is checked, as in `from_optax`.
       like: the parameters' dtypes there, as arrays or shapes; by default as they are, but float32
         where a landing knows more than a half-precision parameter holds.
 
@@ -103,9 +106,12 @@ def to_optax(
     made = treedef.unflatten([jnp.asarray(weights[paths.name(p)], x.dtype) for p, x in flat])
     blank = theirs.init(made)
     used: list[str] = []
+    known = rules(opt, params)
+    if _waits(state) and not _multi(blank):
+        problems.add(_WAITING.format("theirs"))
 
     def one(node: Any) -> Any:
-        return _filled(node, moments, used, problems) if is_moments(node) else node
+        return _filled(node, moments, known, used, problems) if is_moments(node) else node
 
     new = jax.tree.map(one, blank, is_leaf=is_moments)
     for name in moments:
@@ -128,16 +134,54 @@ def _moments(state: Any, known: Mapping[str, Rule], problems: Problems) -> dict[
             kinds: Any = rule.moments if rule else dict.fromkeys(held, "signed")
             if name in found:
                 problems.add(f"{name}: the state has moments of this leaf twice")
+            if rule:
+                _check_rule(name, node, rule, "the state is", problems)
             if set(kinds) != set(held):
                 ours, there = ", ".join(kinds), ", ".join(held)
                 problems.add(f"{name}: the state keeps {there} of this leaf, `opt` keeps {ours}")
                 continue
             arrays = dict(zip(held, map(np.asarray, row), strict=True))
+            if rule and "magnitude" in kinds.values():
+                _check_magnitude(name, arrays, rule, problems)
             found[name] = Moments(kinds, count, arrays, {})
     return found
 
 
-def _filled(node: Any, moments: Mapping[str, Moments], used: list[str], problems: Problems) -> Any:
+def _check_rule(name: str, node: Any, rule: Rule, what: str, problems: Problems) -> None:
+    """Adds a problem where a state of Optax's belongs to another rule than ours."""
+    if set(node._fields) == {rule.count, *rule.moments} and not isinstance(
+        node, rule.state if isinstance(rule.state, type) else object
+    ):
+        ours = getattr(rule.state, "__name__", rule.name)
+        problems.add(f"{name}: {what} a {type(node).__name__}, `opt` is {rule.name} with a {ours}")
+    if parts(rule.at)[1].get("max_of") == "raw":
+        problems.add(f"{name}: Optax's maximum is of corrected squares, `opt` has `max_of='raw'`")
+
+
+def _check_magnitude(name: str, arrays: Mapping[str, Any], rule: Rule, problems: Problems) -> None:
+    """Adds a problem where the mean is larger than any with such a decaying maximum can be.
+
+    With m = (1 - b1) sum b1^k |g| at most, and u at least b2^k |g| for every k, m is at most
+    u (1 - b1) / (1 - b1 / b2). Squares of gradients below 1 are smaller than that.
+    """
+    b1, b2 = rule.hyper["b1"], rule.hyper["b2"]
+    if not (isinstance(b1, int | float) and isinstance(b2, int | float) and b1 < b2):
+        return
+    mu, nu = (np.abs(np.asarray(arrays[k], np.float64)) for k in ("mu", "nu"))
+    if np.any(mu > 1.05 * nu * (1 - b1) / (1 - b1 / b2)):  # 5 %: moments may be bfloat16
+        problems.add(
+            f"{name}: the state's nu is no decaying maximum of gradients with the mean mu, as "
+            f"{rule.name} has it: is it of Adam?"
+        )
+
+
+def _filled(
+    node: Any,
+    moments: Mapping[str, Moments],
+    known: Mapping[str, Rule],
+    used: list[str],
+    problems: Problems,
+) -> Any:
     """A new state of Optax's with our moments."""
     names, rows, treedef = leaves(node)
     trained = [name for name, row in zip(names, rows, strict=True) if row]
@@ -145,6 +189,8 @@ def _filled(node: Any, moments: Mapping[str, Moments], used: list[str], problems
     fields = node._asdict()
     old = fields.pop(_clock(node))
     for name in trained:
+        if name in known:
+            _check_rule(name, node, known[name], "`theirs` has", problems)
         kept = moments[name].arrays if name in moments else {}
         if set(kept) != set(fields):
             ours = ", ".join(kept) or "nothing"
@@ -181,6 +227,13 @@ def _check_names(weights: Mapping[str, Any], like: Any, problems: Problems) -> N
         elif shapes[name] != jnp.shape(weights[name]):
             got = jnp.shape(weights[name])
             problems.add(f"{name}: `params` has shape {got}, `like` {shapes[name]}")
+
+
+_WAITING = "MultiStepsState holds gradients that wait for their step, `{}` has no place"
+
+
+def _waits(state: Any) -> bool:
+    return any(int(x.mini_step) > 0 for x in _multi(state))
 
 
 def _multi(state: Any) -> list[Any]:

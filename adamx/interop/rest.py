@@ -18,6 +18,15 @@ from adamx.moments.find import is_moments
 
 Key = tuple[str, str]
 
+# The states whose `count` is that of the optimizer's steps, by which schedules go.
+_CLOCKS = (
+    "CountState",
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
+    "ScaleByScheduleState",
+    "WrappedScheduleState",
+)
+
 
 def with_rest(new: Any, old: Any, count: int) -> Any:
     """`new` with the other arrays of `old`.
@@ -25,7 +34,8 @@ def with_rest(new: Any, old: Any, count: int) -> Any:
     Args:
       new: a state whose moments are in place.
       old: a state of another optimizer. What is in both as often, and of one shape, is taken over.
-      count: the number of steps, for counters that `old` lacks.
+      count: the number of steps, for schedules' counters that `old` lacks. Other counters stay as
+        they are in `new`: that of `optax.ema` corrects an average that starts here.
 
     Example:
       >>> import optax, jax.numpy as jnp
@@ -44,7 +54,7 @@ def with_rest(new: Any, old: Any, count: int) -> Any:
     def one(key: Key, x: Any) -> Any:
         if key in left:
             return jnp.asarray(next(left[key])).astype(jnp.result_type(x))
-        is_count = key[1].endswith("count") and jnp.shape(x) == ()
+        is_count = key[0] in _CLOCKS and key[1].endswith("count") and jnp.shape(x) == ()
         return jnp.full_like(x, count) if is_count else x
 
     return _mapped(new, one)

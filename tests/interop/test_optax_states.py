@@ -153,6 +153,50 @@ def test_everything_that_does_not_fit_is_one_error():
         interop.from_optax(params, state, frozen)
 
 
+def stepped(opt, size=0.01):
+    with jax.numpy_dtype_promotion("standard"):
+        params = {"kernel": jnp.ones(4)}
+        _, state = opt.update({"kernel": jnp.full(4, size)}, opt.init(params), params)
+    return params, state
+
+
+def test_states_of_another_rule_are_refused():
+    params, state = stepped(optax.adam(RATE))
+    with pytest.raises(ValueError, match="is a ScaleByAdamState, `opt` is adabelief with a ScaleB"):
+        interop.from_optax(params, state, adamx.adabelief(RATE))
+    with pytest.raises(ValueError, match=r"nu is no decaying maximum .* as adamax has it"):
+        interop.from_optax(params, state, adamx.adamax(RATE))
+    interop.from_optax(params, state, adamx.lamb(RATE))  # which is Adam's rule
+    params, state = stepped(optax.adamax(RATE))
+    interop.from_optax(params, state, adamx.adamax(RATE))
+    params, state = stepped(optax.amsgrad(RATE))
+    with pytest.raises(ValueError, match="maximum is of corrected squares, `opt` has `max_of"):
+        interop.from_optax(params, state, adamx.amsgrad(RATE, max_of="raw"))
+    opt = adamx.amsgrad(RATE, max_of="raw")
+    with pytest.raises(ValueError, match=r"to_optax: .*`max_of='raw'`"):
+        interop.to_optax(params, opt.init(params), opt, optax.amsgrad(RATE))
+    opt = adamx.adam(RATE)
+    with pytest.raises(ValueError, match="`theirs` has a ScaleByBeliefState, `opt` is adam"):
+        interop.to_optax(params, opt.init(params), opt, optax.adabelief(RATE))
+
+
+def test_an_average_that_starts_there_counts_its_own_steps():
+    opt = adamx.adam(optax.constant_schedule(RATE))
+    params, state = stepped(opt)
+    theirs = optax.chain(
+        optax.scale_by_adam(), optax.ema(0.9), optax.scale_by_schedule(lambda _: -RATE)
+    )
+    _, made = interop.to_optax(params, state, opt, theirs)
+    assert [int(part.count) for part in made] == [1, 0, 1]
+
+
+def test_gradients_that_wait_are_not_dropped_on_the_way_back():
+    many = optax.MultiSteps(adamx.adam(RATE), 3).gradient_transformation()
+    params, state = stepped(many)
+    with pytest.raises(ValueError, match="wait for their step, `theirs` has no place"):
+        interop.to_optax(params, state, many, optax.adam(RATE))
+
+
 def test_gradients_that_wait_need_a_place():
     with jax.numpy_dtype_promotion("standard"):
         params, opt = {"kernel": jnp.ones(4)}, optax.MultiSteps(optax.adam(RATE), 3)
