@@ -355,6 +355,62 @@ def test_hostile_files_end_in_a_sentence(model, tmp_path):
     refused("bomb.keras", "is compressed, which Keras never does")
 
 
+def test_files_whose_parts_are_in_many_places_are_refused_at_once(tmp_path):
+    h5py = pytest.importorskip("h5py", reason="Keras' files")
+
+    def refused(name, sentence):
+        with pytest.raises(ValueError, match=sentence):
+            interop.keras.read(tmp_path / name)
+
+    with h5py.File(tmp_path / "groups.weights.h5", "w") as file:
+        below = file.create_group("g0")
+        for i in range(1, 60):  # 2^60 paths
+            above = file.create_group(f"g{i}")
+            above["a"], above["b"] = below, below
+            below = above
+    refused("groups.weights.h5", r"groups.weights.h5: \S+ is in the file under another name too")
+    with h5py.File(tmp_path / "loop.weights.h5", "w") as file:
+        file["again"] = file["/"]
+    refused("loop.weights.h5", "again is in the file under another name too")
+    with h5py.File(tmp_path / "arrays.weights.h5", "w") as file:
+        file["optimizer/vars/0"] = np.ones(1000)
+        for i in range(1, 200):
+            file[f"optimizer/vars/{i}"] = file["optimizer/vars/0"]
+    refused("arrays.weights.h5", r"optimizer/vars/\d+ is in the file under another name too")
+    for word in ("abc", "-1", "1_0", "²"):
+        with h5py.File(tmp_path / "named.weights.h5", "w") as file:
+            file[f"optimizer/vars/{word}"] = np.ones(3)
+        refused("named.weights.h5", f"optimizer/vars/{word} is no numbered variable")
+    with h5py.File(tmp_path / "zeros.weights.h5", "w") as file:
+        file["optimizer/vars/00"] = np.ones(3)
+    refused("zeros.weights.h5", "the optimizer's variables are 00")
+
+
+@pytest.mark.parametrize(
+    "config, sentence",
+    [
+        ("3", "optimizer in its config.json must have a `class_name`, got 3"),
+        ("{}", r"bad.keras: the optimizer .* must have a `class_name`, got {}"),
+        ('{"class_name": "Adam", "config": 3}', "`config` in its config.json is no mapping"),
+        ("[" * 100_000, "config.json is damaged"),
+        (" " * (2**26 + 1) + "{}", r"config.json has 67,\d+,\d+ bytes, at most 67,108,864"),
+    ],
+    ids=["number", "no class", "no mapping", "deep", "large"],
+)
+def test_a_configuration_that_is_none_is_refused(tmp_path, config, sentence):
+    pytest.importorskip("h5py", reason="Keras' files")
+    path = tmp_path / "bad.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", f'{{"compile_config": {{"optimizer": {config}}}}}')
+    with pytest.raises(ValueError, match=sentence):
+        interop.keras.read(path)
+
+
+def test_a_configuration_needs_its_class():
+    with pytest.raises(ValueError, match=r"has a `class_name`, .* this one has config"):
+        interop.keras.of_config({"config": {}})
+
+
 def test_what_is_neither_keras_nor_a_file_is_refused():
     with pytest.raises(TypeError, match="a Keras optimizer or the path of a file, got int"):
         interop.from_keras(3, {})

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keras' `.weights.h5` and `.keras` files: their arrays, and nothing that would run or mislead.
 
-Links to other places and other files are refused, and so is an array that is larger than what the
-file holds of it. A `.keras` file is an archive with a `model.weights.h5` and a `config.json`.
+Links to other places and other files are refused, and so are an array that is larger than what the
+file holds of it, and a group or an array in two places: Keras writes neither, and a few of them
+would stand for more arrays than fit into memory. A `.keras` file is an archive with a
+`model.weights.h5` and a `config.json`.
 """
 
 import io
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _INSIDE = "model.weights.h5"
+_LARGEST_CONFIG = 2**26  # bytes; that of a model of a thousand layers has a hundredth of it
 
 
 class File(NamedTuple):
@@ -101,24 +104,46 @@ def _put(file: Any, new: Mapping[str, Any]) -> None:
 
 def _arrays(stream: Any, path: Path, config: Mapping[str, Any] | None) -> File:
     with _h5py().File(stream, "r") as file:
-        found = dict(_walk(file, "", path))
+        found, room = {}, file.id.get_filesize()
+        for name, held in _walk(file, "", path, set()):
+            room -= held.nbytes
+            if room < 0:
+                raise ValueError(f"{path}: its arrays together are larger than the file")
+            found[name] = _number(np.asarray(held[()]))
     of_optimizer = {k: x for k, x in found.items() if k.startswith("optimizer/vars/")}
-    numbers = sorted(int(k.rpartition("/")[2]) for k in of_optimizer)
+    words = [k.removeprefix("optimizer/vars/") for k in of_optimizer]
+    for word in words:
+        if not (word.isascii() and word.isdecimal()):
+            raise ValueError(f"{path}: optimizer/vars/{word} is no numbered variable")
+    numbers = sorted(map(int, words))
     if numbers != list(range(len(numbers))):
         raise ValueError(f"{path}: the optimizer's variables are numbered {numbers}")
     weights = {k: x for k, x in found.items() if k not in of_optimizer}
-    return File([of_optimizer[f"optimizer/vars/{i}"] for i in numbers], weights, config)
+    try:
+        return File([of_optimizer[f"optimizer/vars/{i}"] for i in numbers], weights, config)
+    except KeyError as error:  # such as 00
+        raise ValueError(f"{path}: the optimizer's variables are {', '.join(words)}") from error
 
 
-def _walk(group: Any, prefix: str, path: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _walk(group: Any, prefix: str, path: Path, seen: set[Any]) -> Iterator[tuple[str, Any]]:
+    """All arrays below a group, by their path.
+
+    Args:
+      group, prefix: the group, and its path.
+      path: the file, for errors.
+      seen: the groups and arrays that were met before, to which this adds.
+    """
     h5py = _h5py()
     for name in group:
         where = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{path}: {where} is a link to another place, which is not followed")
         item = group[name]
+        if item.id in seen or item == item.file["/"]:
+            raise ValueError(f"{path}: {where} is in the file under another name too")
+        seen.add(item.id)
         if isinstance(item, h5py.Group):
-            yield from _walk(item, f"{where}/", path)
+            yield from _walk(item, f"{where}/", path, seen)
             continue
         if item.external or item.is_virtual or item.dtype.kind not in "fiubc?V":
             raise ValueError(f"{path}: {where} is no plain array of numbers")
@@ -127,7 +152,7 @@ def _walk(group: Any, prefix: str, path: Path) -> Iterator[tuple[str, np.ndarray
                 f"{path}: {where} says that it has {item.nbytes:,} bytes, the file holds "
                 f"{item.id.get_storage_size():,}"
             )
-        yield where, _number(np.asarray(item[()]))
+        yield where, item
 
 
 def _number(x: np.ndarray) -> np.ndarray:
@@ -140,13 +165,27 @@ def _number(x: np.ndarray) -> np.ndarray:
 
 
 def _config(archive: zipfile.ZipFile, path: Path) -> Mapping[str, Any] | None:
+    """The optimizer's configuration; None where the file has none."""
+    if "config.json" not in archive.namelist():
+        return None
+    size = archive.getinfo("config.json").file_size
+    if size > _LARGEST_CONFIG:
+        raise ValueError(f"{path}: its config.json has {size:,} bytes, at most {_LARGEST_CONFIG:,}")
     try:
         held = json.loads(archive.read("config.json"))
-        return held["compile_config"]["optimizer"]
-    except (KeyError, TypeError):
-        return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: its config.json is damaged: {error}") from error
+    compiled = held.get("compile_config") if isinstance(held, dict) else None
+    config = compiled.get("optimizer") if isinstance(compiled, dict) else None
+    if config is None or isinstance(config, str):  # a name alone, as `compile("adam")` gives it
+        return None if config is None else {"class_name": config, "config": {}}
+    if not (isinstance(config, dict) and isinstance(config.get("class_name"), str)):
+        raise ValueError(
+            f"{path}: the optimizer in its config.json must have a `class_name`, got {config!r:.60}"
+        )
+    if not isinstance(config.get("config", {}), dict):
+        raise ValueError(f"{path}: the optimizer's `config` in its config.json is no mapping")
+    return config
 
 
 def _h5py() -> Any:
