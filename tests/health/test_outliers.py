@@ -64,6 +64,26 @@ def test_a_skipped_step_changes_nothing_and_is_named():
     assert health.read(after)["spikes"] == 1
 
 
+@pytest.mark.parametrize("level", [1.0, 0.1, 3e4])
+def test_rounding_of_a_constant_is_no_spike(level):
+    opt, p = health.skip_outliers(optax.sgd(1.0), window=8), {"kernel": jnp.zeros(3)}
+    level = np.float32(level)
+    above = np.nextafter(level, np.float32(np.inf))
+    state, update = opt.init(p), jax.jit(opt.update)
+    for loss in [level] * 8 + [above] * 2 + [level, above]:
+        _, state = update(p, state, p, loss=loss, grad_norm=level)
+    assert int(state.total) == 0
+    _, state = update(p, state, p, loss=level * np.float32(1 + 1e-5), grad_norm=level)
+    assert int(state.total) == 1
+
+
+def test_a_loss_with_one_element_is_a_scalar():
+    opt, p = health.skip_outliers(optax.sgd(1.0)), {"kernel": jnp.zeros(3)}
+    opt.update(p, opt.init(p), p, loss=jnp.ones(1))
+    with pytest.raises(ValueError, match=r"`loss` must be a scalar, got an array of shape \(2,\)"):
+        opt.update(p, opt.init(p), p, loss=jnp.ones(2))
+
+
 def test_the_loss_may_be_left_out():
     opt = health.skip_outliers(adamx.adam(0.1), window=4)
     p = {"kernel": jnp.ones(2)}
@@ -77,7 +97,8 @@ def test_the_loss_may_be_left_out():
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ({"window": 1}, "`window` must be at least 2, got 1"),
+        ({"window": 1}, "`window` must be an integer and at least 2, got 1"),
+        ({"window": 2.5}, "`window` must be an integer and at least 2, got 2.5"),
         ({"sigmas": 0}, "`sigmas` must be > 0"),
     ],
 )

@@ -12,6 +12,8 @@ from adamx.health.guards.skip import guard
 from adamx.health.guards.verdict import Verdict, anywhere
 from adamx.health.states import Window
 
+_ROUNDING = 4 * 2.0**-24  # of a float32 mean of equal values, and of the value itself
+
 
 def skip_outliers(
     opt: optax.GradientTransformation,
@@ -24,7 +26,8 @@ def skip_outliers(
     .. math:: x > \mu + k \, \sigma
 
     with the mean and deviation of the last `window` values, those of skipped steps included, so
-    that what stays large becomes usual. Nothing is skipped before half a window of values. This is
+    that what stays large becomes usual. A deviation below float32's rounding of the mean counts as
+    that: equal values have none. Nothing is skipped before half a window of values. This is
     the rule of OLMo, Levanter and MaxText (`skip_step_on_spikes`); a value that is not finite is
     skipped too, and does not enter the window. `skip_spikes` looks at each leaf instead.
 
@@ -48,8 +51,8 @@ def skip_outliers(
       >>> print(updates["kernel"], health.read(state)["spikes"])
       [0. 0.] 1.0
     """
-    if window < 2:
-        raise ValueError(f"`window` must be at least 2, got {window}")
+    if isinstance(window, bool) or not isinstance(window, int) or window < 2:
+        raise ValueError(f"`window` must be an integer and at least 2, got {window!r}")
     if not sigmas > 0:
         raise ValueError(f"`sigmas` must be > 0, got {sigmas}")
 
@@ -65,13 +68,19 @@ def skip_outliers(
             root, factor = scaled.global_norm(grads)
             norm = root / factor
         loss = extra.get("loss")
-        now = jnp.stack([_scalar(0.0 if loss is None else loss), _scalar(norm)])
+        now = jnp.stack([_given("loss", 0.0 if loss is None else loss), _given("grad_norm", norm)])
         given = jnp.array([loss is not None, True])
         skip = anywhere(jnp.any(_is_outlier(known, now, sigmas) & given))
         largest = jnp.argmax(jnp.stack([_scalar(size) for size in sizes]))
         return Verdict(skip, largest), _entered(known, now, given)
 
     return guard("skip_outliers", opt, max_consecutive, begin, judge)
+
+
+def _given(name: str, x: Any) -> jax.Array:
+    if jnp.size(x) != 1:
+        raise ValueError(f"`{name}` must be a scalar, got an array of shape {jnp.shape(x)}")
+    return _scalar(jnp.reshape(jnp.asarray(x), ()))
 
 
 def _scalar(x: Any) -> jax.Array:
@@ -86,6 +95,9 @@ def _is_outlier(known: Window, now: jax.Array, sigmas: float) -> jax.Array:
     mean = jnp.sum(jnp.where(there, known.values, 0), 1) / jnp.maximum(count, 1)
     off = jnp.where(there, known.values - mean[:, None], 0)
     deviation = jnp.sqrt(jnp.sum(off * off, 1) / jnp.maximum(count - 1, 1))
+    # Values that are equal but for rounding have no deviation that says anything: a few float32
+    # steps of the mean are then no spike. Where values do scatter, theirs is far larger.
+    deviation = jnp.maximum(deviation, _ROUNDING * jnp.abs(mean))
     warm = known.looks + 1 >= max(3, size // 2)  # one value has no deviation
     return ~jnp.isfinite(now) | (warm & (now - mean > sigmas * deviation))
 
