@@ -11,18 +11,23 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+import optax
+import optax.contrib
+
 from adamx.interop.names import check_arguments, nearest
 from adamx.optimizers.recipe import TABLE
 
 _MISSING = object()
 
 
-def register(home: Any, names: Iterable[str] | None = None, **defaults: Any) -> "Registration":
+def register(
+    home: Any, names: str | Iterable[str] | None = None, **defaults: Any
+) -> "Registration":
     """Puts our recipes and their `scale_by_*` into `home` until they are taken away again.
 
     Args:
       home: the module, or another object, whose attributes are looked up: `optax`.
-      names: those to put there; by default all, also where `home` has none of that name.
+      names: that or those to put there; by default all, also where `home` has none of that name.
       **defaults: arguments of ours that every one of them gets which has it, unless it is called
         with another: `storage="int8"`, `landing="exact"`.
 
@@ -38,7 +43,7 @@ def register(home: Any, names: Iterable[str] | None = None, **defaults: Any) -> 
       (dtype('uint8'), False)
     """
     ours = _ours()
-    chosen = list(ours if names is None else names)
+    chosen = [names] if isinstance(names, str) else list(ours if names is None else names)
     for name in chosen:
         if name not in ours:
             raise ValueError(
@@ -67,12 +72,15 @@ class Registration:
     def remove(self) -> None:
         """Puts back what was there before; does nothing the second time.
 
-        Raises `RuntimeError` where something else has been put there since, which would be lost.
+        Raises `RuntimeError` where something else has been put there since, which would be lost:
+        also the same recipe by a later registration, which would put it back when it is removed.
         """
         if self not in _ACTIVE:
             return
+        since = _ACTIVE[_ACTIVE.index(self) + 1 :]
+        later = {name for other in since if other._home is self._home for name in other._put}
         for name, recipe in self._put.items():
-            if getattr(self._home, name, _MISSING) is not recipe:
+            if name in later or getattr(self._home, name, _MISSING) is not recipe:
                 raise RuntimeError(
                     f"{name!r} of {getattr(self._home, '__name__', self._home)!r} has been "
                     "replaced since it was registered: remove what came later first"
@@ -97,14 +105,12 @@ class Registration:
 
 
 def original(home: Any, name: str) -> Any:
-    """The attribute as it was before any registration; None if there was none."""
-    for registration in _ACTIVE:
-        if registration._home is home and name in registration._before:
-            before = registration._before[name]
-            return None if before is _MISSING else before
-    return getattr(home, name, None)
+    """What `optax` or `optax.contrib` had under this name when adamx was imported; None if nothing
+    was there."""
+    return next(names for module, names in _THEIRS if module is home).get(name)
 
 
+_THEIRS = [(module, dict(vars(module))) for module in (optax, optax.contrib)]
 _ACTIVE: list[Registration] = []
 
 

@@ -56,6 +56,21 @@ def test_later_registrations_are_removed_first():
     outer.remove()
 
 
+def test_the_same_recipe_twice_is_two_registrations():
+    outer, inner = adamx.register(optax), adamx.register(optax, "adamw")
+    assert inner.names == ("adamw",)
+    with pytest.raises(RuntimeError, match="remove what came later first"):
+        outer.remove()
+    inner.remove()
+    outer.remove()
+    assert optax.adamw is not adamx.adamw
+
+
+def test_what_is_of_optax_stays_so_whatever_is_put_there(monkeypatch):
+    monkeypatch.setattr(optax, "adamw", adamx.adamw)
+    assert interop.optax.adamw(0.1).update.__module__.startswith("optax")
+
+
 def test_defaults_reach_those_that_have_them_and_calls_override_them():
     p = {"kernel": jnp.ones(3, jnp.bfloat16)}
     with adamx.register(optax, storage="int8", landing="exact", b2=0.95):
