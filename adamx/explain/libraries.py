@@ -12,9 +12,6 @@ import optax
 import optax.contrib
 
 from adamx.explain.subject import COMMON, Setting, Subject
-from adamx.interop import keras
-from adamx.interop.keras.arguments import OURS as KERAS_OURS
-from adamx.interop.keras.arguments import Around
 from adamx.interop.names import check_arguments, nearest
 from adamx.interop.register import original
 from adamx.optimizers.recipe import TABLE
@@ -97,11 +94,12 @@ def _like(name: str, folded: Mapping[str, str]) -> str:
 @functools.cache
 def all_known() -> dict[str, Known]:
     """Every optimizer that has a name, by its full name."""
-    found = {}
+    keras = importlib.import_module("adamx.interop.keras")
+    around, found = _around(), {}
     for title, recipe in {"Adam": keras.adam, "AdamW": keras.adamw, "Nadam": keras.nadam}.items():
-        found[f"keras.{title}"] = Known(recipe, _KERAS, Around._field_defaults)
+        found[f"keras.{title}"] = Known(recipe, _KERAS, around)
     for title, recipe in {"Adamax": keras.adamax, "Lamb": keras.lamb}.items():
-        found[f"keras.{title}"] = Known(recipe, _KERAS, Around._field_defaults)
+        found[f"keras.{title}"] = Known(recipe, _KERAS, around)
     for title in ("Adam", "Nadam", "Adamax"):
         recipe = getattr(keras.legacy, title.lower())
         more = {k: None for k in _LEGACY if title != "Nadam" or k != "decay"}
@@ -118,6 +116,12 @@ def all_known() -> dict[str, Known]:
             if not name.startswith(("_", "scale_by")) and _takes_a_rate(build):
                 found[f"optax.{name}"] = Known(build, _OURS, {})
     return found
+
+
+def _around() -> dict[str, Any]:
+    """The arguments that all of Keras' optimizers share, with their defaults."""
+    arguments = importlib.import_module("adamx.interop.keras.arguments")
+    return dict(arguments.Around._field_defaults)
 
 
 def _takes_a_rate(build: Callable[..., Any]) -> bool:
@@ -153,7 +157,8 @@ _KERAS = {
     "weight_decay": "weight_decay",
 }
 _LEGACY = ("decay", "clipvalue", "clipnorm", "global_clipnorm")
-_IGNORED = ("foreach", "fused", "capturable", "differentiable", *KERAS_OURS)
+_OURS_ALONE = ("mask", "storage", "landing", "mu_dtype", "nu_dtype")
+_IGNORED = ("foreach", "fused", "capturable", "differentiable", *_OURS_ALONE)
 _SILENT = ("name", "mask", "params")
 _PREFIXES = {
     "torch.optim.": "torch.",
