@@ -288,6 +288,37 @@ def test_leaves_that_keras_leaves_out_of_its_decay_do_not_decay_here():
     interop.from_keras(theirs, start, opt, variables=variables)
 
 
+def test_kernels_of_transposed_convolutions_are_refused_or_rearranged():
+    rng = np.random.default_rng(7)
+    start = {"conv2d_transpose_kernel": jnp.asarray(rng.normal(size=(2, 2, 4, 4)))}
+    grads = {"conv2d_transpose_kernel": jnp.asarray(rng.normal(size=(3, 2, 2, 4, 4)))}
+    theirs = Side("Adam", start)
+    path, held = theirs.run(start, grads)
+    theirs.assign(last(path), held)
+    shapes = {"up": {"kernel": jax.ShapeDtypeStruct((2, 2, 4, 4), jnp.float64)}}
+    names, variables = {"up/kernel": "conv2d_transpose_kernel"}, theirs.variables
+    asked = {"variables": variables, "names": names}
+    with pytest.raises(ValueError, match="up/kernel: a kernel of a transposed convolution does"):
+        interop.from_keras(theirs.opt, shapes, **asked)
+    with pytest.raises(ValueError, match="`layouts` has 'flex' for up/kernel"):
+        interop.from_keras(theirs.opt, shapes, **asked, layouts={"up/kernel": "flex"})
+    layouts = {"up/kernel": "flax"}
+    got = interop.from_keras(theirs.opt, shapes, **asked, layouts=layouts)
+    there = np.asarray(variables[0].value)  # (*, outputs, inputs), whose spatial axes Flax reverses
+    want = there[::-1, ::-1].swapaxes(2, 3)
+    np.testing.assert_array_equal(got.params["up"]["kernel"], want)
+    moment = np.asarray(held[2])[::-1, ::-1].swapaxes(2, 3)
+    np.testing.assert_array_equal(got.state[0].mu["up"]["kernel"], moment)
+    before = [np.asarray(v.value) for v in theirs.opt.variables]
+    theirs.assign(start, theirs.blank)
+    interop.to_keras(got.params, got.state, got.opt, theirs.opt, **asked, layouts=layouts)
+    np.testing.assert_array_equal(variables[0].value, there)
+    for v, x in zip(theirs.opt.variables, before, strict=True):
+        np.testing.assert_allclose(v.value, x, rtol=1e-6)
+    same = interop.from_keras(theirs.opt, shapes, **asked, layouts={"up/kernel": "keras"})
+    np.testing.assert_array_equal(same.params["up"]["kernel"], there)
+
+
 def test_another_optimizer_is_refused(model):
     opt = interop.keras.adam(amsgrad=True)
     with pytest.raises(ValueError, match=r"15 variables, `opt` goes with 19 .*nu_max"):

@@ -17,6 +17,7 @@ from adamx.interop.keras.configured import of_config
 from adamx.interop.keras.held import Held, held
 from adamx.interop.keras.pairing import Names
 from adamx.interop.keras.slots import Kept, Slot
+from adamx.interop.keras.transposed import Layouts, check_layouts, here
 from adamx.interop.names import Problems, nearest
 from adamx.interop.states import Moments
 
@@ -42,6 +43,7 @@ def from_keras(
     *,
     variables: Sequence[Any] | None = None,
     names: Names = None,
+    layouts: Layouts = None,
     gradient_accumulation_steps: int | None = None,
     **ours: Any,
 ) -> Carried:
@@ -53,7 +55,8 @@ def from_keras(
     Args:
       optimizer: a live optimizer, or the path of a `.weights.h5` or `.keras` file (with h5py).
       params: the parameters here, as arrays or as shapes: their tree, shapes and dtypes are those
-        of the result. Kernels lie in Keras as they do in Flax.
+        of the result. Kernels lie in Keras as they do in Flax, but for those of transposed
+        convolutions: see `layouts`.
       opt: the optimizer here; by default the one that Keras' configuration describes, which a
         `.weights.h5` lacks. Its rule, betas and epsilon have to be Keras', and, where it is a
         recipe of ours and not a chain, its decay and clips too. The learning rate may differ.
@@ -63,6 +66,11 @@ def from_keras(
         "sequential/dense/kernel"}`. For a file, which has no names of the optimizer's variables,
         our leaves in the order of `model.trainable_variables`, or from them, in that order, to the
         arrays of the file: `{"Dense_0/kernel": "layers/dense/vars/0", ...}`.
+      layouts: a path pattern to the library in whose layout these kernels of transposed
+        convolutions are here: `{"*/kernel": "flax"}` for Flax's `ConvTranspose`, `"haiku"`,
+        `"equinox"`, `"torch"`, or `"keras"` for what is to stay as it is, as Flax's with
+        `transpose_kernel=True`. Without it such a kernel, known by the name that Keras gives its
+        layer (`conv2d_transpose`), is refused; a layer with another name is not recognised.
       gradient_accumulation_steps: for a `.weights.h5` of an optimizer that accumulates.
       **ours: without `opt`, what our recipes add or have instead: `storage`, `landing`, `mask`,
         `learning_rate`.
@@ -87,8 +95,11 @@ def from_keras(
         opt = of_config(there.config, **ours, **_mask(there, order, params))
     steps = gradient_accumulation_steps or there.accumulates or 1
     found = arranged(there, kept, order, steps, problems)
+    check_layouts(there, order, names, layouts, problems)
+    problems.check()
+    found = {slot: here(x, slot.leaf, layouts) for slot, x in found.items()}
     leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
-    weights = _weights(there, names, order, leaves, problems)
+    weights = _weights(there, names, order, leaves, layouts, problems)
     check_shapes(found, weights, leaves, problems)
     problems.check()
     counted = Counted(int(found[Slot("iteration")]), steps)
@@ -122,7 +133,12 @@ def _mask(there: Held, order: Sequence[str], params: Any) -> dict[str, Any]:
 
 
 def _weights(
-    there: Held, names: Names, order: Sequence[str], leaves: Mapping[str, Any], problems: Problems
+    there: Held,
+    names: Names,
+    order: Sequence[str],
+    leaves: Mapping[str, Any],
+    layouts: Layouts,
+    problems: Problems,
 ) -> dict[str, Any]:
     """The value of every leaf: Keras', or that in `params`."""
     found: dict[str, Any] = {}
@@ -135,6 +151,7 @@ def _weights(
             else:
                 like = nearest(path, there.weights)
                 problems.add(f"{leaf}: the file has no {path}; the nearest are {like}")
+    found = {name: here(x, name, layouts) for name, x in found.items()}
     for name, leaf in leaves.items():
         if name not in found and not hasattr(leaf, "__array__"):
             problems.add(f"{name} is a shape, and Keras' value of it is not known: see `variables`")

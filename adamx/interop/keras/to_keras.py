@@ -16,6 +16,7 @@ from adamx.interop.keras.arranged import arranged, check_shapes, order_of
 from adamx.interop.keras.held import held, unwrapped
 from adamx.interop.keras.pairing import Names
 from adamx.interop.keras.slots import Kept, Slot
+from adamx.interop.keras.transposed import Layouts, back, check_layouts, here
 from adamx.interop.names import Problems
 from adamx.interop.states import Moments
 
@@ -28,6 +29,7 @@ def to_keras(
     *,
     variables: Sequence[Any] | None = None,
     names: Names = None,
+    layouts: Layouts = None,
     gradient_accumulation_steps: int | None = None,
     out: str | Path | None = None,
 ) -> None:
@@ -40,7 +42,7 @@ def to_keras(
         be those of `opt`, as in `from_keras`.
       variables: `model.trainable_variables`, which get the parameters. In a file, the weights that
         `names` maps get them.
-      names, gradient_accumulation_steps: as in `from_keras`.
+      names, layouts, gradient_accumulation_steps: as in `from_keras`.
       out: for a file, the path of the copy that is written.
 
     Example (with Keras):
@@ -58,12 +60,19 @@ def to_keras(
     steps = gradient_accumulation_steps or there.accumulates or 1
     found = arranged(there, kept, order, steps, problems)
     leaves = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
-    check_shapes(found, {}, leaves, problems)
+    check_layouts(there, order, names, layouts, problems)
+    problems.check()
+    moved = {slot: here(x, slot.leaf, layouts) for slot, x in found.items()}
+    check_shapes(moved, {}, leaves, problems)
     problems.check()
     weights, moments = states.read(opt, params, state)
+    weights = {leaf: back(x, leaf, layouts) for leaf, x in weights.items()}
     new = _values(found, state, kept, moments, steps, problems)
     problems.check()
-    arrays = [np.asarray(new[slot]).astype(old.dtype) for slot, old in found.items()]
+    arrays = [
+        np.asarray(back(np.asarray(new[slot]), slot.leaf, layouts)).astype(old.dtype)
+        for slot, old in found.items()
+    ]
     if out is not None:
         mapped = names if isinstance(names, Mapping) else {}
         files.write(out, optimizer, arrays, {path: weights[leaf] for leaf, path in mapped.items()})
