@@ -163,6 +163,56 @@ def test_unknown_arguments_are_refused_with_the_nearest():
         read("torch.AdamW(weightdecay=0.1)")
 
 
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("torch.AdamW(betas=3)", "torch.AdamW: `betas` must be a pair of numbers, got 3"),
+        ("torch.AdamW(betas=(0.9,))", r"`betas` must be a pair of numbers, got \(0.9,\)"),
+        ("optax.adamw(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)", "optax.adamw takes at most"),
+        ("adamx.adam(1e-3, learning_rate=1e-3)", "adamx.adam got `learning_rate` twice"),
+        ("adamx.adam(b1=0.9, b1=0.8)", "has an argument twice"),
+    ],
+)
+def test_wrong_calls_are_refused_in_a_sentence(text, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        read(text)
+
+
+def test_a_name_and_what_is_switched_off_make_no_difference():
+    assert read("keras.Adam(name='x')").value("b1") == 0.9
+    assert "ema_momentum" not in read("keras.Adam(ema_momentum=0.5)").settings
+    assert "ema_momentum" in read("keras.Adam(use_ema=True, ema_momentum=0.5)").settings
+
+
+def test_settings_in_float32_are_what_was_written():
+    group = {"lr": np.float32(1e-3), "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}
+    group |= {"amsgrad": False, "decoupled_weight_decay": True, "params": []}
+    found = adamx.explain({"state": {}, "param_groups": [group]}, "torch.AdamW")
+    assert (found.a, found.same, found.differences) == ("torch.AdamW", True, ())
+
+
+def test_a_state_dict_of_another_optimizer_is_not_guessed():
+    group = {"lr": 0.1, "momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False}
+    with pytest.raises(ValueError, match=r"do not tell the optimizer \(dampening, lr, .*itself"):
+        adamx.explain({"state": {}, "param_groups": [{**group, "params": [0]}]}, "torch.Adam")
+
+
+def test_a_class_with_its_own_step_is_not_called_by_that_of_torch():
+    torch = pytest.importorskip("torch", reason="explains an optimizer of torch")
+
+    class Adam(torch.optim.Adam):
+        pass
+
+    class Own(torch.optim.Adam):
+        def step(self, closure=None):
+            return None
+
+    parameters = [torch.nn.Parameter(torch.zeros(2))]
+    assert adamx.explain(Adam(parameters), "torch.Adam").same
+    with pytest.raises(ValueError, match=r"Own has a `step` of its own, not that of torch.Adam"):
+        adamx.explain(Own(parameters), "torch.Adam")
+
+
 def test_what_is_no_optimizer_is_refused():
     with pytest.raises(TypeError, match=r"`b` must be a name such as 'torch.AdamW', .* got int"):
         adamx.explain("torch.Adam", 3)
@@ -209,7 +259,11 @@ def test_groups_of_torch_that_differ_are_mentioned():
     torch = pytest.importorskip("torch", reason="explains an optimizer of torch")
     one, other = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
     live = torch.optim.AdamW([{"params": [one]}, {"params": [other], "weight_decay": 0.0}])
-    assert adamx.explain(live, "torch.AdamW").a == "torch.AdamW (the first of 2 groups)"
+    found = adamx.explain(live, "torch.AdamW")
+    assert found.a == "torch.AdamW (the first of 2 groups)"
+    assert "one path, to 1e-9 of a step. Only the first parameter group was looked at." in str(
+        found
+    )
 
 
 def test_a_recipe_in_compact_storage_is_run_too():

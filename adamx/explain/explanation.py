@@ -78,7 +78,7 @@ class Explanation(NamedTuple):
         return None if None in alike else all(x is not None and x < 1e-9 for x in alike)
 
     def __str__(self) -> str:
-        lines = [f"{self.a} and {self.b}", "", *_wrapped(_verdict(self), "")]
+        lines = [f"{self.a} and {self.b}", "", *_wrapped(_verdict(self) + _first(self), "")]
         for i, difference in enumerate(self.differences):
             lines += [""] * (i == 0) + _wrapped(f"{difference.topic}: {difference.words}", "- ")
         lines += ["", "Largest difference of a parameter, in learning rates, at random gradients"]
@@ -99,6 +99,12 @@ def _verdict(found: Explanation) -> str:
     if found.same_arithmetic:
         return "Their arithmetic is the same, their hyperparameters are not."
     return "Their arithmetic differs: with equal hyperparameters they still part."
+
+
+def _first(found: Explanation) -> str:
+    """A sentence more where parameter groups were left out."""
+    is_first = any("(the first of " in name for name in (found.a, found.b))
+    return " Only the first parameter group was looked at." if is_first else ""
 
 
 def _row(move: Move) -> tuple[str, ...]:

@@ -40,11 +40,17 @@ class Known(NamedTuple):
         return {p.name: p.default for p in found if p.kind not in kinds} | dict(self.more)
 
 
-def subject(name: str, args: tuple[Any, ...] = (), **given: Any) -> Subject:
+def subject(name: str, args: tuple[Any, ...] = (), /, **given: Any) -> Subject:
     """The optimizer of this name, with these arguments by the names of its library."""
     full = find(name)
     known = all_known()[full]
-    given = dict(zip(known.defaults, args, strict=False)) | given
+    placed = dict(zip(known.defaults, args, strict=False))
+    if len(args) > len(placed):
+        raise TypeError(f"{full} takes at most {len(placed)} arguments, got {len(args)}")
+    for argument in given:
+        if argument in placed:
+            raise TypeError(f"{full} got `{argument}` twice, by place and by name")
+    given = placed | given
     check_arguments(full, given, (*known.defaults, *_IGNORED))
     given = {k: v for k, v in given.items() if k in known.defaults}
     theirs = {v: k for k, v in known.names.items()}
@@ -56,9 +62,14 @@ def subject(name: str, args: tuple[Any, ...] = (), **given: Any) -> Subject:
         if value is inspect.Parameter.empty:
             value, source = RATE, "taken"
         if argument == "betas":
+            if not isinstance(value, tuple | list) or len(value) != 2:
+                raise ValueError(f"{full}: `betas` must be a pair of numbers, got {value!r}")
             settings |= {"b1": Setting(value[0], source), "b2": Setting(value[1], source)}
         elif argument not in _SILENT:
             settings[theirs.get(argument, argument)] = Setting(value, source)
+
+    if "use_ema" in settings and not settings["use_ema"].value:  # then these change nothing
+        settings = {k: v for k, v in settings.items() if not k.startswith("ema_")}
 
     def build(**common: Any) -> optax.GradientTransformation:
         return known.build(**_translated(known, given, settings, common))

@@ -4,18 +4,21 @@
 torch and Keras are not imported: an object of theirs is known by the module of its class.
 """
 
-import warnings
+import importlib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adamx.core.compiled import Compiled, Update
 from adamx.explain.libraries import RATE, all_known, subject
 from adamx.explain.subject import Setting, Subject
 from adamx.explain.written import read
+from adamx.interop.names import Problems
 from adamx.landing import Ended
 from adamx.moments.scale_by import ScaleBy
 from adamx.optimizers.recipe import Chain
@@ -39,9 +42,8 @@ def recognised(x: Any, position: str) -> Subject:
     if _is_of(x, "torch.optim"):
         return _of_torch(x)
     if _is_of(x, "keras.") or _is_of(x, "keras"):
-        with warnings.catch_warnings():  # NumPy's, about Keras' arrays
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return _of_keras(type(x).__name__, x.get_config())
+        config = importlib.import_module("adamx.interop.keras.configured").config_of(x)
+        return _of_keras(config["class_name"], config["config"])
     if callable(getattr(x, "init", None)) and callable(getattr(x, "update", None)):
         return _of_ours(x, position) or _opaque(x, position)
     raise TypeError(
@@ -55,9 +57,14 @@ def _is_of(x: Any, module: str) -> bool:
 
 
 def _of_torch(x: Any) -> Subject:
-    names = [c.__name__ for c in type(x).__mro__ if c.__module__.startswith("torch.optim")]
+    kind = next(c for c in type(x).__mro__ if c.__module__.startswith("torch.optim"))
+    if inspect.unwrap(type(x).step) is not inspect.unwrap(kind.step):  # torch wraps it in hooks
+        raise ValueError(
+            f"{type(x).__name__} has a `step` of its own, not that of torch.{kind.__name__}: what "
+            "it computes is not known here"
+        )
     groups = [{k: v for k, v in group.items() if k != "params"} for group in x.param_groups]
-    return _of_torch_group(names[0], groups)
+    return _of_torch_group(kind.__name__, groups)
 
 
 def _of_torch_group(name: str, groups: Sequence[Mapping[str, Any]]) -> Subject:
@@ -75,7 +82,7 @@ def _of_torch_group(name: str, groups: Sequence[Mapping[str, Any]]) -> Subject:
 def _of_keras(name: str, config: Mapping[str, Any]) -> Subject:
     known = all_known().get(f"keras.{name}")
     arguments = known.defaults if known else config
-    kept = {k: v for k, v in config.items() if k in arguments and k != "name"}
+    kept = {k: _number(v) for k, v in config.items() if k in arguments and k != "name"}
     if isinstance(kept.get("learning_rate"), Mapping):
         schedule = kept["learning_rate"].get("class_name", "a schedule")
         raise ValueError(
@@ -89,7 +96,7 @@ def _of_config(x: Mapping[str, Any], position: str) -> Subject:
     """A configuration: of `keras.optimizers.serialize`, of `get_config`, or torch's state dict."""
     if "param_groups" in x:
         groups = [{k: v for k, v in g.items() if k != "params"} for g in x["param_groups"]]
-        return _of_torch_group(_torch_class(groups[0]), groups)
+        return _of_torch_group(_torch_class(x, position), groups)
     if "class_name" in x:
         return _of_keras(str(x["class_name"]).rpartition(">")[2], x.get("config", {}))
     if {"name", "learning_rate"} <= set(x):
@@ -104,15 +111,21 @@ def _of_config(x: Mapping[str, Any], position: str) -> Subject:
     )
 
 
-def _torch_class(group: Mapping[str, Any]) -> str:
-    """The class that has such groups, which torch does not save."""
-    if "momentum_decay" in group:
-        return "NAdam"
-    if "amsgrad" in group:
-        return "AdamW" if group.get("decoupled_weight_decay") else "Adam"
-    if "decoupled_weight_decay" in group:
-        return "RAdam"
-    return "Adamax" if "weight_decay" in group else "SparseAdam"
+def _torch_class(x: Mapping[str, Any], position: str) -> str:
+    """The class of the first group of a state dict, which torch does not save."""
+    if not x["param_groups"]:
+        raise ValueError(f"`{position}` is a state dict of torch without parameter groups")
+    first = {"params": [], **x["param_groups"][0]}
+    held = {"state": x.get("state", {}), "param_groups": [first]}
+    names = [str(i) for i, _ in enumerate(first["params"])]
+    read = importlib.import_module("adamx.interop.torch.groups").read_groups
+    groups = read(held, names, names, None, Problems("explain"))
+    if not groups:
+        raise ValueError(
+            f"`{position}` is a state dict of torch whose settings do not tell the optimizer "
+            f"({', '.join(sorted(set(first) - {'params'}))}): give the optimizer itself"
+        )
+    return importlib.import_module("adamx.interop.torch.classes").CLASSES[groups[0].kind].name
 
 
 def _of_ours(opt: Any, position: str) -> Subject | None:
@@ -170,4 +183,8 @@ def _fixed(opt: Any) -> Any:
 
 
 def _number(x: Any) -> Any:
-    return x.item() if hasattr(x, "item") else x
+    """A number as it was written: 0.001 also where it was kept in float32."""
+    x = x.item() if hasattr(x, "item") else x
+    if isinstance(x, float) and float(np.float32(x)) == x:
+        return float(str(np.float32(x)))
+    return x

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Differences of two optimizers in plain words, in the order of a step."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,6 @@ from adamx.explain.probes import LONG
 from adamx.explain.subject import COMMON, Setting, Subject
 
 _TOPICS = {"learning_rate": "learning rate", "b1": "b1", "b2": "b2"}
-_SIZES = (
-    ("first", "bias correction", "the first step at gradients of 1 is"),
-    ("settled", "later steps", f"step {LONG} at gradients of 1 is"),
-    ("flipped", "momentum", "after a gradient of 1, one of -1 is answered by a step of"),
-    ("after_outlier", "memory", "four gradients of 1 after one of 10, a step is"),
-)
 _DECAYS = {
     "none": "no decay",
     "decoupled": "decoupled, times the learning rate",
@@ -49,7 +44,7 @@ def differences(
 
 def _settings(a: Subject, b: Subject) -> Iterator[Difference]:
     for name, topic in _TOPICS.items():
-        if name in a.settings and name in b.settings and a.value(name) != b.value(name):
+        if name in a.settings and name in b.settings and _differ(a.value(name), b.value(name)):
             yield Difference(topic, a.value(name), b.value(name), _both(a, b, name))
 
 
@@ -81,7 +76,7 @@ def _decay(a: Subject, b: Subject, x: Habits, y: Habits) -> Iterator[Difference]
     if x.decay != y.decay:
         words = f"{_kind(a, x, w)}; {_kind(b, y, v)}."
         yield Difference("weight decay", (x.decay, w), (y.decay, v), words)
-    elif w != v:
+    elif _differ(w, v):
         if "weight_decay" in a.settings and "weight_decay" in b.settings:
             words = f"{_both(a, b, 'weight_decay')[:-1]}; in both {_DECAYS[x.decay]}."
         else:
@@ -178,13 +173,21 @@ def _others(a: Subject, b: Subject, alike: bool) -> Iterator[Difference]:
     names = [k for k in (*a.settings, *b.settings) if k not in COMMON]
     for name in dict.fromkeys(names):
         one, other = a.settings.get(name), b.settings.get(name)
-        if one and other and one.value != other.value:
+        if one and other and _differ(one.value, other.value):
             yield Difference(name, one.value, other.value, _both(a, b, name))
         elif (one is None) != (other is None) and not alike:
             who, setting = (a, one) if one else (b, other)
             if setting and setting.source == "given" and setting.value not in (None, False):
                 words = f"{setting.value} in {who.name}; the other has no such argument."
                 yield Difference(name, one and one.value, other and other.value, words)
+
+
+def _differ(p: Any, q: Any) -> bool:
+    """Whether two settings differ by more than float32 rounds."""
+    try:
+        return not math.isclose(float(p), float(q), rel_tol=1e-7)
+    except (TypeError, ValueError):
+        return p != q
 
 
 def _near(p: float, q: float) -> bool:

@@ -32,6 +32,8 @@ def read(text: str) -> Subject:
             f"{text!r} is not a name such as `torch.AdamW`, or a call of one with numbers, such as "
             "`optax.adamw(1e-3, weight_decay=0.1)`"
         ) from error
+    if call and len(kwargs) < len(call.keywords):
+        raise ValueError(f"{text!r} has an argument twice")
     found = subject(name, args, **kwargs)
     if not call or not (args or kwargs):
         return found

@@ -66,4 +66,4 @@ def _class(kind: Any) -> str:
         same = getattr(base, "update_step", None) is getattr(kind, "update_step", None)
         if base.__module__.startswith("keras.") and same:
             return base.__name__
-    return kind.__name__
+    return f"{kind.__module__}.{kind.__name__}"
