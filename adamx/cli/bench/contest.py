@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
 from adamx import kernels
 from adamx.cli import names, shapes
@@ -92,8 +91,8 @@ def _avals(tree: shapes.Shapes, entry: Contestant) -> Any:
 def _collect_one_off_costs(
     samples: Samples, entries: Mapping[str, Contestant], tree: shapes.Shapes, repeats: int
 ) -> None:
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
     for entry in entries.values():
+        scalar = jax.ShapeDtypeStruct((), entry.dtype)
         one_off_costs(entry.build, scalar)  # excludes what is imported or built at first use
     for i in range(repeats):
         for name in list(entries)[:: 1 if i % 2 else -1]:
@@ -183,14 +182,21 @@ def _whole_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Call
 
 def _update_and_apply(opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
     """`opt.update` and `optax.apply_updates` on gradients that the same program makes, as in
-    training: there they may be overwritten."""
+    training: they are in memory, and may be overwritten."""
     step = step_of(opt)
 
     def with_gradients(params: Any, state: Any, grads: Any) -> Any:
-        made = lax.optimization_barrier(jax.tree.map(lambda g: -g, grads))
-        return step(params, state, made)
+        return step(params, state, jax.tree.map(_product, grads))
 
     return _stepping(jax.jit(with_gradients, donate_argnums=(0, 1)), opt, grads)
+
+
+def _product(g: jax.Array) -> jax.Array:
+    """A matrix of rank two like `g`: what XLA multiplies it does not fuse into what comes after."""
+    if g.ndim < 2:
+        return g
+    columns = g.reshape(-1, g.shape[-1])[:, :2]
+    return jnp.dot(columns, jnp.ones((columns.shape[1], g.shape[-1]), g.dtype)).reshape(g.shape)
 
 
 def _stepping(step: Any, opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:
