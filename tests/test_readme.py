@@ -147,9 +147,30 @@ def test_a_run_is_watched_logged_and_guarded(tmp_path, monkeypatch):
     assert reader["health"].read(reader["state"])["loss_scale"] == 2.0**15
 
 
+def test_a_run_moves_from_torch(capsys):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(torch.ones(2, 4)).square().sum().backward()
+        optimizer.step()
+    reader = theirs() | {"model": model, "optimizer": optimizer}
+    reader["params"] = {"0": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}
+    exec(block("from_torch"), reader)
+    assert "kernel" in capsys.readouterr().out
+    grads = jax.tree.map(jnp.ones_like, reader["params"])
+    params, _ = adamx.step(reader["opt"], reader["params"], reader["state"], grads)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    want = model[0].weight.detach().numpy().T
+    np.testing.assert_allclose(params["0"]["kernel"], want, rtol=1e-6)
+
+
 def test_every_block_is_typed_by_a_test():
     parts = ("cosine_decay", "adamx.convert", "parallel.data_parallel", "adamx.Checkpoints")
-    parts += ("nnx.Optimizer", "model.apply", "filter_jit")
+    parts += ("nnx.Optimizer", "model.apply", "filter_jit", "from_torch")
     parts += ("health.observe(opt, every=100", 'JsonLines("run.jsonl")', "health.scaled")
     assert sorted(BLOCKS) == sorted(block(part) for part in parts)
 
