@@ -19,7 +19,8 @@ class Kernels(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         source = pathlib.Path(self.root) / "adamx" / "kernels"
-        target = source if version == "editable" else pathlib.Path(tempfile.mkdtemp())
+        self._made = None if version == "editable" else tempfile.TemporaryDirectory()
+        target = pathlib.Path(self._made.name) if self._made else source
         library, reason = target / "_native.so", target / "_native.txt"
         library.unlink(missing_ok=True)
         reason.unlink(missing_ok=True)
@@ -35,6 +36,10 @@ class Kernels(BuildHookInterface):
             made = reason
         if version != "editable":
             build_data["force_include"][str(made)] = f"adamx/kernels/{made.name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        if self._made:
+            self._made.cleanup()
 
 
 _WHEEL = str.maketrans("-.", "__")

@@ -55,7 +55,7 @@ def pays_alone(loop: Loop) -> bool:
     return loop.storage > 0
 
 
-def vector(rule: Rule, scalars: Mapping[str, Any], own: tuple[Any, ...] = (0, 0, 1, 1)) -> Any:
+def vector(rule: Rule, scalars: Mapping[str, Any], own: tuple[Any, ...] = (0,) * 4) -> Any:
     """All scalars of a step: those of the rule, then rate, decay strength and the two factors of
     the gradient."""
     found: Any = twins.of(rule.formula)

@@ -10,6 +10,7 @@ import optax
 from adamx.core import dtypes, hyperparameters
 from adamx.core.hyperparameters import Hyper
 from adamx.core.values import value
+from adamx.transforms.learning_rate import Descend
 from adamx.transforms.weight_decay import Mask, decoupled, pull
 
 
@@ -36,17 +37,12 @@ class DecayFirst:
         return cls(link, pull(decoupled(strength), mask), learning_rate)
 
     def init(self, params: optax.Params) -> Any:
-        if callable(self.learning_rate):
-            return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
-        return optax.EmptyState()
+        return self._rate.init(params)
 
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        count: Any = state.count if callable(self.learning_rate) else None
-        if count is not None:
-            state = optax.ScaleByScheduleState(count=optax.safe_increment(count))
-        rate = hyperparameters.value_at("learning_rate", self.learning_rate, count, extra)
+        rate, state = self._rate.rate(state, extra)
         nothing = jax.tree.map(jnp.zeros_like, updates)
         pulled, _ = self.decay.update(nothing, self.decay.init(params), params, **extra)
 
@@ -58,3 +54,7 @@ class DecayFirst:
             updates, optax.EmptyState(), jax.tree.map(decayed, params, pulled), **extra
         )
         return jax.tree.map(jnp.add, updates, pulled), state
+
+    @property
+    def _rate(self) -> Descend:
+        return Descend(self.learning_rate, flip_sign=False)

@@ -47,6 +47,12 @@ ADAMX_INLINE float ratio(float top, float bottom, float eps) {
   return top / (!usual && bottom == 0 ? 1.0f : bottom);
 }
 
+// The corrected mean; with Nesterov's momentum, `ag` is the weight of the gradient beside it.
+template <bool usual>  // ag == 0
+ADAMX_INLINE float mean(float am, float mu, float ag, float g) {
+  return usual || ag == 0 ? am * mu : fused(am, mu, ag * g);
+}
+
 ADAMX_INLINE float sign(float x) { return x > 0 ? 1.0f : x < 0 ? -1.0f : x; }
 
 template <bool usual>
@@ -64,7 +70,7 @@ struct Adam {
   ADAMX_INLINE float operator()(float g, float* m) const {
     m[0] = first(m[0], g);
     m[1] = second.square(m[1], g);
-    const float top = usual || ag == 0 ? am * m[0] : fused(am, m[0], ag * g);
+    const float top = mean<usual>(am, m[0], ag, g);
     return ratio<usual>(top, __builtin_sqrtf(fused(av, m[1], eps_root)), eps);
   }
 };
@@ -95,7 +101,7 @@ struct AdamAtan2 {
   ADAMX_INLINE float operator()(float g, float* m) const {
     m[0] = adam.first(m[0], g);
     m[1] = adam.second.square(m[1], g);
-    const float top = adam.ag == 0 ? adam.am * m[0] : fused(adam.am, m[0], adam.ag * g);
+    const float top = mean<false>(adam.am, m[0], adam.ag, g);
     return atan2(top, __builtin_sqrtf(fused(adam.av, m[1], adam.eps_root)));
   }
 };
@@ -134,7 +140,7 @@ struct RAdam {
   ADAMX_INLINE float operator()(float g, float* m) const {
     m[0] = first(m[0], g);
     m[1] = second.square(m[1], g);
-    const float top = usual || ag == 0 ? am * m[0] : fused(am, m[0], ag * g);
+    const float top = mean<usual>(am, m[0], ag, g);
     const float root = __builtin_sqrtf(fused(av, m[1], eps_root));
     return ratio<usual>(top, fused(adaptive, root + eps, plain), 0);
   }
@@ -173,7 +179,7 @@ struct AdaBelief {
     const float surprise = first.b * (g - m[0]);
     m[0] = first(m[0], g);
     m[1] = second.square(m[1], surprise) + eps_root;
-    const float top = usual || ag == 0 ? am * m[0] : fused(am, m[0], ag * g);
+    const float top = mean<usual>(am, m[0], ag, g);
     return ratio<usual>(top, __builtin_sqrtf(av * m[1]), eps);
   }
 };
