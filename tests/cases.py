@@ -43,10 +43,16 @@ class Recipe(NamedTuple):
         return isinstance(state[0], PackedState)
 
 
-RECIPES = {
-    name: Recipe(name, entry.link.__name__, {}, dict(entry.link_kwargs))
-    for name, entry in TABLE.items()
-}
+def _of_table(elementwise: bool) -> dict[str, Recipe]:
+    return {
+        name: Recipe(name, entry.link.__name__, {}, dict(entry.link_kwargs))
+        for name, entry in TABLE.items()
+        if entry.elementwise is elementwise
+    }
+
+
+RECIPES = _of_table(elementwise=True)
+METHODS = _of_table(elementwise=False)  # factored, per block, in an eigenbasis …
 
 # Everything a rule can be asked for beyond its defaults.
 VARIANTS = {

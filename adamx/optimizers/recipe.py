@@ -40,26 +40,32 @@ class Entry(NamedTuple):
       build: the recipe.
       link: the `scale_by_*` that holds its rule.
       link_kwargs: the link's arguments whose defaults differ from the recipe's.
+      elementwise: whether its moments have the parameters' shapes, in any storage.
     """
 
     build: Callable[..., Optimizer]
     link: Callable[..., Optimizer]
     link_kwargs: Mapping[str, Any]
+    elementwise: bool = True
 
 
 TABLE: dict[str, Entry] = {}
 
 
-def recipe(link: Callable[..., Optimizer], **link_kwargs: Any) -> Callable[[F], F]:
+def recipe(
+    link: Callable[..., Optimizer], *, elementwise: bool = True, **link_kwargs: Any
+) -> Callable[[F], F]:
     """Enters a recipe into the table, and explains the arguments of both.
 
     Args:
       link: holds the recipe's rule, if called with `link_kwargs`.
+      elementwise: whether its moments have the parameters' shapes, in any storage. What is not,
+        as a factored square or an eigenbasis, has laws of its own: `tests/laws/test_methods.py`.
       **link_kwargs: the arguments of the link whose defaults differ from the recipe's.
     """
 
     def enter(build: F) -> F:
-        TABLE[build.__name__] = Entry(build, link, link_kwargs)
+        TABLE[build.__name__] = Entry(build, link, link_kwargs, elementwise)
         _explain(link, _explain(build, SHARED))
         return build
 
