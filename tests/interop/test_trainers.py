@@ -5,6 +5,7 @@ What each of them needs is written beside its test: nothing, a registration, or 
 """
 
 import dataclasses
+import inspect
 import re
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import linen
+from flax import linen, nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import adamx
@@ -222,14 +223,29 @@ def test_axlearn():
 
 @every_storage
 def test_tunix(storage):
-    with adamx.register(optax, storage=storage):
-        opt = optax.inject_hyperparams(getattr(optax, "adamw"))(  # noqa: B009
-            learning_rate=SCHEDULE, b1=0.9, b2=0.99, weight_decay=0.1
-        )
-        opt = optax.chain(optax.clip_by_global_norm(1.0), opt)
-    moved, state = trained(opt, params())
-    assert state[1].hyperparams["learning_rate"] == np.float32(SCHEDULE(2))
-    assert np.all(np.isfinite(moved["dense"]["kernel"]))
+    """Takes from its settings what the signature names, and runs in an `nnx.Optimizer`, whose floats
+    it casts back to the dtypes that they had; the rate for its log it reads from the state."""
+    settings = {"b1": 0.9, "b2": 0.99, "weight_decay": 0.1, "storage": storage, "warmup": 3}
+    with adamx.register(optax):
+        build = getattr(optax, "adamw")  # noqa: B009
+    signature = inspect.signature(build).parameters
+    arguments = {k: v for k, v in settings.items() if k in signature}
+    opt = optax.inject_hyperparams(build, hyperparam_dtype=jnp.float32)(
+        learning_rate=SCHEDULE, **arguments
+    )
+    model = nnx.Linear(8, 4, rngs=nnx.Rngs(0), param_dtype=jnp.bfloat16)
+    holder = nnx.Optimizer(model, optax.chain(optax.clip_by_global_norm(1.0), opt), wrt=nnx.Param)
+    dtypes = jax.tree.map(lambda x: x.dtype, nnx.state(holder))
+
+    @nnx.jit
+    def step(model, holder):
+        holder.update(model, nnx.grad(lambda m: jnp.sum(m(jnp.ones((2, 8))) ** 2))(model))
+
+    for _ in range(3):
+        step(model, holder)
+    assert jax.tree.map(lambda x: x.dtype, nnx.state(holder)) == dtypes
+    assert holder.opt_state[1].hyperparams["learning_rate"][...] == np.float32(SCHEDULE(2))
+    assert np.all(np.isfinite(model.kernel[...].astype(np.float32)))
 
 
 def test_big_vision():
@@ -265,7 +281,8 @@ def _is_adam(x):
     return isinstance(x, optax.ScaleByAdamState)
 
 
-# Levanter: `inject_hyperparams` around a chain that it builds, and leaves in haliax's `NamedArray`.
+# Levanter: `inject_hyperparams` around a chain that it builds, leaves in haliax's `NamedArray`, and
+# the loss, as a number and as a function, among the extra arguments.
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -300,14 +317,25 @@ def test_levanter(storage):
         )
 
     opt = optax.inject_hyperparams(build)(learning_rate=SCHEDULE)
-    moved, state = trained(opt, p)
+    state = opt.init(p)
+
+    @jax.jit
+    def step(p, state):
+        def again(model):
+            return jnp.sum(model["dense"]["kernel"].array)
+
+        updates, state = opt.update(p, state, params=p, obj_fn=again, loss=again(p))
+        return optax.apply_updates(p, updates), state
+
+    moved, state = step(*step(p, state))
     assert moved["dense"]["kernel"].axes == ("embed", "mlp")
     assert state.inner_state[1].mu["dense"]["kernel"].axes == ("embed", "mlp")
     kept = adamx.adam(1e-2, storage={"*/kernel/array": "int8", "*": "float32"}).init(p)
     assert kept[0].nu["dense"]["kernel"].array.dtype == jnp.uint8
 
 
-# EasyDeL: keyword arguments, and shards by regular expressions over the paths of the state.
+# EasyDeL: keyword arguments, `init` compiled for shards that regular expressions over the paths of
+# the state give it.
 
 
 @pytest.mark.parametrize("landing", ["nearest", "exact"])
@@ -325,9 +353,18 @@ def test_easydel(storage, landing):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         found = next(spec for pattern, spec in rules if re.search(pattern, name))
         assert found == {0: "replicated", 1: "1d", 2: "2d"}[x.ndim], name
+    mesh = Mesh(np.array(jax.devices()), ("fsdp",))
+    shards = jax.tree.map(
+        lambda x: NamedSharding(mesh, PartitionSpec(*["fsdp"] * (x.ndim == 2))),
+        jax.eval_shape(opt.init, p),
+        is_leaf=lambda x: hasattr(x, "ndim"),
+    )
+    placed = jax.jit(opt.init, out_shardings=shards)(p)
+    assert jax.tree.map(lambda x: x.sharding, placed) == shards
 
 
-# Brax: `update(grads, state)` without parameters, in a scan. Decay and landings need parameters.
+# Brax: `update(grads, state)` without parameters, in a scan. Decay and landings need parameters. Its
+# adaptive rate, by the divergence of policies, is written into the state between two steps.
 
 
 @every_storage
@@ -350,6 +387,28 @@ def test_brax(storage):
     for needy in (adamx.adamw(1e-2), adamx.adam(1e-2, landing="exact")):
         with pytest.raises(ValueError, match="needs the parameters"):
             needy.update(p, needy.init(p))
+
+
+@every_storage
+def test_brax_adapts_the_rate(storage):
+    with adamx.register(optax, storage=storage):
+        opt = optax.inject_hyperparams(optax.adam)(learning_rate=1e-2)
+    opt, p = optax.chain(optax.clip_by_global_norm(1.0), opt), params()
+
+    @jax.jit
+    def step(p, state, factor):
+        updates, state = opt.update(p, state)
+        rates = state[-1].hyperparams
+        rates["learning_rate"] = rates["learning_rate"] * factor
+        return updates, state
+
+    def second(factor):
+        _, state = step(p, opt.init(p), factor)
+        return step(p, state, 1.0)[0]
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b / 1.5, rtol=1e-6), second(1 / 1.5), second(1.0)
+    )
 
 
 # Kauldron: `init`, `update` and `apply_updates` in one jit.
