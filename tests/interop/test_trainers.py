@@ -223,8 +223,8 @@ def test_axlearn():
 
 @every_storage
 def test_tunix(storage):
-    """Takes from its settings what the signature names, and runs in an `nnx.Optimizer`, whose floats
-    it casts back to the dtypes that they had; the rate for its log it reads from the state."""
+    """Takes from its settings what the signature names, and runs in an `nnx.Optimizer`, whose
+    floats it casts back to the dtypes that they had; the rate it reads from the state."""
     settings = {"b1": 0.9, "b2": 0.99, "weight_decay": 0.1, "storage": storage, "warmup": 3}
     with adamx.register(optax):
         build = getattr(optax, "adamw")  # noqa: B009
@@ -363,8 +363,8 @@ def test_easydel(storage, landing):
     assert jax.tree.map(lambda x: x.sharding, placed) == shards
 
 
-# Brax: `update(grads, state)` without parameters, in a scan. Decay and landings need parameters. Its
-# adaptive rate, by the divergence of policies, is written into the state between two steps.
+# Brax: `update(grads, state)` without parameters, in a scan. Decay and landings need parameters.
+# Its adaptive rate, by the divergence of policies, is written into the state between two steps.
 
 
 @every_storage
