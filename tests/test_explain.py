@@ -272,6 +272,19 @@ def test_a_recipe_in_compact_storage_is_run_too():
     assert 0 < apart(found, 1.0, 200) < 20
 
 
+def test_storage_and_landing_are_named_and_change_no_other_word():
+    found = adamx.explain(adamx.adamw(1e-3), adamx.adamw(1e-3, storage="int4", landing="exact"))
+    topics = by_topic(found)
+    assert set(topics) == {"storage", "landing"}
+    assert topics["storage"][1:3] == ("float32", "int4")
+    assert topics["landing"][1:3] == ("nearest", "exact")
+    assert not found.same
+    mixed = adamx.adam(1e-3, b2=0.99, storage="bfloat16")
+    topics = by_topic(adamx.explain("adamx.adam(storage='int8')", mixed))
+    assert topics["storage"][1:3] == ("int8", "bfloat16")
+    assert "b2" in topics
+
+
 def test_schedules_are_shown_by_their_first_rate():
     schedule = optax.linear_schedule(1e-3, 0.0, 100)
     found = adamx.explain(adamx.adam(schedule), adamx.adam(jnp.float32(1e-3)))

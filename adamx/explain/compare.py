@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs two optimizers on the same problems and says how they differ."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from adamx.explain.explanation import Explanation, Move, Small
 from adamx.explain.habits import Habits, habits
 from adamx.explain.objects import recognised
 from adamx.explain.probes import LONG, STEPS, path, steps
+from adamx.explain.stored import stored
 from adamx.explain.subject import COMMON, Subject
 from adamx.explain.words import differences
 
@@ -21,7 +23,8 @@ def explain(a: Any, b: Any) -> Explanation:
 
     Both are run in float64 on small problems. Sizes are in learning rates. Where both have names,
     the second is also run with the learning rate, b1, b2, epsilon and decay of the first, which
-    tells a difference of arithmetic from one of defaults.
+    tells a difference of arithmetic from one of defaults. Where moments of ours are stored in few
+    bits, the words are about the same recipe in float32, the runs about the recipe as it is.
 
     Args:
       a, b: each a name such as `"torch.AdamW"`, `"keras.Adam"`, `"optax.adamw"` or
@@ -63,7 +66,8 @@ def _alike(first: Subject, second: Subject) -> Subject | None:
 
 def _habits(subject: Subject) -> Habits:
     b2 = subject.value("b2")
-    seen = _tried(subject, steps)
+    exact = dataclasses.replace(subject, build=lambda: stored(subject.opt).exact)
+    seen = _tried(exact, steps)
     return habits(seen, subject.rate, b2 if isinstance(b2, int | float) else None)
 
 

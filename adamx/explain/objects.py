@@ -14,14 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adamx.core.compiled import Compiled, Update
 from adamx.explain.libraries import RATE, all_known, subject
+from adamx.explain.stored import recipe_of
 from adamx.explain.subject import Setting, Subject
 from adamx.explain.written import read
 from adamx.interop.names import Problems
-from adamx.landing import Ended
 from adamx.moments.scale_by import ScaleBy
-from adamx.optimizers.recipe import Chain
 from adamx.transforms.learning_rate import Descend
 from adamx.transforms.weight_decay import Masked, Pull
 
@@ -130,9 +128,8 @@ def _torch_class(x: Mapping[str, Any], position: str) -> str:
 
 def _of_ours(opt: Any, position: str) -> Subject | None:
     """A recipe of ours says what it is."""
-    link = opt.update.link if isinstance(opt.update, Update) else None
-    chain = link.link if isinstance(link, Compiled) else None
-    if not (isinstance(chain, Chain) and isinstance(chain.links, Ended)):
+    chain = recipe_of(opt)
+    if chain is None:
         return None
     settings: dict[str, Setting] = {}
     for part in chain.links.links:

@@ -8,6 +8,7 @@ from typing import Any
 from adamx.explain.explanation import Difference
 from adamx.explain.habits import Habits
 from adamx.explain.probes import LONG
+from adamx.explain.stored import stored
 from adamx.explain.subject import COMMON, Setting, Subject
 
 _TOPICS = {"learning_rate": "learning rate", "b1": "b1", "b2": "b2"}
@@ -37,6 +38,7 @@ def differences(
         *_decay(a, b, seen_a, seen_b),
         *_epsilon(a, b, seen_a, seen_b),
         *_sizes(a, b, seen_a, matched),
+        *_kept(a, b),
         *_others(a, b, alike),
     ]
     return tuple(found)
@@ -108,10 +110,10 @@ def _epsilon(a: Subject, b: Subject, x: Habits, y: Habits) -> Iterator[Differenc
     if x.eps_place == y.eps_place and alike:
         return
     words = f"{_added(a, x)}; {_added(b, y)}."
-    yield Difference("epsilon", _kept(a, x), _kept(b, y), words)
+    yield Difference("epsilon", _placed(a, x), _placed(b, y), words)
 
 
-def _kept(subject: Subject, seen: Habits) -> Any:
+def _placed(subject: Subject, seen: Habits) -> Any:
     if seen.eps_place in ("none", "elsewhere"):
         return seen.eps_place
     return _eps(subject, seen), seen.eps_place
@@ -168,9 +170,22 @@ def _plain(subject: Subject, seen: Habits) -> str:
     return f"steps of {subject.name} do not grow with the gradient"
 
 
+def _kept(a: Subject, b: Subject) -> Iterator[Difference]:
+    """How moments are stored and steps are written."""
+    here, there = stored(a.opt), stored(b.opt)
+    if here.storage != there.storage:
+        words = f"moments are stored in {here.storage} in {a.name}, in {there.storage} in {b.name}"
+        noise = "; single steps differ by the rounding, which is right on average."
+        yield Difference("storage", here.storage, there.storage, words + noise)
+    if here.landing != there.landing:
+        words = f"steps are added by {here.landing!r} in {a.name}, by {there.landing!r} in {b.name}"
+        only = "; this concerns bfloat16 and float16 parameters alone, which are not run here."
+        yield Difference("landing", here.landing, there.landing, words + only)
+
+
 def _others(a: Subject, b: Subject, alike: bool) -> Iterator[Difference]:
     """Arguments beyond the common ones: where both have them, or where one is given."""
-    names = [k for k in (*a.settings, *b.settings) if k not in COMMON]
+    names = [k for k in (*a.settings, *b.settings) if k not in (*COMMON, "storage", "landing")]
     for name in dict.fromkeys(names):
         one, other = a.settings.get(name), b.settings.get(name)
         if one and other and _differ(one.value, other.value):
