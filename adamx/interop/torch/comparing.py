@@ -51,6 +51,28 @@ def differences(
         yield from _of_chains(opt, groups)
 
 
+def retuned(
+    opt: optax.GradientTransformation,
+    params: Any,
+    groups: Sequence[Group],
+    labels: Mapping[str, str],
+) -> Iterator[str]:
+    """The hyperparameters of `opt` that are not those of torch's groups, a note each.
+
+    Args:
+      opt, params, groups, labels: as in `differences`.
+    """
+    known = rules(opt, params)
+    for group in groups:
+        theirs = _rule(group).hyper
+        names = [name for name, label in labels.items() if label == group.label and name in known]
+        for ours in {id(rule := known[name]): rule for name in names}.values():
+            for key in theirs.keys() & ours.hyper.keys():
+                here, there = ours.hyper[key], theirs[key]
+                if isinstance(here, int | float) and here != there:
+                    yield f"{key} is {here:g} here, {there:g} in torch's {group.label}"
+
+
 def _rule(group: Group) -> Rule:
     """The rule of a group's recipe."""
     opt = CLASSES[group.kind].build(**group.arguments)

@@ -14,7 +14,7 @@ from adamx.interop.names import Problems, nearest
 from adamx.interop.report import Report, lost
 from adamx.interop.torch import tensors
 from adamx.interop.torch.checked import check_weights
-from adamx.interop.torch.comparing import differences
+from adamx.interop.torch.comparing import differences, retuned
 from adamx.interop.torch.groups import Group, read_groups
 from adamx.interop.torch.matching import Layouts, Match, Names, match
 from adamx.interop.torch.moments import fresh, moments_of
@@ -89,7 +89,8 @@ def from_torch(
       kind: the class of the optimizer, if its settings do not tell: `"adam"`, `"adamw"`, …
       opt: the optimizer here, in place of `learning_rate`, `storage` and `landing`, if it is to be
         another than torch's groups describe: it has to keep the same moments by the same rule, to
-        go the same way and to decay in the same form; its hyperparameters are its own. Optax's own
+        go the same way and to decay in the same form; its hyperparameters are its own, and the
+        report notes b1, b2 and epsilon where they are not torch's. Optax's own
         transformations do not tell more than their moments, so that these alone are compared.
       learning_rate: a number or schedule in place of torch's, or a list of one for each group. A
         schedule goes on at torch's number of steps.
@@ -162,15 +163,9 @@ def from_torch(
         opt = build(groups, labels, learning_rate, ours)
     made, state = states.write(opt, params, arrays, moments, problems)
     gone = lost((arrays, moments), states.read(opt, made, state))
-    return Moved(
-        made,
-        opt,
-        state,
-        rest,
-        report_of(
-            matches, labels, gone, left, _notes(groups, matches, moments, optimizer, learning_rate)
-        ),
-    )
+    notes = _notes(groups, matches, moments, optimizer, learning_rate)
+    notes += sorted(dict.fromkeys(retuned(opt, params, groups, labels)))
+    return Moved(made, opt, state, rest, report_of(matches, labels, gone, left, notes))
 
 
 def _notes(

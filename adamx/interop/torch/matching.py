@@ -9,6 +9,7 @@ from adamx.interop.layouts import Move
 from adamx.interop.names import Problems, nearest
 from adamx.interop.torch.conventions import CONVENTIONS, Candidate, candidates
 from adamx.interop.torch.moves import KINDS, Shape, complaint, kind_of, move_of
+from adamx.interop.torch.wrappers import find
 
 Name = str | Sequence[str]
 Names = Mapping[str, Name] | Callable[[str], Name | None] | None
@@ -92,11 +93,13 @@ def _chosen(
 ) -> list[Candidate] | None:
     """torch's names of a leaf, one unless `given` has several; None where it has none."""
     if given is None:
-        options = list(candidates(_renamed(path, table), layout))
+        names = candidates(_renamed(path, table), layout)
+        options = [c._replace(name=find(c.name, theirs)) for c in names]
         chosen = [c for c in options if c.name in theirs][:1]
         missing = [] if chosen else [" or ".join(c.name for c in options)]
     else:
-        options = [Candidate(name) for name in ([given] if isinstance(given, str) else given)]
+        several = [given] if isinstance(given, str) else given
+        options = [Candidate(find(name, theirs)) for name in several]
         chosen = [c for c in options if c.name in theirs]
         missing = [c.name for c in options if c.name not in theirs]
     for name in missing:

@@ -12,6 +12,7 @@ from typing import Any
 
 from adamx.interop.names import Problems, nearest
 from adamx.interop.torch.order import is_the_models, parameters_of
+from adamx.interop.torch.wrappers import find
 
 Order = Sequence[str] | Sequence[Sequence[str]] | None
 Groups = Sequence[Mapping[str, Any]]
@@ -37,6 +38,7 @@ def names_of(
     """
     sizes = [len(group["params"]) for group in groups]
     found, source = _found(groups, weights, order)
+    found = found and [[find(name, weights) for name in names] for names in found]
     if found is not None and source == OWN and len(found[0]) > sizes[0] and taken is not None:
         rest = [name for name in found[0] if name in taken]
         found = [rest] if len(rest) == sizes[0] else found

@@ -390,6 +390,17 @@ def test_an_optimizer_that_computes_the_same_is_taken():
         assert torch.equal(back.optimizer["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
 
 
+def test_other_hyperparameters_of_an_optimizer_are_noted():
+    model, theirs = trained(torch.optim.AdamW, betas=(0.9, 0.999))
+    notes = interop.from_torch(
+        model.state_dict(),
+        theirs.state_dict(),
+        models.template("float32"),
+        opt=adamx.adamw(1e-3, b2=0.95),
+    ).report.notes
+    assert notes == ["order: the weights' own", "b2 is 0.95 here, 0.999 in torch's group0"]
+
+
 def test_a_float_buffer_that_no_leaf_takes_is_no_parameter():
     model = models.network(torch, torch.float32)
     model.fc1.register_buffer("pe", torch.ones(5))
