@@ -72,6 +72,19 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x * x
 
 
+def saturated(g: jax.Array, narrowest: Any) -> jax.Array:
+    """`g` with finite values held within the root of the narrowest dtype's range; inf becomes NaN.
+
+    The square of a float32 gradient of 1e20 is inf, and inf in a moment is for ever. Held at 2^62
+    (2^510 if all is float64), squares and three-fold sums of squares stay finite, and a coordinate
+    that met one wild gradient moves again as soon as b2 has forgotten it.
+    """
+    if jnp.iscomplexobj(g):
+        return lax.complex(saturated(g.real, narrowest), saturated(g.imag, narrowest))
+    most = jnp.asarray(2.0 ** (jnp.finfo(narrowest).maxexp // 2 - 2), g.dtype)
+    return lax.clamp(-most, g, most) + 0 * g  # inf * 0 is NaN: an infinite gradient stays visible
+
+
 def magnitude(x: jax.Array) -> jax.Array:
     """`|x|`, real, with derivative 0 at 0."""
     return root(abs_sq(x)) if jnp.iscomplexobj(x) else jnp.abs(x)

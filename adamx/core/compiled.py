@@ -6,8 +6,9 @@ costs one dispatch per step instead of several per leaf. All links share one jit
 it has compiled is found again by JAX itself, from the value of the link.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import jax
@@ -28,6 +29,16 @@ class Link(Protocol):
     def update(
         self, updates: Any, state: Any, params: Any = None, **extra: Any
     ) -> tuple[Any, Any]: ...
+
+
+# `(directions, gradients) -> directions`, trees of the same structure; directions go uphill.
+Change = Callable[[Any, Any], Any]
+
+
+def modified(link: Any, change: Change) -> Any:
+    """`link` with the directions of its rule changed; None where it has no rule of ours."""
+    method = getattr(link, "modified", None)
+    return None if method is None else method(change)
 
 
 def transformation(link: Link) -> optax.GradientTransformationExtraArgs:
@@ -100,6 +111,11 @@ class Compiled:
             if self.shares:
                 return _update(self.link, updates, state, params, known)
             return self._own_update(updates, state, params, known)
+
+    def modified(self, change: Change) -> "Compiled | None":
+        """As `modified`."""
+        link = modified(self.link, change)
+        return None if link is None else dataclasses.replace(self, link=link)
 
     def step(
         self, params: Any, state: Any, grads: Any, scale: Any = None, **extra: Any

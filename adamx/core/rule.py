@@ -20,16 +20,17 @@ from jax.typing import ArrayLike
 from adamx.core.hyperparameters import Hyper
 from adamx.core.values import value
 
-# A mean of gradients; one of gradients already divided by their root; a mean of squares, some seven
+# A mean of gradients; one of gradients already divided by their root; one that forgets more slowly
+# than the squares beside it, whose roots therefore do not bound it; a mean of squares, some seven
 # roots of which bound the mean of gradients; one of which they do not, as that of squared distances
 # from the mean; a largest square, which never falls; a decaying maximum of |g|. A storage chooses
 # its code by kind.
-Kind = Literal["signed", "normalised", "squared", "spread", "maximum", "magnitude"]
+Kind = Literal["signed", "normalised", "slow", "squared", "spread", "maximum", "magnitude"]
 
 
 def is_signed(kind: Kind) -> bool:
     """Whether a moment of this kind has a sign, or is complex where gradients are."""
-    return kind in ("signed", "normalised")
+    return kind in ("signed", "normalised", "slow")
 
 
 @value
@@ -48,6 +49,8 @@ class Rule:
       formula: `(g, **moments, **scalars) -> (direction, moments)`.
       count: the name of the step counter in the state.
       start: the initial value of a moment, where that is not zero.
+      counters: the names of further step counters in the state, each with the hyperparameters whose
+        schedules it counts. `at` takes its value after the step as a keyword.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Rule:
     formula: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
     count: str = "count"
     start: Mapping[str, ArrayLike] = dataclasses.field(default_factory=dict)
+    counters: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def without_hyper(self) -> "Rule":
         """The rule without its hyperparameters, which `formula` never sees."""

@@ -22,7 +22,7 @@ from adamx.interop.rest import with_rest
 from adamx.interop.states import Moments
 from adamx.interop.trained import rules
 from adamx.landing import LandingState, master_params
-from adamx.moments.find import is_moments, leaves
+from adamx.moments.find import CLOCKS, is_moments, leaves
 
 
 def from_optax(
@@ -126,7 +126,8 @@ def _moments(state: Any, known: Mapping[str, Rule], problems: Problems) -> dict[
     found: dict[str, Moments] = {}
     for node in filter(is_moments, jax.tree.leaves(state, is_leaf=is_moments)):
         held: Any = node._asdict()
-        count = int(held.pop(_clock(node)))
+        clocks = [int(held.pop(name)) for name in CLOCKS if name in held]
+        count = clocks[0]
         for name, row in zip(*leaves(node)[:2], strict=True):
             if not row:
                 continue
@@ -149,7 +150,7 @@ def _moments(state: Any, known: Mapping[str, Rule], problems: Problems) -> dict[
 
 def _check_rule(name: str, node: Any, rule: Rule, what: str, problems: Problems) -> None:
     """Adds a problem where a state of Optax's belongs to another rule than ours."""
-    if set(node._fields) == {rule.count, *rule.moments} and not isinstance(
+    if set(node._fields) - set(CLOCKS) == set(rule.moments) and not isinstance(
         node, rule.state if isinstance(rule.state, type) else object
     ):
         ours = getattr(rule.state, "__name__", rule.name)
@@ -187,7 +188,7 @@ def _filled(
     trained = [name for name, row in zip(names, rows, strict=True) if row]
     used += trained
     fields = node._asdict()
-    old = fields.pop(_clock(node))
+    clocks = {name: fields.pop(name) for name in CLOCKS if name in fields}
     for name in trained:
         if name in known:
             _check_rule(name, node, known[name], "`theirs` has", problems)
@@ -209,13 +210,8 @@ def _filled(
         )
         for k, tree in fields.items()
     }
-    count = jnp.full_like(old, counts.pop() if counts else 0)
-    return node._replace(**made, **{_clock(node): count})
-
-
-def _clock(node: Any) -> str:
-    """The field that counts steps."""
-    return "count" if "count" in node._fields else "t"
+    count = counts.pop() if counts else 0
+    return node._replace(**made, **{k: jnp.full_like(old, count) for k, old in clocks.items()})
 
 
 def _check_names(weights: Mapping[str, Any], like: Any, problems: Problems) -> None:

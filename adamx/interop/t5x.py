@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import optax
+import optax.contrib
 
 from adamx.core import paths
 from adamx.health.states import CountedState, LossScaleState, ObserveState, SkipState
@@ -29,6 +30,8 @@ _LIKE_PARAMS: dict[Any, tuple[str, ...]] = {
     optax.ScaleByAmsgradState: ("mu", "nu", "nu_max"),
     optax.ScaleByLionState: ("mu",),
     optax.ScaleByAdanState: ("m", "v", "n", "g"),
+    optax.contrib.ScaleByAdemamixState: ("m1", "m2", "nu"),
+    optax.contrib.ScaleBySimplifiedAdEMAMixState: ("m", "n"),
     AverageState: ("average",),
     CountState: (),
     ObserveState: (),

@@ -9,7 +9,7 @@ from typing import Any
 
 import optax
 
-from adamx.core.compiled import transformation
+from adamx.core.compiled import Change, modified, transformation
 from adamx.core.values import value
 from adamx.landing.master import master_params
 
@@ -55,6 +55,14 @@ class Ended:
         updates, left = chain.update(updates, tuple(held), weights, **extra)
         updates, owed = self._last.update(updates, owed, params, **extra)
         return updates, (*left, owed)
+
+    def modified(self, change: Change) -> "Ended | None":
+        """As `compiled.modified`."""
+        for i, link in enumerate(self.links):
+            found = modified(link, change)
+            if found is not None:
+                return Ended((*self.links[:i], found, *self.links[i + 1 :]), self.landing)
+        return None
 
     @property
     def _last(self) -> optax.GradientTransformationExtraArgs:

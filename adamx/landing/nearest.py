@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes
-from adamx.core.compiled import transformation
+from adamx.core.compiled import Change, modified, transformation
 from adamx.core.values import value
 
 
@@ -46,6 +46,11 @@ class Nearest:
             for step, g, p in zip(treedef.flatten_up_to(steps), gradients, parameters, strict=True)
         ]
         return treedef.unflatten(landed), state
+
+    def modified(self, change: Change) -> "Nearest | None":
+        """As `compiled.modified`."""
+        inner = modified(self.inner, change)
+        return None if inner is None else Nearest(inner)
 
 
 def _leaves_like(treedef: Any, params: optax.Params | None) -> list[Any] | None:

@@ -78,7 +78,8 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
             f"{', '.join(kinds)} and {', '.join(there.layout.rule.moments)}"
         )
     count, rows = decoded(state, here, is_ours=isinstance(source, Described))
-    return encoded(count, rows, there, getattr(target, "state", target))
+    made = encoded(count, rows, there, getattr(target, "state", target))
+    return made._replace(**here.layout.counters(state)) if there.layout.is_plain else made
 
 
 def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, list[dict]]:

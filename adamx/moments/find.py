@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
+import optax.contrib
 
 from adamx.core import paths
 from adamx.core.rule import Rule
@@ -53,7 +54,7 @@ def side(mark: Any, rule: Rule) -> Side:
 def leaves(state: Any) -> tuple[list[str], list[list[Any]], Any]:
     """For each leaf its name and the arrays that are there, and the treedef, holes included."""
     trees = state.arrays if isinstance(state, PackedState) else state._asdict()
-    trees = [tree for k, tree in trees.items() if k not in ("count", "t")]
+    trees = [tree for k, tree in trees.items() if k not in CLOCKS]
     flat, treedef = paths.flatten(trees[0], is_leaf=is_hole)
     rows = zip(*(treedef.flatten_up_to(tree) for tree in trees), strict=True)
     held = [[x for x in row if not is_hole(x)] for row in rows]
@@ -65,12 +66,15 @@ def is_moments(x: Any) -> bool:
     return isinstance(x, (Described, PackedState, *_OPTAX))
 
 
+CLOCKS = ("count", "t", "count_m2")  # the counters in Optax's states of moments
 _OPTAX = (
     optax.ScaleByAdamState,
     optax.ScaleByAmsgradState,
     optax.ScaleByBeliefState,
     optax.ScaleByLionState,
     optax.ScaleByAdanState,
+    optax.contrib.ScaleByAdemamixState,
+    optax.contrib.ScaleBySimplifiedAdEMAMixState,
 )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a rule's state keeps which arrays: Optax's own class, unless some moments share bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -76,14 +76,21 @@ class Layout(NamedTuple):
         formats = " / ".join(dict.fromkeys(repr(storage.name) for storage in storages))
         return cls(rule, every, is_plain, formats)
 
-    def state(self, count: ArrayLike, stored: list[dict], treedef: Any) -> Any:
-        """The state whose leaves hold `stored`."""
+    def state(
+        self,
+        count: ArrayLike,
+        stored: list[dict],
+        treedef: Any,
+        counters: Mapping[str, ArrayLike] | None = None,
+    ) -> Any:
+        """The state whose leaves hold `stored`; further counters start at `count`."""
         hole = optax.MaskedNode()
         trees = {
             k: treedef.unflatten([arrays.get(k, hole) for arrays in stored]) for k in self.fields
         }
         if self.is_plain:
-            return self.rule.state(**{self.rule.count: count}, **trees)
+            counters = counters or {k: jnp.array(count, copy=True) for k in self.rule.counters}
+            return self.rule.state(**{self.rule.count: count}, **counters, **trees)
         return PackedState(jnp.asarray(count), trees)
 
     def stored(self, state: Any, like: Any, treedef: Any) -> tuple[jax.Array, list[dict]]:
@@ -105,6 +112,10 @@ class Layout(NamedTuple):
             {k: a for k, a in row.items() if not isinstance(a, optax.MaskedNode)} for row in rows
         ]
         return (getattr(state, self.rule.count) if self.is_plain else state.count), held
+
+    def counters(self, state: Any) -> dict[str, jax.Array]:
+        """The further counters in a state. Packed moments leave them no place: they are `count`."""
+        return {k: getattr(state, k, state.count) for k in self.rule.counters}
 
     def _mismatch(self, field: str, tree: Any, like: Any) -> str:
         what = paths.difference(tree, like, f"the state's `{field}`", "the gradient")

@@ -14,18 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 from jax.typing import ArrayLike
 
 from adamx import kernels
 from adamx.core import dtypes, paths, random_bits, shards
-from adamx.core.compiled import compiled
+from adamx.core.arithmetic import saturated
+from adamx.core.compiled import Change, compiled
 from adamx.core.per_leaf import leafwise, split
 from adamx.core.rule import Rule, is_signed
 from adamx.core.values import value
 from adamx.landing import Nearest
 from adamx.moments.described import described
 from adamx.moments.layout import Layout
+from adamx.moments.modified import Modified
 from adamx.moments.scalars import Scalars
 from adamx.storage import Choice, Storage, StorageLike, choose, recognised
 
@@ -93,6 +94,10 @@ class ScaleBy:
             directions.append(direction)
         return tree.treedef.unflatten(directions), tree.closed()
 
+    def modified(self, change: Change) -> Modified:
+        """The link with its directions changed."""
+        return Modified(self, change)
+
     def opened(self, updates: optax.Updates, state: Any, extra: dict[str, Any]) -> "Tree":
         """The tree of gradients beside its state, checked, leaf by leaf."""
         rule, choice = self.rule, self.choice
@@ -108,7 +113,7 @@ class ScaleBy:
             _check_dtype(rule, name, "gradient", g)
             _check_leaf(rule, name, g, arrays, storage)
         noise = random_bits.of_leaves([storage.seed for storage in storages], count, names)
-        scalars = Scalars(rule, count, extra)
+        scalars = Scalars(rule, count, extra, layout.counters(state))
         return Tree(treedef, names, gradients, parts, storages, stored, noise, scalars, layout)
 
 
@@ -154,7 +159,8 @@ class Tree(NamedTuple):
 
     def closed(self) -> Any:
         """The state after the step."""
-        return self.layout.state(self.scalars.step, self.stored, self.treedef)
+        scalars = self.scalars
+        return self.layout.state(scalars.step, self.stored, self.treedef, scalars.counters)
 
 
 def _by_a_loop(
@@ -196,7 +202,7 @@ def step_leaf(
         for k, m in storage.decode(stored, rule.moments).items()
     }
     narrow = any(dtypes.working(a.dtype) not in _DOUBLE for a in stored.values())
-    g = _saturated(jnp.asarray(g).astype(dtype), jnp.float32 if narrow else dtypes.real(dtype))
+    g = saturated(jnp.asarray(g).astype(dtype), jnp.float32 if narrow else dtypes.real(dtype))
     direction, moments = rule.formula(g, **moments, **scalars)
     key: Any = None if words is None else random_bits.Key(words, whole, first)
     stored = storage.encode(moments, rule.moments, stored, key)
@@ -237,19 +243,6 @@ def _working(g: ArrayLike, stored: dict[str, jax.Array]) -> jnp.dtype:
 _FLOAT32 = jnp.dtype(jnp.float32)
 _DOUBLE = (jnp.float64, jnp.complex128)
 _WIDE = (*_DOUBLE, jnp.complex64)
-
-
-def _saturated(g: jax.Array, narrowest: Any) -> jax.Array:
-    """`g` with finite values held within the root of the narrowest dtype's range; inf becomes NaN.
-
-    The square of a float32 gradient of 1e20 is inf, and inf in a moment is for ever. Held at 2^62
-    (2^510 if all is float64), squares and three-fold sums of squares stay finite, and a coordinate
-    that met one wild gradient moves again as soon as b2 has forgotten it.
-    """
-    if jnp.iscomplexobj(g):
-        return lax.complex(_saturated(g.real, narrowest), _saturated(g.imag, narrowest))
-    most = jnp.asarray(2.0 ** (jnp.finfo(narrowest).maxexp // 2 - 2), g.dtype)
-    return lax.clamp(-most, g, most) + 0 * g  # inf * 0 is NaN: an infinite gradient stays visible
 
 
 def _first(storage: Storage, rule: Rule, name: str, leaf: Any) -> dict[str, jax.Array]:

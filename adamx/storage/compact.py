@@ -17,12 +17,13 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx.core import dtypes, random_bits
-from adamx.core.arithmetic import times
+from adamx.core.arithmetic import straight, times
 from adamx.core.random_bits import Seed
 from adamx.core.rule import Kind, is_signed
 from adamx.core.values import value
 from adamx.storage import pair
 from adamx.storage.cuts import pick
+from adamx.storage.floats import stochastic
 from adamx.storage.means import ALONE, MEANS, Means
 from adamx.storage.squares import MAGNITUDES, SQUARES, Squares, leaning
 from adamx.storage.storage import Arrays, Kinds
@@ -31,7 +32,8 @@ PACKED = "packed"
 
 
 def int8(seed: Seed = 0) -> "Compact":
-    """One byte per moment: 2 bytes per parameter for Adam's two; 3 for AdaBelief's."""
+    """One byte per moment: 2 bytes per parameter for Adam's two; 3 for AdaBelief's; two for a mean
+    that forgets slowly: 4 for AdEMAMix's three."""
     return Compact("int8", False, seed)
 
 
@@ -131,6 +133,8 @@ class Compact:
             unit = book.units.number(code) if name == anchor else unit
             for k in whole if kind != "maximum" else ():
                 moments[k] = _held_back(moments[k], book, code)
+        for name in (k for k in whole if kinds[k] == "slow" and old[k].dtype == jnp.bfloat16):
+            moments[name] = straight(stochastic(moments[name], bits[name]), moments[name])
         return {k: dtypes.cast(moments[k], old[k].dtype) for k in old}
 
     def ends(self, arrays: Arrays, kinds: Kinds) -> tuple[jax.Array | float, jax.Array | float]:
@@ -164,7 +168,7 @@ class Compact:
     def _shared(self, kinds: Kinds) -> tuple[str, ...]:
         """The names of the square and the mean that share a byte; empty if none do."""
         square = next((k for k, kind in kinds.items() if kind == "squared"), None)
-        mean = next((k for k, kind in kinds.items() if is_signed(kind)), None)
+        mean = next((k for k, kind in kinds.items() if kind in ("signed", "normalised")), None)
         # The largest of many coarse roundings would be far too large.
         fits = self.packs and square and mean and "maximum" not in kinds.values()
         return (square, mean) if fits and square and mean else ()
@@ -174,8 +178,11 @@ class Compact:
             raise TypeError(f"storage {self.name!r} has no room for complex means: use 'int8'")
         if name == PACKED or not is_signed(kinds[name]):
             return jnp.dtype(jnp.uint8)
-        if "spread" in kinds.values() and not dtypes.is_complex(leaf):
-            return jnp.dtype(jnp.bfloat16)  # 8 bits of a mean would lose the distance from it
+        # Of a slow mean no multiple of the root is a bound; beside a spread, 8 bits of a mean would
+        # lose the distance from it.
+        in_full = kinds[name] == "slow" or "spread" in kinds.values()
+        if in_full and not dtypes.is_complex(leaf):
+            return jnp.dtype(jnp.bfloat16)
         return dtypes.working(leaf) if dtypes.is_complex(leaf) else jnp.dtype(jnp.int8)
 
 

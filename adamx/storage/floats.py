@@ -3,7 +3,8 @@
 
 A mean is rounded to nearest. A mean of squares (or a decaying maximum) moves by less than half a
 unit of bfloat16 per step at b2 = 0.999. Rounded to nearest it would stand still: 1.0 stays 1.0 for
-10,000 steps. It is rounded stochastically instead, which keeps its expectation exact.
+10,000 steps. It is rounded stochastically instead, which keeps its expectation exact. So is a mean
+of the kind `"slow"`, which at b3 = 0.9999 would stand still at 3% of a constant gradient.
 """
 
 from collections.abc import Mapping
@@ -64,7 +65,8 @@ class Floats:
 
     def _draws(self, kind: Kind, dtype: jnp.dtype) -> bool:
         """Whether a moment is rounded stochastically."""
-        return not is_signed(kind) and kind != "maximum" and dtype == jnp.bfloat16
+        moves_little = kind == "slow" or not (is_signed(kind) or kind == "maximum")
+        return moves_little and dtype == jnp.bfloat16
 
     def ends(
         self, arrays: Arrays, kinds: Mapping[str, Kind]
@@ -85,6 +87,11 @@ class Floats:
 
     def _dtype(self, kind: Kind, leaf: jnp.dtype) -> jnp.dtype:
         asked = self.mean if is_signed(kind) else self.square
+        if kind == "slow" and asked == jnp.float16:
+            raise TypeError(
+                "`mu_dtype` must not be float16: a mean that forgets so slowly would stand still; "
+                "bfloat16 is rounded stochastically"
+            )
         keep = is_signed(kind) and self.complex_mean and dtypes.is_complex(leaf)
         return dtypes.working(leaf) if asked is None or keep else asked
 
@@ -97,7 +104,7 @@ def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: Seed
     if mu is None and nu is None:
         return float32()
     shown = [f"{k}={v}" for k, v in (("mu_dtype", mu), ("nu_dtype", nu)) if v is not None]
-    return Floats(", ".join(shown), mu, nu, seed if nu == jnp.bfloat16 else None)
+    return Floats(", ".join(shown), mu, nu, seed if jnp.bfloat16 in (mu, nu) else None)
 
 
 def float32() -> Floats:
