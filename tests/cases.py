@@ -29,9 +29,13 @@ class Recipe(NamedTuple):
     def __call__(self, learning_rate: Any = 1e-2, **kwargs: Any) -> Any:
         return getattr(adamx, self.name)(learning_rate, **(self.kwargs | kwargs))
 
+    @property
+    def in_optax(self) -> Any:
+        """Optax's recipe of this name; None if it has none."""
+        return getattr(optax, self.name, None) or getattr(optax.contrib, self.name, None)
+
     def of_optax(self, learning_rate: Any = 1e-2, **kwargs: Any) -> Any:
-        home = optax.contrib if self.name == "adopt" else optax
-        return getattr(home, self.name)(learning_rate, **(self.kwargs | kwargs))
+        return self.in_optax(learning_rate, **(self.kwargs | kwargs))
 
     def scale_by(self, **kwargs: Any) -> Any:
         return getattr(adamx, self.link)(**(self.link_kwargs | kwargs))
@@ -40,7 +44,8 @@ class Recipe(NamedTuple):
     def packs(self) -> bool:
         """Whether `int4` stores a mean and its square in one byte."""
         state = jax.eval_shape(self(storage="int4").init, jnp.ones(1))
-        return isinstance(state[0], PackedState)
+        nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, PackedState))
+        return any(isinstance(node, PackedState) for node in nodes)
 
 
 def _of_table(elementwise: bool) -> dict[str, Recipe]:
@@ -73,6 +78,10 @@ VARIANTS = {
     "lion smooth": Recipe("lion", "scale_by_lion", {}, {"mode": "smooth", "smooth_beta": 2.0}),
     "lion refined": Recipe("lion", "scale_by_lion", {}, {"mode": "refined"}),
     "adopt nesterov": Recipe("adopt", "scale_by_adopt", {}, {"nesterov": True}),
+    "ademamix warming": Recipe("ademamix", "scale_by_ademamix", {}, {"warmup_steps": 1000.0}),
+    "spam often": Recipe(
+        "spam", "scale_by_spam", {}, {"reset_every": 5, "warmup_steps": 3, "clip_after": 2}
+    ),
 }
 
 DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")

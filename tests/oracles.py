@@ -267,6 +267,80 @@ def adopt(g, moments, t, *, b1=0.9, b2=0.9999, eps=1e-6, nesterov=False, use_cli
     return terms, {"mu": mu, "nu": b2 * nu + (1 - b2) * square(g)}
 
 
+@summed
+def ademamix(
+    g,
+    moments,
+    t,
+    *,
+    b1=0.9,
+    b2=0.999,
+    b3=0.9999,
+    alpha=6.0,
+    eps=1e-8,
+    eps_root=0.0,
+    warmup_steps=None,
+):
+    """Pagliardini et al. (2409.03137): a fast mean, corrected, and a slow one, which is not."""
+    if warmup_steps is not None:  # their equations for alpha(t) and beta_3(t)
+        part = t / warmup_steps
+        start, end = (np.log(max(b, 1e-300)) for b in (b1, b3))
+        if part < 1:
+            b3 = min(np.exp(start * end / ((1 - part) * end + part * start)), b3)
+        alpha = min(alpha * part, alpha)
+    fast, m1 = mean_terms(g, moments["m1"], t, b1)
+    slow, m2 = mean_terms(g, moments["m2"], t, b3, correct=False)
+    nu = b2 * moments["nu"] + (1 - b2) * square(g)
+    terms = divided((*fast, *(alpha * x for x in slow)), root(nu, t, b2, eps, eps_root, "outside"))
+    return terms, {"m1": m1, "m2": m2, "nu": nu}
+
+
+@summed
+def simplified_ademamix(g, moments, t, *, b1=0.99, b2=0.95, alpha=0.0, eps=1e-8, eps_root=0.0):
+    """Morwani et al. (2502.02431): one sum of gradients in the place of two means."""
+    old = b1 * moments["m"]
+    n = b2 * moments["n"] + (1 - b2) * square(g)
+    terms = divided((old, g, alpha * g), root(n, t, b2, eps, eps_root, "outside"))
+    return terms, {"m": old + g, "n": n}
+
+
+@summed
+def laprop(g, moments, t, *, b1=0.9, b2=0.999, eps=1e-15):
+    """Ziyin et al. (2002.04839): each gradient over the corrected root, then their mean."""
+    nu = b2 * moments["nu"] + (1 - b2) * square(g)
+    size = root(nu, t, b2, eps, 0.0, "outside")
+    terms, mu = mean_terms(g / np.where(size == 0, 1, size), moments["mu"], t, b1)
+    return terms, {"mu": mu, "nu": nu}
+
+
+@summed
+def spam(
+    g,
+    moments,
+    t,
+    *,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-6,
+    theta=5000.0,
+    reset_every=500,
+    warmup_steps=150,
+    clip_after=20,
+):
+    """Huang et al. (2501.06842): spikes clipped, moments reset, a cosine warm-up after that."""
+    k = (t - 1) % reset_every + 1
+    mu, nu = (moments[name] if k > 1 else 0 * moments[name] for name in ("mu", "nu"))
+    if k > clip_after:
+        spike = (square(g) > theta * nu) & (nu > 0)  # against no mean square nothing is a spike
+        size = np.where(g == 0, 1, np.abs(g))
+        g = np.where(spike, g / size * np.sqrt(theta * nu), g)
+    terms, mu = mean_terms(g, mu, k, b1)
+    nu = b2 * nu + (1 - b2) * square(g)
+    warm = 1 - 0.99 * (1 + np.cos(np.pi * min(k / warmup_steps, 1))) / 2
+    terms = divided(terms, root(nu, k, b2, eps, 0.0, "outside") / warm)
+    return terms, {"mu": mu, "nu": nu}
+
+
 def divided(terms, denominator):
     """Each term over the denominator."""
     return tuple(x / denominator for x in terms)
@@ -282,4 +356,8 @@ TABLE: dict[str, tuple[Oracle, tuple[str, ...]]] = {
     "scale_by_lion": (lion, ("mu",)),
     "scale_by_adan": (adan, ("m", "v", "n", "g")),
     "scale_by_adopt": (adopt, ("mu", "nu")),
+    "scale_by_ademamix": (ademamix, ("m1", "m2", "nu")),
+    "scale_by_simplified_ademamix": (simplified_ademamix, ("m", "n")),
+    "scale_by_laprop": (laprop, ("mu", "nu")),
+    "scale_by_spam": (spam, ("mu", "nu")),
 }

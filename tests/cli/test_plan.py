@@ -56,7 +56,9 @@ def test_figures_are_those_of_live_arrays(recipe: str, dtype: str):
         rests = [s for s in state if isinstance(s, landing.LandingState)]
         assert counted.landing == sum(live(s.remainder) for s in rests), what
         # A counter of steps, and one of draws where the landing draws.
-        assert counted.other == sum(4 for s in state for f in ("count", "t", "draws") if _has(s, f))
+        nodes = jax.tree.leaves(state, is_leaf=lambda x: hasattr(x, "_fields"))
+        counts = ("count", "count_m2", "t", "draws")
+        assert counted.other == sum(4 for s in nodes for f in counts if _has(s, f))
         assert adamx.nbytes(opt, shapes_of(params)) == counted, what
 
 

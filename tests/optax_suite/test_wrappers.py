@@ -74,7 +74,7 @@ WRAPPERS: dict[str, Callable[[Factory], Any]] = {
     "ema of updates": lambda make: optax.chain(make(RATE), optax.ema(0.9)),
 }
 
-RECIPES = {name: SHARED[name] for name in cases.RECIPES}
+RECIPES = {name: SHARED[name] for name in cases.RECIPES if name in SHARED}
 
 # The usual chain, and the longest, which needs norms of parameters.
 KINDS = ("adamw", "lamb")
