@@ -19,9 +19,13 @@ from adamx.moments.convert import convert as convert
 from adamx.moments.scale_by import scale_by as scale_by
 from adamx.optimizers import *
 from adamx.transforms import weight_decay as decay
+from adamx.transforms.cautious import cautious as cautious
+from adamx.transforms.centralise import centralise as centralise
 from adamx.transforms.clipping import *
+from adamx.transforms.grams import grams as grams
 from adamx.transforms.learning_rate import scale_by_learning_rate as scale_by_learning_rate
 from adamx.transforms.trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
+from adamx.transforms.variance_reduction import reduce_variance as reduce_variance
 from adamx.transforms.weight_decay import add_decayed_weights as add_decayed_weights
 
 __version__ = "0.1.0"

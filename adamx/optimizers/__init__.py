@@ -10,12 +10,18 @@ from adamx.optimizers.adabelief import *
 from adamx.optimizers.adam import *
 from adamx.optimizers.adamax import *
 from adamx.optimizers.adan import *
+from adamx.optimizers.ademamix import *
 from adamx.optimizers.adopt import *
 from adamx.optimizers.amsgrad import *
 from adamx.optimizers.lamb import *
+from adamx.optimizers.laprop import *
 from adamx.optimizers.lion import *
+from adamx.optimizers.mars import *
 from adamx.optimizers.nadam import *
 from adamx.optimizers.radam import *
+from adamx.optimizers.simplified_ademamix import *
+from adamx.optimizers.spam import *
+from adamx.optimizers.stable_adamw import *
 from adamx.optimizers.yogi import *
 
 del nesterov, recipe  # modules, which `from adamx.optimizers import *` would take too

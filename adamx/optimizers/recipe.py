@@ -10,14 +10,14 @@ docstring.
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.compiled import Link, compiled
+from adamx.core.compiled import Change, Link, compiled, modified
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import value
@@ -121,6 +121,13 @@ SHARED = {
 }
 
 
+class Front(Link, Protocol):
+    """A link with hyperparameters of its own."""
+
+    @property
+    def hyper(self) -> Mapping[str, Any]: ...
+
+
 def chained(
     name: str,
     rule: Rule,
@@ -132,6 +139,8 @@ def chained(
     mask: Mask | None,
     landing: LandingLike,
     *between: Link,
+    front: Sequence[Front] = (),
+    joined: Callable[[ScaleBy, tuple[Link, ...]], Link] | None = None,
 ) -> Optimizer:
     """The optimizer of a rule: its chain, as an Optax transformation.
 
@@ -140,6 +149,8 @@ def chained(
       rule: the rule.
       learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing: see `SHARED`.
       *between: links between the decay and the learning rate.
+      front: links before the rule.
+      joined: makes one link of the rule and the decay behind it, if any.
     """
     if mask is not None and weight_decay is None:
         raise ValueError("`mask` says which leaves decay: give `weight_decay` too")
@@ -150,16 +161,21 @@ def chained(
         hyperparameters.check(weight_decay=decay.strength)
         places[decay.place] = [pull(decay, mask, learning_rate)]
         hyper.append(decay.strength)
+    for link in front:
+        hyper += link.hyper.values()
+    scale = ScaleBy(dataclasses.replace(rule, name=name), choose(storage, mu_dtype, nu_dtype))
+    behind = tuple(places["between"])
     links = (
         *places["before"],
-        ScaleBy(dataclasses.replace(rule, name=name), choose(storage, mu_dtype, nu_dtype)),
-        *places["between"],
+        *front,
+        *((scale, *behind) if joined is None else (joined(scale, behind),)),
         *between,
         Descend(learning_rate),
         *places["after"],
     )
     whole = Chain(name, Ended(links, choose_landing(landing)))
-    return compiled(whole, (*rule.hyper, "learning_rate", "weight_decay", "step_scale"), hyper)
+    names = dict.fromkeys([*rule.hyper, *(k for link in front for k in link.hyper)])
+    return compiled(whole, (*names, "learning_rate", "weight_decay", "step_scale"), hyper)
 
 
 def alone(
@@ -197,6 +213,11 @@ class Chain:
         None where that cannot be."""
         self._check(state)
         return one_pass.step(self.links, params, state, grads, scale, extra)
+
+    def modified(self, change: Change) -> "Chain | None":
+        """As `compiled.modified`."""
+        links = modified(self.links, change)
+        return None if links is None else Chain(self.name, links)
 
     def _check(self, state: Any) -> None:
         found = len(state) if isinstance(state, tuple | list) else None

@@ -68,6 +68,21 @@ def rms(x: ArrayLike, axis_name: AxisName | None = None) -> jax.Array:
     return leaf_norm(x, axis_name) / math.sqrt(max(1, x.size * mapped_axes.pieces(x, axis_name)))
 
 
+def total(x: jax.Array, axis_name: AxisName | None = None) -> jax.Array:
+    """The sum of all elements of `x`, over all of its shards.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(total(jnp.array([[1.0, 2.0], [3.0, 4.0]])))
+      10.0
+    """
+    along = mapped_axes.axes(axis_name)
+    found = jnp.sum(x)
+    if not along.names:
+        return found
+    return mapped_axes.total(found / mapped_axes.copies(x, along), along)
+
+
 def _check_whole(axis_name: AxisName | None) -> None:
     """Raises for shards without `axis_name`: they do not show the whole size or the cut axis."""
     if axis_name is None and shards.axis_name() is not None:
