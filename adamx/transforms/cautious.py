@@ -26,9 +26,10 @@ def cautious(
     .. math:: u \leftarrow u \, \phi / \max(\bar\phi, 10^{-3}), \quad \phi = [u \, g > 0]
 
     The mean :math:`\bar\phi` is over a leaf. In a recipe of ours `u` is the rule's direction before
-    decay; the state is the recipe's own. For: up to a third fewer steps in the paper; a little
-    ahead of AdamW with every rate tuned (arXiv 2509.02046). Against: coordinates without a
-    gradient, such as rows of an embedding, stand still, where Adam would go on by its momentum.
+    decay, `g` the gradient as the rule sees it, and the state is the recipe's own. For: up to a
+    third fewer steps in the paper; a little ahead of AdamW with every rate tuned (arXiv
+    2509.02046). Against: coordinates without a gradient, such as rows of an embedding, stand
+    still, where Adam would go on by its momentum.
 
     Args:
       opt: a recipe or a `scale_by_*` of ours, or any transformation.
@@ -71,11 +72,13 @@ def _agreeing(arrays: tuple[jax.Array, jax.Array], scalars: Any, size: int, axis
     u, g = arrays
     u = dtypes.widen(u)
     g = g.astype(dtypes.working(g.dtype))
-    # Signs, as a product of the two may underflow; a factor, as NaN has to stay one.
+    # Signs, as a product of the two may underflow.
     agreement = (jnp.sign(u).conj() * jnp.sign(g).astype(u.dtype)).real
-    agrees = (agreement > 0).astype(agreement.dtype)
-    share = norms.total(agrees, axis) / size
-    return times(1 / jnp.maximum(share, _LEAST), u) * agrees.astype(u.dtype)
+    share = norms.total((agreement > 0).astype(agreement.dtype), axis) / size
+    scaled = times(1 / jnp.maximum(share, _LEAST), u)
+    return jnp.where(
+        agreement <= 0, jnp.zeros_like(u), scaled
+    )  # NaN agrees with nothing, and stays
 
 
 _LEAST = 1e-3  # of the authors' code

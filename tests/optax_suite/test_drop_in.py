@@ -87,7 +87,7 @@ VALUES = {
     "learning_rate": (optax.linear_schedule(0.1, 0.0, 10), jnp.float32(0.1)),
     "b1": (0.5,),
     "b2": (0.9,),
-    "b3": (0.9, optax.linear_schedule(0.9, 0.999, 10)),
+    "b3": (0.9,),
     "alpha": (2.0, optax.linear_schedule(0.0, 5.0, 10)),
     "eps": (1e-4,),
     "eps_root": (1e-4,),
@@ -142,7 +142,9 @@ def test_arguments_of_optax_give_the_state_of_optax(theirs, ours, kwargs) -> Non
     state = expected.init(params)
     assert form(found.init(params)) == form(state)
 
-    # A state of Optax's, as from a checkpoint, goes on in ours and keeps its form.
+    # A state of Optax's, as from a checkpoint, goes on in ours and keeps its form, which Optax's
+    # AdEMAMix with a `mu_dtype` does not.
     with jax.numpy_dtype_promotion("standard"):
-        wanted = jax.eval_shape(expected.update, grads, state, params)
-    assert form(jax.eval_shape(found.update, grads, state, params)) == form(wanted)
+        wanted, _ = jax.eval_shape(expected.update, grads, state, params)
+    updates, after = jax.eval_shape(found.update, grads, state, params)
+    assert (form(updates), form(after)) == (form(wanted), form(state))

@@ -593,6 +593,10 @@ PADDED = {
     "clip": optax.chain(
         adamx.scale_by_adam(storage="int4"), adamx.clip_by_global_norm(0.1), optax.scale(-0.1)
     ),
+    "stable_adamw": adamx.stable_adamw(1e-2, storage="int8"),
+    "mars": adamx.mars(1e-2, storage="int8"),
+    "cautious": adamx.cautious(adamx.adamw(1e-2)),
+    "centralise": optax.chain(adamx.centralise(), adamx.adam(1e-2)),
     "no epsilon": optax.chain(
         optax.scale_by_adam(eps=0.0), adamx.clip_by_global_norm(0.1), optax.scale(-0.1)
     ),
