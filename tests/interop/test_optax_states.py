@@ -34,6 +34,8 @@ ROWS = {
     "nadamw, schedule": lambda home: home.nadamw(SCHEDULE),
     "radam": lambda home: home.radam(RATE),
     "adan": lambda home: home.adan(RATE),
+    "ademamix": lambda home: getattr(home, "contrib", home).ademamix(RATE),
+    "simplified_ademamix": lambda home: getattr(home, "contrib", home).simplified_ademamix(RATE),
     "chain": lambda home: optax.chain(optax.clip_by_global_norm(1.0), home.adam(RATE)),
     "masked": lambda home: optax.masked(home.adamw(RATE), KERNELS),
     "mask of decay": lambda home: home.adamw(RATE, weight_decay=0.1, mask=KERNELS),

@@ -164,6 +164,7 @@ T5X = {
     "amsgrad": lambda: adamx.amsgrad(1e-2),
     "lion": lambda: adamx.lion(SCHEDULE, weight_decay=SCHEDULE),
     "adan": lambda: adamx.adan(1e-2),
+    "ademamix": lambda: adamx.ademamix(1e-2),
     "average": lambda: interop.keras.adam(use_ema=True),
     "guarded": lambda: health.scale_loss(
         health.observe(health.skip_outliers(health.skip_nonfinite(adamx.adam(1e-2))))

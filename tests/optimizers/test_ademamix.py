@@ -50,6 +50,34 @@ def test_schedules_go_by_the_second_counter_as_in_optax():
     np.testing.assert_allclose(*found, rtol=1e-5)  # Optax's schedules are float32: 1e-6 of 1 - b3
 
 
+WAYS = {"alpha": 3.0, "b3": 0.99, "warmup_steps": 6.0}
+
+
+def test_every_way_to_give_its_hyperparameters_takes_the_same_steps():
+    grads = jnp.asarray(np.random.default_rng(0).normal(size=(4, 7)), jnp.float32)
+
+    def steps(link, given, grads):
+        state, found = link.init(grads[0]), []
+        for g in grads:
+            u, state = link.update(g, state, **given)
+            found.append(u)
+        return jnp.stack(found)
+
+    arrays = {k: jnp.float32(v) for k, v in WAYS.items()}
+    constant = {k: lambda count, v=v: v + 0 * count.astype(jnp.float32) for k, v in WAYS.items()}
+    other = adamx.scale_by_ademamix(alpha=1.0, warmup_steps=99)
+    want = steps(adamx.scale_by_ademamix(**WAYS), {}, grads)
+    by = {
+        "array": steps(adamx.scale_by_ademamix(**arrays), {}, grads),
+        "schedule": steps(adamx.scale_by_ademamix(**constant), {}, grads),
+        "override": steps(other, WAYS, grads),
+        "traced": jax.jit(lambda h: steps(adamx.scale_by_ademamix(**h), {}, grads))(arrays),
+        "vmap": jax.vmap(lambda a: steps(other, WAYS | {"alpha": a}, grads))(jnp.full(2, 3.0))[1],
+    }
+    for way, got in by.items():  # float32's 1 - 0.99 is 2e-6 off
+        np.testing.assert_allclose(got, want, rtol=2e-5, atol=1e-6, err_msg=way)
+
+
 def test_conversion_keeps_the_second_counter():
     before, after = optax.contrib.ademamix(0.1), adamx.ademamix(0.1, storage="int8")
     first, *rest = before.init(jnp.ones(4))

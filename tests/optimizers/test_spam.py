@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import adamx
 
@@ -60,3 +61,22 @@ def test_nothing_is_clipped_early_or_against_no_history():
     for grads, t in ((early, 2), (late, 30)):
         _, states = ran(adamx.scale_by_spam(), grads)
         assert states.nu[t, 0] > 0.9e3
+
+
+def test_its_numbers_may_be_schedules_or_traced_and_are_checked():
+    grads = jnp.asarray(np.random.default_rng(0).standard_cauchy(size=(12, 9)), jnp.float32)
+    wanted = {"theta": 3.0, "reset_every": 6.0, "warmup_steps": 3.0, "clip_after": 2.0}
+    want, _ = ran(adamx.scale_by_spam(**wanted), grads)
+    constant = {k: lambda count, v=v: v + 0 * count.astype(jnp.float32) for k, v in wanted.items()}
+    by = {
+        "schedule": ran(adamx.scale_by_spam(**constant), grads),
+        "traced": jax.jit(lambda h: ran(adamx.scale_by_spam(**h), grads))(
+            {k: jnp.float32(v) for k, v in wanted.items()}
+        ),
+    }
+    for way, (got, _) in by.items():
+        np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=way)
+    none, _ = ran(adamx.scale_by_spam(warmup_steps=0), grads[:1])
+    np.testing.assert_allclose(none, np.sign(grads[:1]), rtol=1e-4)
+    with pytest.raises(ValueError, match="`reset_every` must be in \\[1, inf\\), got 0"):
+        adamx.spam(0.1, reset_every=0)
