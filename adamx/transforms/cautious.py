@@ -76,9 +76,8 @@ def _agreeing(arrays: tuple[jax.Array, jax.Array], scalars: Any, size: int, axis
     agreement = (jnp.sign(u).conj() * jnp.sign(g).astype(u.dtype)).real
     share = norms.total((agreement > 0).astype(agreement.dtype), axis) / size
     scaled = times(1 / jnp.maximum(share, _LEAST), u)
-    return jnp.where(
-        agreement <= 0, jnp.zeros_like(u), scaled
-    )  # NaN agrees with nothing, and stays
+    # Not by a product with the mask, which XLA makes a select: NaN agrees with nothing, and stays.
+    return jnp.where(agreement <= 0, jnp.zeros_like(u), scaled)
 
 
 _LEAST = 1e-3  # of the authors' code

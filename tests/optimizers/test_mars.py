@@ -44,9 +44,9 @@ def ran(opt, grads, params):
 
 
 def gradients(steps=10, shape=(8, 6)):
-    """Some below the norm of 1, some above."""
-    rng = np.random.default_rng(0)
-    return rng.normal(size=(steps, *shape)) * 10.0 ** rng.uniform(-2, 1, size=(steps, 1, 1))
+    """Some below the norm of 1, the first of them, and some above."""
+    sizes = 10.0 ** np.linspace(-3, 1, steps)[:, None, None]
+    return np.random.default_rng(0).normal(size=(steps, *shape)) * sizes
 
 
 @pytest.mark.parametrize("gamma", [0.025, 0.0, 0.4])

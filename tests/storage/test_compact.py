@@ -172,6 +172,9 @@ def test_after_a_spike_both_moments_are_held_back_together(name):
         ("amsgrad", "int4", 3, {"mu": "int8", "nu": "uint8", "nu_max": "uint8"}),
         ("adabelief", "int8", 3, {"mu": "bfloat16", "nu": "uint8"}),
         ("adabelief", "int4", 3, {"mu": "bfloat16", "nu": "uint8"}),
+        ("ademamix", "int8", 4, {"m1": "int8", "m2": "bfloat16", "nu": "uint8"}),
+        ("ademamix", "int4", 3, {"packed": "uint8", "m2": "bfloat16"}),
+        ("simplified_ademamix", "int8", 3, {"m": "bfloat16", "n": "uint8"}),
     ],
 )
 def test_bytes_per_parameter_are_what_is_promised(recipe, name, most, fields):
@@ -186,7 +189,7 @@ def test_bytes_per_parameter_are_what_is_promised(recipe, name, most, fields):
     assert sum(x.nbytes for x in arrays) == most * total
     rule = of_the_rule(state)
     trees = rule.arrays if "packed" in fields else rule._asdict()
-    assert set(trees) - {"count"} == set(fields)
+    assert set(trees) - {"count", "count_m2", "t"} == set(fields)
     for field, dtype in fields.items():
         assert {x.dtype for x in jax.tree.leaves(trees[field])} == {jnp.dtype(dtype)}
         chex.assert_trees_all_equal_shapes(trees[field], params)
