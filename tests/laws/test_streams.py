@@ -53,9 +53,9 @@ FALLING = {"bfloat16": (0.01, 0.02), "int8": (0.03, 0.25), "int4": (0.3, 2.6)}
 # square. AdaBelief: gradients that never change are at a distance from their mean that soon is
 # below what 8 bits of it can tell. ADOPT and Adan: a byte for two moments is too coarse for a ratio
 # of two times. Lion: where a mean is small, noise has its sign. Simplified AdEMAMix: at b2 = 0.95
-# squares move by more than rounding without bias in the root allows for. AdEMAMix, both: after a fall
-# the slow mean is large beside new gradients, and so is its noise. SPAM: these steps are the 100th
-# to the 300th since a reset, where Adam is as far off.
+# squares move by more than rounding without bias in the root allows for. AdEMAMix, both: after a
+# fall the slow mean is large beside new gradients, and so is its noise. SPAM: these steps are the
+# 100th to the 300th since a reset, where Adam is as far off.
 WIDER = {
     ("scale_by_amsgrad", "int8"): (0.15, 0.16),
     ("scale_by_amsgrad", "int4"): (0.15, 0.16),
