@@ -4,6 +4,7 @@
 from adamx import health as health
 from adamx import interop as interop
 from adamx import kernels as kernels
+from adamx import knobs as knobs
 from adamx import landing as landing
 from adamx import parallel as parallel
 from adamx import rules as rules

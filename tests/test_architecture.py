@@ -23,7 +23,7 @@ LAYERS = (
     {"kernels"},
     {"moments", "transforms"},
     {"optimizers"},
-    {"rules", "health", "footprint"},
+    {"rules", "health", "footprint", "knobs"},
     {"checkpoints", "interop", "parallel"},
     {"explain"},
     {""},  # adamx itself
