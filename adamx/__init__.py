@@ -17,6 +17,7 @@ from adamx.footprint import nbytes as nbytes
 from adamx.interop.register import register as register
 from adamx.landing import master_params as master_params
 from adamx.moments.convert import convert as convert
+from adamx.moments.reset import reset as reset
 from adamx.moments.scale_by import scale_by as scale_by
 from adamx.optimizers import *
 from adamx.transforms import weight_decay as decay
