@@ -23,6 +23,7 @@ from adamx.optimizers import *
 from adamx.transforms import weight_decay as decay
 from adamx.transforms.cautious import cautious as cautious
 from adamx.transforms.centralise import centralise as centralise
+from adamx.transforms.accumulate import accumulate as accumulate
 from adamx.transforms.clipping import *
 from adamx.transforms.grams import grams as grams
 from adamx.transforms.learning_rate import scale_by_learning_rate as scale_by_learning_rate

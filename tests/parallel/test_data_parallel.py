@@ -148,6 +148,7 @@ OPTIMIZERS = {
         1e-2, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree)
     ),
     "multi steps": optax.MultiSteps(adamx.adam(1e-2), 2).gradient_transformation(),
+    "accumulate": adamx.accumulate(adamx.adam(1e-2), 2),
     "schedule free": optax.contrib.schedule_free(adamx.adam(1e-2), 1e-2),
     "optax": optax.adamw(1e-2),
 }
