@@ -20,6 +20,7 @@ from adamx.moments.convert import convert as convert
 from adamx.moments.reset import reset as reset
 from adamx.moments.scale_by import scale_by as scale_by
 from adamx.optimizers import *
+from adamx.optimizers.fold import fold_micro_batches as fold_micro_batches
 from adamx.transforms import weight_decay as decay
 from adamx.transforms.cautious import cautious as cautious
 from adamx.transforms.centralise import centralise as centralise

@@ -82,8 +82,11 @@ class ScaleBy:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        tree, directions = self.opened(updates, state, extra), []
-        formula = tree.formula
+        return self.stepped(self.opened(updates, state, extra))
+
+    def stepped(self, tree: "Tree") -> tuple[optax.Updates, Any]:
+        """The directions and the state of an opened tree."""
+        formula, directions = tree.formula, []
         for i in range(len(tree.gradients)):
             loop, arrays = tree.loop(i), tree.arrays(i)
             static = (formula, static_storage(tree.storages[i]), tree.parts[i].whole)

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from adamx.core import dtypes, paths, random_bits, shards
+from adamx.core.only_if import only_if
 from adamx.core.per_leaf import leafwise
 from adamx.storage.floats import stochastic
 
@@ -74,19 +74,13 @@ def accumulate(
         steps = jnp.asarray(steps).astype(jnp.int32)
         mean = _added(updates, state, steps, seed)
 
-        def step(mean: Any, inner: Any) -> tuple[Any, Any, Any]:
-            wide = jax.tree.map(dtypes.widen, mean)
-            found, new = opt.update(wide, inner, params, **extra)
-            kept = new, jax.tree.map(jnp.zeros_like, mean)
-            return found, *jax.tree.map(_as_before, kept, (inner, mean))
+        def step(kept: tuple[Any, Any]) -> tuple[Any, Any]:
+            mean, inner = kept
+            found, inner = opt.update(jax.tree.map(dtypes.widen, mean), inner, params, **extra)
+            return found, (jax.tree.map(jnp.zeros_like, mean), inner)
 
-        def wait(mean: Any, inner: Any) -> tuple[Any, Any, Any]:
-            found = jax.tree.map(_nothing, shapes[0])
-            return found, *jax.tree.map(_varying, (inner, mean), shapes[1:])
-
-        shapes = jax.eval_shape(step, mean, state.inner_opt_state)
         due = state.mini_step + 1 >= steps
-        found, inner, mean = lax.cond(due, step, wait, mean, state.inner_opt_state)
+        found, (mean, inner) = only_if(due, step, (mean, state.inner_opt_state))
         waited = jnp.where(due, 0, state.mini_step + 1)
         total = jnp.where(due, optax.safe_increment(state.gradient_step), state.gradient_step)
         return found, optax.MultiStepsState(waited, total, inner, mean, state.skip_state)
@@ -135,23 +129,3 @@ def _added_leaf(arrays: tuple, scalars: dict[str, Any], whole: Any) -> jax.Array
         return new
     noise = random_bits.noise(random_bits.Key(words, whole, first), jnp.shape(g))
     return stochastic(new, noise.draw(random_bits.LANDING))
-
-
-def _nothing(like: Any) -> jax.Array:
-    zeros = jnp.full(like.shape, -0.0, like.dtype)  # x + 0.0 makes 0.0 of -0.0
-    return _varying(zeros, like)
-
-
-def _as_before(x: Any, old: Any) -> jax.Array:
-    """A part of the state in the dtype that it had: Optax's own drift."""
-    return _varying(jnp.asarray(x).astype(dtypes.of(old)), jax.typeof(old))
-
-
-def _varying(x: jax.Array, like: Any) -> jax.Array:
-    """`x`, marked as varying over the axes of `shard_map` that `like` varies over."""
-    axes = _axes(like) - _axes(jax.typeof(x))
-    return lax.pcast(x, tuple(axes), to="varying") if axes else x
-
-
-def _axes(kind: Any) -> frozenset[str]:
-    return frozenset(getattr(getattr(kind, "manual_axis_type", None), "varying", ()))

@@ -149,6 +149,7 @@ OPTIMIZERS = {
     ),
     "multi steps": optax.MultiSteps(adamx.adam(1e-2), 2).gradient_transformation(),
     "accumulate": adamx.accumulate(adamx.adam(1e-2), 2),
+    "fold": adamx.fold_micro_batches(adamx.adam(1e-2), 2),
     "schedule free": optax.contrib.schedule_free(adamx.adam(1e-2), 1e-2),
     "optax": optax.adamw(1e-2),
 }

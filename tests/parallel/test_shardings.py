@@ -33,6 +33,7 @@ OPTIMIZERS = {
     "int4": adamx.adamw(1e-3, storage="int4", landing="stochastic"),
     "multi steps": optax.MultiSteps(adamx.adam(1e-3), 2).gradient_transformation(),
     "accumulate": adamx.accumulate(adamx.adam(1e-3), 2),
+    "fold": adamx.fold_micro_batches(adamx.adam(1e-3), 2),
     "masked": optax.masked(optax.adam(1e-3), {"dense": True, "mu": False, "kernel": True}),
     "partition": optax.partition(
         {"a": adamx.adam(1e-3), "b": optax.sgd(1e-3, 0.9)}, {"dense": "a", "mu": "b", "kernel": "a"}
