@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sweep's runs are those that each optimizer makes by itself, and the best is the best."""
 
+import csv
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import adamx
 from adamx.cli import main
-from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, Sweep, sweep
+from adamx.cli.compare.grid import Grid, grid_of
+from adamx.cli.compare.halving import cost, rungs_of
+from adamx.cli.compare.results import write
+from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, builder, sweep
+from adamx.cli.flags import UsageError
 from adamx.cli.tasks import digits, find
 from tests.cli.commands import done, number, table
 
@@ -23,14 +29,73 @@ def alone(task, opt, steps):
     return float(task.glance(params))
 
 
-@pytest.mark.parametrize("name, opt", [("adam", adamx.adam), ("momentum", None)])
-def test_a_sweep_is_every_run_by_itself(name, opt):
-    opt = opt or (lambda rate: optax.sgd(rate, momentum=0.9))
-    tasks, rates = [digits(seed, 32) for seed in (0, 1)], np.array([1e-3, 1e-2])
+def rates(*values):
+    """A grid of learning rates alone."""
+    return Grid({"learning_rate": np.array(values)})
+
+
+def results(grid, losses):
+    """A sweep whose runs all trained to the end with these losses."""
+    return Sweep(grid, {HELD_OUT: losses}, np.full(len(losses), 10), losses)
+
+
+@pytest.mark.parametrize("name", ["adamw", "momentum"])
+def test_a_sweep_is_every_run_by_itself(name):
+    tasks, values = [digits(seed, 32) for seed in (0, 1)], np.array([1e-3, 1e-2])
+    others = {"weight_decay": np.array([0.0, 0.5]), "b2": np.array([0.9, 0.999])}
+    grid = grid_of(builder(name), values, others if name == "adamw" else {})
     with jax.numpy_dtype_promotion("standard"):  # of Optax's own
-        found = sweep(name, tasks, rates, steps=6).scores[HELD_OUT]
-        want = [[alone(task, opt(float(rate)), 6) for task in tasks] for rate in rates]
-    np.testing.assert_allclose(found, want, 1e-4)  # batched products sum in another order
+        found = sweep(name, tasks, grid, rungs_of(len(grid.points["learning_rate"]), 6, 0))
+        for point in (0, grid.shape[0] * 4 - 3 if name == "adamw" else 1):  # 1e-2, 0, .999
+            hyper = {k: float(x[point]) for k, x in grid.points.items()}
+            want = [alone(task, builder(name)(**hyper), 6) for task in tasks]
+            # batched products sum in another order
+            np.testing.assert_allclose(found.scores[HELD_OUT][point], want, 1e-4)
+    assert found.losses.shape == (8 if name == "adamw" else 2, 2)
+
+
+def valley():
+    """A task on a parabola: SGD's loss is (1 - 2 rate)^(2 steps)."""
+    make, _ = find("regression")
+
+    def loss(params, batch, *, key=None):
+        return jnp.sum(params**2)
+
+    return make(0, 16)._replace(
+        params=jnp.ones(()), loss=loss, glance=loss_of, scores=lambda p: {"loss": 0.0}, random=False
+    )
+
+
+def loss_of(params):
+    return jnp.sum(params**2)
+
+
+def test_the_better_half_goes_on_and_the_rest_stops():
+    values = np.array([1e-3, 0.01, 0.1, 0.3, 0.45, 1.2, 30.0, 1e6])
+    rungs = rungs_of(8, steps=8, halvings=2)
+    found = sweep("sgd", [valley(), valley()], rates(*values), rungs)
+    whole = sweep("sgd", [valley(), valley()], rates(*values), rungs_of(8, 8, 0))
+    with np.errstate(all="ignore"):
+        after = [[(1 - 2 * r) ** (2 * t) for r in values] for t in (2, 4, 8)]
+    order = np.argsort(after[0])[:4]
+    last = order[np.argsort(np.array(after[1])[order])][:2]
+    want = [8 if i in last else 4 if i in order else 2 for i in range(8)]
+    np.testing.assert_array_equal(found.reached, want)
+    np.testing.assert_allclose(found.losses[last, 0], np.array(after[2])[last], 1e-4)
+    np.testing.assert_array_equal(found.scores[HELD_OUT][last], whole.scores[HELD_OUT][last])
+    assert np.isnan(found.scores[HELD_OUT][0]).all()  # dropped
+    np.testing.assert_allclose(found.losses[0], after[0][0], 1e-5)  # but known
+    assert found.best == whole.best == 4
+    assert cost(rungs) == 8 * 2 + 4 * 2 + 2 * 4
+
+
+def test_what_diverges_stands_still_and_is_dropped_first():
+    values = np.array([0.1, 0.2, 0.3, 1e30])
+    found = sweep("sgd", [valley()], rates(*values), rungs_of(4, steps=4, halvings=1))
+    assert list(np.isnan(found.losses[:, 0])) == [False, False, False, True]
+    assert list(found.reached) == [2, 4, 4, 2]
+    alone = sweep("sgd", [valley()], rates(1e30), rungs_of(1, steps=4, halvings=0))
+    assert np.isnan(alone.scores[HELD_OUT]).all()
 
 
 def test_a_sweep_hands_random_losses_a_key_for_each_seed_and_step():
@@ -42,7 +107,8 @@ def test_a_sweep_hands_random_losses_a_key_for_each_seed_and_step():
         glance=lambda params: params,
         scores=lambda params: {"loss": 0.0},
     )
-    one, other = sweep("sgd", [adds_up] * 2, np.array([1.0]), steps=64).scores[HELD_OUT][0]
+    found = sweep("sgd", [adds_up] * 2, rates(1.0), rungs_of(1, 64, 0))
+    one, other = found.scores[HELD_OUT][0]
     assert one != other
     # The sum of 64 has a standard deviation of 2.3; 64 times one number, of 18.
     np.testing.assert_allclose([one, other], 32, atol=7)
@@ -50,10 +116,9 @@ def test_a_sweep_hands_random_losses_a_key_for_each_seed_and_step():
 
 def test_what_never_trains_comes_last(monkeypatch, capsys):
     found = {"sgd": np.nan, "adam": 0.5, "lion": 0.1}
-    rates = np.array([1.0])
 
     def swept(name, *_):
-        return Sweep(rates, {HELD_OUT: np.full((1, 2), found[name])})
+        return results(rates(1.0), np.full((1, 2), found[name]))
 
     monkeypatch.setattr("adamx.cli.compare.command.sweep", swept)
     assert main(["compare", "--optimizers", "adam,sgd,lion", "--seeds", "1"]) == 0
@@ -79,24 +144,69 @@ def test_compare_takes_any_task_and_rates():
 
 def test_a_rate_that_breaks_down_is_never_the_best():
     losses = np.array([[1.0, 1.2], [0.5, 0.6], [0.1, np.nan], [0.55, 3.0]])
-    found = Sweep(np.array([1e-3, 1e-2, 1e-1, 1.0]), {HELD_OUT: losses})
+    found = results(rates(1e-3, 1e-2, 1e-1, 1.0), losses)
     assert found.best == 1
     assert list(found.trains) == [False, True, False, False]
 
 
-def test_compare_prints_the_best_first_and_writes_a_picture(tmp_path):
-    file = tmp_path / "compare.png"
-    out = done(
-        f"compare --optimizers sgd,adam,lion --steps 20 --seeds 2 --batch-size 32 --picture {file}"
+def test_neighbours_and_edges_of_a_grid():
+    axes = {"learning_rate": [0.1, 0.2, 0.4], "weight_decay": [0.0, 0.1], "b2": [0.9]}
+    grid = Grid({k: np.array(x) for k, x in axes.items()})
+    assert grid.neighbours(3) == {"learning_rate": (1, 5), "weight_decay": (2, None)}
+    assert grid.edges(3) == {"weight_decay": "upper"}
+    assert grid.edges(0) == {"learning_rate": "lower"}  # no decay is below 0
+    assert grid.edges(2) == {}
+    assert [float(x[3]) for x in grid.points.values()] == [0.2, 0.1, 0.9]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_has_as_many_runs(name):
+    others = {"weight_decay": np.array([0.0, 0.1]), "b2": np.array([0.9, 0.99, 0.999])}
+    grid = grid_of(builder(name), np.array([0.01, 0.1, 1.0]), others)
+    points = grid.points["learning_rate"]
+    assert len(points) == 18
+    assert (points.min(), points.max()) == pytest.approx((0.01, 1.0))
+    assert ("b2" in grid.axes) <= (name not in OTHERS)
+
+
+def test_compare_tunes_prints_neighbours_and_writes_files(tmp_path):
+    picture, sheet, file = (tmp_path / f"compare.{end}" for end in ("png", "csv", "json"))
+    flags = (
+        "compare --optimizers sgd,adamw --steps 8 --seeds 2 --batch-size 32 --halvings 1 "
+        "--learning-rates 1e-6,1e-5,1e-3 --weight-decays 0,0.1"
     )
-    assert "3 optimizers x 20 runs" in out
-    text = out[out.index("best rate") - 20 :]
-    rows = table(text, "best rate")
-    rows.pop("header")
-    losses = [number(row[1].split(" ")[0]) for row in rows.values() if len(row) > 3]
-    assert len(losses) == 3
-    assert losses == sorted(losses)
-    assert file.read_bytes()[:4] == b"\x89PNG"
+    out = done(f"{flags} --picture {picture} --results {file}")
+    assert "2 optimizers x 12 runs, 72 steps each" in out
+    rows = table(out[out.index("best rate") - 20 : out.index("setting")], "best rate")
+    assert list(rows)[:2] == ["adamw", "sgd"]
+    assert len(rows["sgd"]) < len(rows["adamw"])  # it has no decay
+    assert number(rows["adamw"][2].split(" ")[0]) < 2.4
+    assert "the best learning_rate is the upper edge of the grid, 0.001: widen it" in out
+    beside = table(out[out.index("setting") - 20 :], "setting")["adamw"]
+    assert beside[0] in ("learning_rate", "weight_decay")
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    found = json.loads(file.read_text())
+    assert (found["steps"], found["seeds"], found["halvings"]) == (8, 2, 1)
+    assert found["best"]["adamw"]["edges"]["learning_rate"] == "upper"
+    runs = found["runs"]
+    assert len(runs) == 24
+    assert sorted({run["steps"] for run in runs}) == [4, 8]
+    best = [run for run in runs if run["optimizer"] == "adamw" and run["steps"] == 8]
+    losses = [run[HELD_OUT] for run in best if run["learning_rate"] == 1e-3]
+    assert min(losses) < found["best"]["adamw"][HELD_OUT] < max(losses)
+    write(str(sheet), {}, {"sgd": results(rates(0.1, 0.2), np.array([[1.0, np.nan], [2.0, 3.0]]))})
+    lines = list(csv.DictReader(sheet.read_text().splitlines()))
+    assert [line[HELD_OUT] for line in lines] == ["1.0", "", "2.0", "3.0"]
+    assert lines[3] | {HELD_OUT: ""} == dict(
+        zip(lines[3], ["sgd", "0.2", "1", "10", ""], strict=True)
+    )
+
+
+def test_a_glance_that_is_not_of_jax_is_refused_with_halvings():
+    task = valley()._replace(glance=float)
+    with pytest.raises(UsageError, match="--halvings ranks by held-out losses inside"):
+        sweep("sgd", [task], rates(0.1, 0.2), rungs_of(2, steps=2, halvings=1))
+    assert sweep("sgd", [task], rates(0.1, 0.2), rungs_of(2, steps=2, halvings=0)).best == 1
 
 
 @pytest.mark.parametrize(
@@ -105,6 +215,10 @@ def test_compare_prints_the_best_first_and_writes_a_picture(tmp_path):
         ("--picture x.txt", "--picture must end in .png, .svg, .pdf, got 'x.txt'"),
         ("--picture none/x.png", "there is no such folder"),
         ("--batch-size 2000", "--batch-size must be at most 1437"),
+        ("--results x.txt", "--results must end in .csv, .json, got 'x.txt'"),
+        ("--b2s 0.9,1", "--b2s must be below 1, got 1"),
+        ("--halvings 4", "--halvings 4 needs at least 16 points on the grid, got 10"),
+        ("--halvings 3 --steps 5", "--halvings 3 needs at least 8 steps, got 5"),
         ("--task quadratic", "--task must be one of source, digits, digits-cnn, text, regression"),
     ],
 )
@@ -120,4 +234,4 @@ def test_compare_refuses_what_it_does_not_know(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--learning-rates", "0.1,high"])
     assert "must be a finite number of at least 0, got 'high'" in capsys.readouterr().err
-    assert len(set(OPTIMIZERS)) == len(OPTIMIZERS) == 19
+    assert len(set(OPTIMIZERS)) == len(OPTIMIZERS) >= 19

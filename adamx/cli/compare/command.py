@@ -3,20 +3,22 @@
 
 import argparse
 import time
-from typing import Any
 
 import numpy as np
 
-from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, sweep
+from adamx.cli.compare.grid import grid_of
+from adamx.cli.compare.halving import cost, rungs_of
+from adamx.cli.compare.picture import loss, picture
+from adamx.cli.compare.results import AROUND, advice, around, check_results, write
+from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, Sweep, builder, sweep
 from adamx.cli.disk import writing
-from adamx.cli.flags import add_names, check_picture, numbers, optional_import, whole
+from adamx.cli.flags import UsageError, add_names, check_picture, numbers, whole
 from adamx.cli.tasks import add_task, find
 from adamx.core.tables import as_markdown, as_text
 
 LOWEST, HIGHEST, RATES = 1e-4, 3.0, 10
-HEADER = ["", "best rate", HELD_OUT, "accuracy", "rates that train", "s"]
 ACCURACY = "test accuracy"
-COLOURED = 7  # as many lines as the eye can tell apart
+COLUMNS = {"learning_rate": "best rate", "weight_decay": "decay", "b2": "b2"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,87 +32,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NUMBERS",
         help=f"rates, separated by commas (default: {RATES}, from {LOWEST:g} to {HIGHEST:g})",
     )
+    add(
+        "--weight-decays",
+        type=numbers,
+        metavar="NUMBERS",
+        help="decays to try with each rate, by optimizers that have one (default: their own)",
+    )
+    add(
+        "--b2s",
+        type=numbers,
+        metavar="NUMBERS",
+        help="values of b2 to try with each rate, by optimizers that have it (default: their own)",
+    )
     add("--steps", type=whole(1), default=200, metavar="N", help="steps of each run (default: 200)")
     add("--seeds", type=whole(1), default=3, metavar="N", help="runs at each rate (default: 3)")
+    add(
+        "--halvings",
+        type=whole(0, 16),
+        default=0,
+        metavar="N",
+        help="how often the worse half of all settings is dropped; those that are left train twice "
+        "as long each time, up to --steps (default: 0, every setting trains to the end)",
+    )
     add("--picture", metavar="FILE", help="write a picture, as .png, .svg or .pdf")
-    add("--markdown", action="store_true", help="print a Markdown table")
+    add("--results", metavar="FILE", help="write every run, as .csv or .json")
+    add("--markdown", action="store_true", help="print Markdown tables")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Sweeps one optimizer after the other and prints the table, best first."""
+    """Sweeps one optimizer after the other and prints the tables, best first."""
     if args.picture:
         check_picture("--picture", args.picture)
+    if args.results:
+        check_results(args.results)
+    if args.b2s and args.b2s[-1] >= 1:
+        raise UsageError(f"--b2s must be below 1, got {args.b2s[-1]:g}")
+    others = {"weight_decay": args.weight_decays, "b2": args.b2s}
+    others = {name: np.array(values) for name, values in others.items() if values}
+    rates = np.array(args.learning_rates or np.geomspace(LOWEST, HIGHEST, RATES))
+    grids = {name: grid_of(builder(name), rates, others) for name in args.optimizers}
+    points = len(rates) * int(np.prod([len(values) for values in others.values()]))
+    rungs = rungs_of(points, args.steps, args.halvings)
     make, defaults = find(args.task)
     size = args.batch_size or defaults.batch_size
     tasks = [make(seed, size, args.data) for seed in range(args.seeds)]
-    rates = np.array(args.learning_rates or np.geomspace(LOWEST, HIGHEST, RATES))
-    runs = len(rates) * args.seeds
-    print(f"{tasks[0].title}\n{len(args.optimizers)} optimizers x {runs} runs", flush=True)
+    runs = f"{len(args.optimizers)} optimizers x {points * args.seeds} runs"
+    budget = f", {cost(rungs) * args.seeds:,} steps each" if args.halvings else ""
+    print(f"{tasks[0].title}\n{runs}{budget}", flush=True)
     sweeps, rows = {}, {}
     for name in args.optimizers:
         start = time.perf_counter()
-        sweeps[name] = sweep(name, tasks, rates, args.steps)
-        rows[name] = _row(name, sweeps[name], time.perf_counter() - start)
+        sweeps[name] = sweep(name, tasks, grids[name], rungs)
+        rows[name] = _row(name, sweeps[name], list(others), time.perf_counter() - start)
         print("  ".join(rows[name]), flush=True)
-    order = sorted(sweeps, key=lambda name: np.nan_to_num(_loss(sweeps[name])[0], nan=np.inf))
-    table = (as_markdown if args.markdown else as_text)(HEADER, [rows[name] for name in order])
-    print(f"\n{table}")
+    order = sorted(sweeps, key=lambda name: np.nan_to_num(loss(sweeps[name])[0], nan=np.inf))
+    sweeps = {name: sweeps[name] for name in order}
+    tables = as_markdown if args.markdown else as_text
+    print(f"\n{tables(_header(list(others)), [rows[name] for name in order])}")
+    if beside := [row for name in order for row in around(name, sweeps[name])]:
+        print(f"\n{tables(AROUND, beside)}")
+    for line in (line for name in order for line in advice(name, sweeps[name])):
+        print(line)
     if args.picture:
         with writing(args.picture):
-            picture({name: sweeps[name] for name in order}).savefig(args.picture, dpi=120)
+            picture(sweeps).savefig(args.picture, dpi=120)
         print(f"\nwritten: {args.picture}")
+    if args.results:
+        about = {"task": args.task, "batch_size": size, "steps": args.steps, "seeds": args.seeds}
+        write(args.results, {**about, "halvings": args.halvings}, sweeps)
+        print(f"\nwritten: {args.results}")
     return 0
 
 
-def picture(sweeps: dict[str, Sweep]) -> Any:
-    """Held-out losses: left at the best rates, right over all rates, the best few in colour.
-
-    Bars are standard deviations over seeds on the left, minimum to maximum on the right.
-    """
-    figure_of = optional_import("matplotlib.figure", "matplotlib").Figure
-    figure = figure_of(figsize=(11, 1.5 + 0.26 * max(8, len(sweeps))), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[2, 3])
-    for i, (name, found) in enumerate(sweeps.items()):
-        colour = "#d55e00" if name in OTHERS else "#0072b2"
-        mean, spread = _loss(found)
-        left.errorbar(mean, i, xerr=spread, fmt="o", color=colour, ms=4, capsize=3, lw=1)
-        losses = found.scores[HELD_OUT]
-        means, low, high = losses.mean(1), losses.min(1), losses.max(1)
-        if i < COLOURED:
-            style = "--" if name in OTHERS else "-"
-            bars = [means - low, high - means]
-            right.errorbar(found.rates, means, bars, ls=style, lw=1.2, capsize=2, label=name)
-        else:
-            right.plot(found.rates, means, color="#cccccc", lw=0.8, zorder=0)
-    left.set_yticks(range(len(sweeps)), list(sweeps))
-    left.invert_yaxis()
-    left.set(xlabel=f"{HELD_OUT} at the best rate")
-    left.grid(axis="x", color="#dddddd", lw=0.6)
-    right.set(xlabel="learning rate", ylabel=HELD_OUT, xscale="log")
-    if positive := [mean for mean, _ in map(_loss, sweeps.values()) if mean > 0]:
-        right.set(yscale="log", ylim=(min(positive) / 1.5, 60 * min(positive)))
-    right.legend(
-        title=f"the best {COLOURED}" if len(sweeps) > COLOURED else None,
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1),
-        frameon=False,
-        fontsize=8,
-    )
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure
+def _header(others: list[str]) -> list[str]:
+    settings = [COLUMNS[name] for name in ("learning_rate", *others)]
+    return ["", *settings, HELD_OUT, "accuracy", "rates that train", "diverged", "s"]
 
 
-def _loss(found: Sweep) -> tuple[float, float]:
-    losses = found.scores[HELD_OUT][found.best]
-    return float(losses.mean()), float(losses.std(ddof=1)) if len(losses) > 1 else 0.0
-
-
-def _row(name: str, found: Sweep, seconds: float) -> list[str]:
-    mean, spread = _loss(found)
+def _row(name: str, found: Sweep, others: list[str], seconds: float) -> list[str]:
+    mean, spread = loss(found)
     right = found.scores.get(ACCURACY)
     accuracy = "" if right is None else f"{right[found.best].mean():.1%}"
-    trains = found.rates[found.trains]
+    points = found.grid.points
+    trains = points["learning_rate"][found.trains]
     span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
-    best = f"{found.rates[found.best]:.2g}"
-    return [name, best, f"{mean:.3g} ± {spread:.2g}", accuracy, span, f"{seconds:.0f}"]
+    best = [
+        f"{points[k][found.best]:.2g}" if k in points else "" for k in ("learning_rate", *others)
+    ]
+    lost = f"{np.isnan(found.losses).sum()} of {found.losses.size}"
+    return [name, *best, f"{mean:.3g} ± {spread:.2g}", accuracy, span, lost, f"{seconds:.0f}"]
