@@ -89,13 +89,27 @@ def test_the_better_half_goes_on_and_the_rest_stops():
     assert cost(rungs) == 8 * 2 + 4 * 2 + 2 * 4
 
 
+def test_those_that_are_left_go_on_with_the_next_batches():
+    counting = valley()._replace(
+        params=jnp.zeros(()),
+        batch=lambda i: jnp.float32(i),
+        loss=lambda params, batch: -params * batch,
+        glance=lambda params: -params,
+    )
+    found = sweep("sgd", [counting], rates(0.5, 1.0), rungs_of(2, steps=6, halvings=1))
+    np.testing.assert_allclose(found.losses[:, 0], [-0.5 * (0 + 1 + 2), -(0 + 1 + 2 + 3 + 4 + 5)])
+
+
 def test_what_diverges_stands_still_and_is_dropped_first():
     values = np.array([0.1, 0.2, 0.3, 1e30])
     found = sweep("sgd", [valley()], rates(*values), rungs_of(4, steps=4, halvings=1))
     assert list(np.isnan(found.losses[:, 0])) == [False, False, False, True]
     assert list(found.reached) == [2, 4, 4, 2]
-    alone = sweep("sgd", [valley()], rates(1e30), rungs_of(1, steps=4, halvings=0))
+    seen = []
+    watching = valley()._replace(glance=lambda params: seen.append(float(params)) or params)
+    alone = sweep("sgd", [watching], rates(1e30), rungs_of(1, steps=4, halvings=0))
     assert np.isnan(alone.scores[HELD_OUT]).all()
+    assert np.isfinite(seen).all()  # where it was when it diverged
 
 
 def test_a_sweep_hands_random_losses_a_key_for_each_seed_and_step():
