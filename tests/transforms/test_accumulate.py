@@ -125,6 +125,38 @@ def test_the_states_of_optaxs_optimizers_keep_their_dtypes():
     assert cases.form(state) == cases.form(opt.init(params))
 
 
+MAKERS = {
+    "accumulate": lambda opt: adamx.accumulate(opt, 2),
+    "in bfloat16": lambda opt: adamx.accumulate(opt, 2, jnp.bfloat16),
+    "fold": lambda opt: adamx.fold_micro_batches(opt, 2),
+}
+every_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+
+
+@every_maker
+def test_it_lowers_for_every_platform(make):
+    params = cases.params("bfloat16")
+    opt = make(adamx.adamw(1e-2, storage="int8", landing="kahan"))
+    platforms = ("cpu", "cuda", "rocm", "tpu")
+    update = jax.export.export(jax.jit(opt.update), platforms=platforms)
+    assert update(params, jax.eval_shape(opt.init, params), params).platforms == platforms
+
+
+@every_maker
+def test_members_of_a_vmap_and_derivatives_pass_through(make):
+    def loss(rate):
+        opt, params = make(adamx.adam(rate)), jnp.ones(3)
+        state = opt.init(params)
+        for g in (1.0, 2.0, 3.0, 4.0):
+            params, state = adamx.step(opt, params, state, params * g)
+        return params.sum()
+
+    both = jax.jit(jax.vmap(jax.value_and_grad(loss)))
+    values, slopes = both(jnp.array([0.099, 0.101]))
+    # A secant against the mean of two tangents: the third derivative is of order 1.
+    np.testing.assert_allclose((values[1] - values[0]) / 0.002, slopes.mean(), 1e-2)
+
+
 @pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("x")], ids=["replica", "shard"])
 def test_inside_shard_map(spec):
     opt = adamx.accumulate(adamx.adamw(0.1, storage="int8", landing="exact"), 2)
