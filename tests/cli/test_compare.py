@@ -13,7 +13,7 @@ import adamx
 from adamx.cli import main
 from adamx.cli.compare.grid import Grid, grid_of
 from adamx.cli.compare.halving import cost, rungs_of
-from adamx.cli.compare.results import write
+from adamx.cli.compare.results import advice, around, write
 from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, builder, sweep
 from adamx.cli.flags import UsageError
 from adamx.cli.tasks import digits, find
@@ -151,7 +151,7 @@ def test_compare_takes_any_task_and_rates():
     )
     assert "MLP 10-128-128-1 with dropout 0.1" in out
     assert "2 optimizers x 2 runs" in out
-    rows = table(out, "best rate")
+    rows = table(out[: out.index("setting")], "best rate")
     assert rows["adamw"][0] in ("0.01", "0.001")
     assert 0 < number(rows["adamw"][1].split(" ")[0]) < 1
 
@@ -171,6 +171,15 @@ def test_neighbours_and_edges_of_a_grid():
     assert grid.edges(0) == {"learning_rate": "lower"}  # no decay is below 0
     assert grid.edges(2) == {}
     assert [float(x[3]) for x in grid.points.values()] == [0.2, 0.1, 0.9]
+
+
+def test_a_b2_keeps_its_digits():
+    axes = {"learning_rate": np.array([0.1]), "b2": np.array([0.999, 0.9999])}
+    found = results(Grid(axes), np.array([[2.0], [1.0]]))
+    assert around("adam", found) == [["adam", "b2", "0.999: 2", "0.9999: 1", "", "upper"]]
+    assert advice("adam", found) == [
+        "adam: the best b2 is the upper edge of the grid, 0.9999: widen it"
+    ]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

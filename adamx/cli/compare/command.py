@@ -9,7 +9,7 @@ import numpy as np
 from adamx.cli.compare.grid import grid_of
 from adamx.cli.compare.halving import cost, rungs_of
 from adamx.cli.compare.picture import loss, picture
-from adamx.cli.compare.results import AROUND, advice, around, check_results, write
+from adamx.cli.compare.results import AROUND, advice, around, check_results, shown, write
 from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, Sweep, builder, sweep
 from adamx.cli.disk import writing
 from adamx.cli.flags import UsageError, add_names, check_picture, numbers, whole
@@ -116,8 +116,7 @@ def _row(name: str, found: Sweep, others: list[str], seconds: float) -> list[str
     points = found.grid.points
     trains = points["learning_rate"][found.trains]
     span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
-    best = [
-        f"{points[k][found.best]:.2g}" if k in points else "" for k in ("learning_rate", *others)
-    ]
+    settings = ("learning_rate", *others)
+    best = [shown(k, points[k][found.best]) if k in points else "" for k in settings]
     lost = f"{np.isnan(found.losses).sum()} of {found.losses.size}"
     return [name, *best, f"{mean:.3g} ± {spread:.2g}", accuracy, span, lost, f"{seconds:.0f}"]

@@ -32,16 +32,23 @@ def _cell(found: Sweep, setting: str, point: int | None) -> str:
     value, mean = found.grid.points[setting][point], found.losses[point].mean()
     said = "diverged" if np.isnan(mean) else f"{mean:.3g}"
     early = found.reached[point] < found.reached.max()
-    return f"{value:.3g}: {said}" + (f" at step {found.reached[point]}" if early else "")
+    return f"{shown(setting, value)}: {said}" + (
+        f" at step {found.reached[point]}" if early else ""
+    )
 
 
 def advice(name: str, found: Sweep) -> list[str]:
     """A sentence for each edge of the grid on which the best lies."""
     return [
         f"{name}: the best {setting} is the {side} edge of the grid, "
-        f"{found.grid.points[setting][found.best]:.3g}: widen it"
+        f"{shown(setting, found.grid.points[setting][found.best])}: widen it"
         for setting, side in found.grid.edges(found.best).items()
     ]
+
+
+def shown(setting: str, value: float) -> str:
+    """The value of a setting; 0.9999 is not 1 for a b2."""
+    return f"{value:.6g}" if setting == "b2" else f"{value:.3g}"
 
 
 def check_results(path: str) -> None:
