@@ -22,9 +22,9 @@ from adamx.moments.scale_by import scale_by as scale_by
 from adamx.optimizers import *
 from adamx.optimizers.fold import fold_micro_batches as fold_micro_batches
 from adamx.transforms import weight_decay as decay
+from adamx.transforms.accumulate import accumulate as accumulate
 from adamx.transforms.cautious import cautious as cautious
 from adamx.transforms.centralise import centralise as centralise
-from adamx.transforms.accumulate import accumulate as accumulate
 from adamx.transforms.clipping import *
 from adamx.transforms.grams import grams as grams
 from adamx.transforms.learning_rate import scale_by_learning_rate as scale_by_learning_rate
