@@ -14,6 +14,7 @@ from adamx.core.step import jit_step as jit_step
 from adamx.core.step import step as step
 from adamx.explain import explain as explain
 from adamx.footprint import nbytes as nbytes
+from adamx.groups import groups as groups
 from adamx.interop.register import register as register
 from adamx.landing import master_params as master_params
 from adamx.moments.convert import convert as convert

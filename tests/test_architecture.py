@@ -23,7 +23,7 @@ LAYERS = (
     {"kernels"},
     {"moments", "transforms"},
     {"optimizers"},
-    {"rules", "health", "footprint", "knobs"},
+    {"rules", "health", "footprint", "groups", "knobs"},
     {"checkpoints", "interop", "parallel"},
     {"explain"},
     {""},  # adamx itself

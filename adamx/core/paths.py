@@ -108,11 +108,11 @@ def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
     if not unused or not found or is_hidden(tree):
         return
     raise ValueError(
-        f"{argument}: no leaf matches {unused[0]!r}; the nearest are {_nearest(unused[0], found)}"
+        f"{argument}: no leaf matches {unused[0]!r}; the nearest are {nearest(unused[0], found)}"
     )
 
 
-def _nearest(pattern: str, names: list[str], most: int = 5) -> str:
+def nearest(pattern: str, names: list[str], most: int = 5) -> str:
     """The names most like a pattern, as a whole or in their last words."""
 
     def likeness(name: str) -> float:

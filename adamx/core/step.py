@@ -97,12 +97,12 @@ def _step(
     update: Any, takes_extra: bool, params: Any, state: Any, grads: Any, extra: dict
 ) -> tuple[Any, Any]:
     extra = extra if takes_extra else {}
-    params, state = _in_one_pass(update, params, state, grads, extra)
+    params, state = in_one_pass(update, params, state, grads, extra)
     return put_back(params, state), state
 
 
-def _in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
-    """The step by the last link of a chain, where that can write parameters itself."""
+def in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
+    """Update and apply, by the last link of a chain where that can write parameters itself."""
     links = _links(update)
     *before, last = links or (update,)
     whole = getattr(getattr(last, "link", None), "step", None)
@@ -121,6 +121,7 @@ def _in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) 
     found = whole(params, states[-1], grads, scale, **extra)
     if found is None and scale is not None:
         grads, _ = before[-1](grads, states[len(before) - 1], params, **extra)
+        found = whole(params, states[-1], grads, None, **extra)
     params, new = found or _apply(last, params, states[-1], grads, extra)
     return params, new if links is None else (*after, new)
 
