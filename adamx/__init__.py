@@ -20,6 +20,8 @@ from adamx.landing import master_params as master_params
 from adamx.moments.convert import convert as convert
 from adamx.moments.reset import reset as reset
 from adamx.moments.scale_by import scale_by as scale_by
+from adamx.moments.store import StoredState as StoredState
+from adamx.moments.store import store as store
 from adamx.optimizers import *
 from adamx.optimizers.fold import fold_micro_batches as fold_micro_batches
 from adamx.transforms import weight_decay as decay

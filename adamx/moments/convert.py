@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the state of one optimizer to that of another that keeps its moments differently."""
 
-import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -10,10 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, random_bits
-from adamx.core.rule import Kind, is_signed
 from adamx.moments.described import Described
 from adamx.moments.find import Side, is_moments, leaves, side, template
-from adamx.storage.compact import within_range
+from adamx.moments.store import Store, StoredState
+from adamx.storage.compact import fit_for_codes
 
 
 def convert(
@@ -26,7 +25,7 @@ def convert(
 
     Moments are decoded from the storage of the one and encoded in the storage of the other, Optax's
     own state included; everything else is handed over as it is. So the two have to differ in
-    storage alone. Rounding is that of a step.
+    storage alone, with or without `adamx.store` around either. Rounding is that of a step.
 
     Args:
       state: of `opt_from`.
@@ -45,6 +44,9 @@ def convert(
       >>> print(type(state[0]).__name__, state[0].nu["kernel"].dtype)
       ScaleByAdamState uint8
     """
+    stores = [getattr(opt.update, "link", None) for opt in (opt_from, opt_to)]
+    if any(isinstance(link, Store) for link in stores):
+        return _of_stores(state, opt_from, opt_to, params)
     params = _shapes(state) if params is None else params
     source, target = template(opt_from, params), template(opt_to, params)
     given, whole = jax.tree.flatten(state, is_leaf=is_moments)
@@ -57,12 +59,29 @@ def convert(
             f"`opt_from` and `opt_to` differ in more than how moments are stored: {held} and "
             f"{treedef}"
         )
-    return treedef.unflatten(
-        [
-            _converted(x, mark, goal) if is_moments(goal) else x
-            for x, mark, goal in zip(given, marks, wanted, strict=True)
-        ]
-    )
+    found = []
+    for x, mark, goal in zip(given, marks, wanted, strict=True):
+        if not is_moments(goal) and getattr(x, "dtype", None) != getattr(goal, "dtype", None):
+            raise ValueError(
+                f"`opt_to` keeps a leaf in {goal.dtype} that is {x.dtype} in `state`: convert the "
+                "state of what `adamx.store` is around by itself"
+            )
+        found.append(_converted(x, mark, goal) if is_moments(goal) else x)
+    return treedef.unflatten(found)
+
+
+def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
+    """The conversion where `adamx.store` is around one of the optimizers, or both."""
+    before, after = (getattr(opt.update, "link", None) for opt in (opt_from, opt_to))
+    count = state.count if isinstance(state, StoredState) else None
+    if params is None:
+        params = _shapes(state.inner if count is not None else state)
+    if isinstance(before, Store):
+        state, opt_from = before.widened(state, params), before.opt
+    if not isinstance(after, Store):
+        return convert(state, opt_from, opt_to, params)
+    inner = convert(state, opt_from, after.opt, params)
+    return after.narrowed(inner, params, count=count)
 
 
 def _converted(state: Any, source: Any, target: Any) -> Any:
@@ -125,23 +144,9 @@ def encoded(count: Any, rows: list[dict], there: Side, blank: Any) -> Any:
         key: Any = None if words is None else random_bits.Key(words)
         old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
         if any(jnp.issubdtype(x.dtype, jnp.integer) for x in goal.values()):
-            moments = _fit_for_codes(moments, kinds)
+            moments = fit_for_codes(moments, kinds)
         new.append(storage.encode(moments, kinds, old, key))
     return there.layout.state(count, new, there.treedef)
-
-
-def _fit_for_codes(moments: dict[str, Any], kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    """Moments as a step of ours makes them: finite squares within range, and one that is not finite
-    where a mean beside it is not, whose code could not say so."""
-    means = [m for k, m in moments.items() if is_signed(kinds[k])]
-    bad = functools.reduce(jnp.logical_or, (~jnp.isfinite(m) for m in means), jnp.asarray(False))
-
-    def fitting(name: str, x: Any) -> Any:
-        if is_signed(kinds[name]):
-            return x
-        return jnp.where(bad, jnp.nan, within_range(x, kinds[name]))
-
-    return {name: fitting(name, x) for name, x in moments.items()}
 
 
 def _in_working_precision(stored: dict[str, Any]) -> dict[str, Any]:

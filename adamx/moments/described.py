@@ -29,9 +29,9 @@ _DESCRIBING = jax.make_user_context(False)  # which keeps traces apart, as a var
 
 
 @contextlib.contextmanager
-def describing() -> Iterator[None]:
+def describing(on: bool = True) -> Iterator[None]:
     """Within it, `init` of any transformation marks the states of our rules as `Described`."""
-    with _DESCRIBING(True):
+    with _DESCRIBING(on):
         yield
 
 

@@ -210,18 +210,18 @@ def step_leaf(
     key: Any = None if words is None else random_bits.Key(words, whole, first)
     stored = storage.encode(moments, rule.moments, stored, key)
     codes = {k: a for k, a in stored.items() if jnp.issubdtype(a.dtype, jnp.integer)}
-    return direction, stored | (_without_derivative(codes, moments, storage.name) if codes else {})
+    return direction, stored | (without_derivative(codes, moments, storage.name) if codes else {})
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _without_derivative(
+def without_derivative(
     codes: dict[str, jax.Array], moments: dict[str, jax.Array], name: str
 ) -> dict[str, jax.Array]:
     """`codes`, with a warning where someone differentiates `moments`: integers have no tangent."""
     return codes
 
 
-@_without_derivative.defjvp
+@without_derivative.defjvp
 def _(name: str, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     warnings.warn(
         f"storage {name!r} keeps integers, through which no derivative passes to the next step: "

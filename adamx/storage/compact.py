@@ -7,6 +7,7 @@ rounded to nearest, slow averages would stand still. The last code of a square i
 finite.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -234,3 +235,17 @@ def within_range(moment: jax.Array, kind: Kind) -> jax.Array:
     small = is_signed(kind) or kind == "magnitude"
     most = jnp.asarray(2.0**62 if small else 2.0**124, moment.dtype)
     return jnp.where(jnp.isinf(moment), moment, lax.clamp(-most, moment, most))
+
+
+def fit_for_codes(moments: Arrays, kinds: Kinds) -> Arrays:
+    """Moments as a step of ours makes them: finite squares within range, and one that is not finite
+    where a mean beside it is not, whose code could not say so."""
+    means = [m for k, m in moments.items() if is_signed(kinds[k])]
+    bad = functools.reduce(jnp.logical_or, (~jnp.isfinite(m) for m in means), jnp.asarray(False))
+
+    def fitting(name: str, x: Any) -> Any:
+        if is_signed(kinds[name]):
+            return x
+        return jnp.where(bad, jnp.nan, within_range(x, kinds[name]))
+
+    return {name: fitting(name, x) for name, x in moments.items()}
