@@ -12,6 +12,7 @@ from adamx import storage as storage
 from adamx.checkpoints import Checkpoints as Checkpoints
 from adamx.core.step import jit_step as jit_step
 from adamx.core.step import step as step
+from adamx.describe import describe as describe
 from adamx.explain import explain as explain
 from adamx.footprint import nbytes as nbytes
 from adamx.groups import groups as groups

@@ -14,7 +14,7 @@ import optax
 
 from adamx.core import paths
 from adamx.core.compiled import transformation
-from adamx.core.links import Inside, promoting
+from adamx.core.links import Around, Inside, promoting
 from adamx.core.step import in_one_pass
 from adamx.core.values import value
 
@@ -98,7 +98,12 @@ class Groups:
             return lambda tree: only(self.labels(tree), pattern)(tree)
 
         return [
-            Inside(("inner_states", pattern, "inner_state"), opt, pattern, seen(pattern))
+            Inside(
+                ("inner_states", pattern, "inner_state"),
+                opt,
+                Around(pattern, "group"),
+                seen(pattern),
+            )
             for pattern, opt in self.rows
         ]
 

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -22,19 +22,33 @@ ANY = "*"  # in a place: one step of a path, whatever it is
 Narrow = Callable[[Any], Any]  # from a tree like the parameters to the part that a link sees
 
 
+class Around(NamedTuple):
+    """What is around a link.
+
+    Attributes:
+      name: what it is called, such as `adamx.adamw`, or a group's pattern.
+      kind: a recipe, of which the link is a part; a group of leaves; or what wraps any link.
+      value: the wrapper itself, where it is a value of ours.
+    """
+
+    name: str
+    kind: Literal["recipe", "group", "wrapper"]
+    value: Any = None
+
+
 class Inside(NamedTuple):
     """A transformation inside another one.
 
     Attributes:
       place: the path of its state within the other's, as the words of the path.
       opt: the transformation, or a value of ours with `init` and `update`.
-      label: what the other calls it; empty if it has no name for it.
+      around: what the other one is to it; None for what need not be told.
       narrow: from a tree like the parameters to the part that it sees.
     """
 
     place: tuple[Any, ...]
     opt: Any
-    label: str = ""
+    around: Around | None = None
     narrow: Narrow | None = None
 
 
@@ -55,7 +69,7 @@ class Link(NamedTuple):
     made: str
     module: str
     held: Mapping[str, Any]
-    within: tuple[str, ...]
+    within: tuple[Around, ...]
     narrow: Narrow
 
 
@@ -73,13 +87,13 @@ def links(opt: Any) -> list[Link]:
     return list(_links(opt, (), (), lambda tree: tree))
 
 
-def _links(opt: Any, place: tuple, within: tuple[str, ...], narrow: Narrow) -> Iterator[Link]:
+def _links(opt: Any, place: tuple, within: tuple[Around, ...], narrow: Narrow) -> Iterator[Link]:
     made, module, held = _maker(opt)
     inside = _inside(made, module, held)
     if not inside:
         yield Link(place, made, module, held, within, narrow)
     for part in inside:
-        around = within if made in _PLAIN else (*within, part.label or made)
+        around = within if part.around is None else (*within, part.around)
         see = functools.partial(_both, narrow, part.narrow) if part.narrow else narrow
         yield from _links(part.opt, (*place, *part.place), around, see)
 
@@ -91,7 +105,13 @@ def promoting(opt: Any) -> contextlib.AbstractContextManager[Any]:
     return jax.numpy_dtype_promotion("standard")
 
 
-_PLAIN = ("chain", "named_chain", "masked")  # which need not be told
+def public(module: str, name: str) -> str:
+    """The name by which a function of a module is known, `optax.contrib.muon` for one in
+    `optax.contrib._muon`."""
+    words = [w for w in module.split(".") if not w.startswith("_")]
+    if words[0] in ("optax", "adamx"):
+        words = [w for w in words[:2] if w in ("optax", "adamx", "contrib")]
+    return ".".join([*words, name])
 
 
 def _both(outer: Narrow, inner: Narrow, tree: Any) -> Any:
@@ -110,13 +130,9 @@ def _maker(opt: Any) -> tuple[str, str, Mapping[str, Any]]:
         return _own_name(update), type(update).__module__, {"self": update}
     if isinstance(update, functools.partial):
         update = update.func
-    owner = getattr(update, "__self__", None)
-    if owner is not None:
-        return type(owner).__name__, type(owner).__module__, vars(owner)
-    code = getattr(update, "__code__", None)
-    if code is None:
-        kind = type(update)
-        return _own_name(update), kind.__module__, {"self": update}
+    owner = getattr(update, "__self__", update)
+    if getattr(update, "__code__", None) is None or owner is not update:
+        return _own_name(owner), type(owner).__module__, {"self": owner, **_variables(owner)}
     made = update.__qualname__.split(".")[0]
     held = inspect.getclosurevars(update).nonlocals
     if made == "with_extra_args_support" and "tx" in held:
@@ -129,34 +145,60 @@ def _own_name(x: Any) -> str:
     return name if isinstance(name, str) else type(x).__name__
 
 
+def _variables(x: Any) -> dict[str, Any]:
+    return dict(vars(x)) if hasattr(x, "__dict__") else {}
+
+
 def _inside(made: str, module: str, held: Mapping[str, Any]) -> list[Inside]:
-    if "self" in held:
-        look = getattr(held["self"], "inside", None)
-        return look() if look else []
+    if hasattr(held.get("self"), "inside"):
+        return held["self"].inside()
     if module.startswith("optax"):
         if made == "chain":
             return [Inside((i,), update) for i, update in enumerate(held["update_fns"])]
         if made == "named_chain":
-            return [Inside((name,), opt, name) for name, opt in held["transforms"]]
+            return [Inside((name,), opt) for name, opt in held["transforms"]]
         if made == "masked":
-            return [Inside(("inner_state",), held["inner"], "", _seen(held["mask"]))]
+            return [Inside(("inner_state",), held["inner"], None, seen(held["mask"]))]
         if made == "partition":
-            maker = getattr(held["param_labels"], "__qualname__", "")
-            maker = f"{maker.split('.')[0]} " if "<locals>" in maker else ""
             return [
                 Inside(
                     ("inner_states", label, "inner_state"),
                     opt,
-                    f"{maker}{label}",
+                    _group(held["param_labels"], label),
                     _labelled(held["param_labels"], label),
                 )
                 for label, opt in held["transforms"].items()
             ]
-    found = [x for x in held.values() if hasattr(x, "init") and hasattr(x, "update")]
-    return [Inside((ANY,), opt) for opt in found]
+    found = [x for k, x in held.items() if k != "self" and _is_transformation(x)]
+    around = Around(public(module, _outer(made, module, held)), "wrapper")
+    return [Inside((ANY,), opt, around) for opt in found]
 
 
-def _seen(mask: Any) -> Narrow:
+def _outer(made: str, module: str, held: Mapping[str, Any]) -> str:
+    """The function that called the one that made a wrapper, if that holds a function of its."""
+    for x in held.values():
+        name, _, rest = getattr(x, "__qualname__", "").partition(".")
+        if rest.startswith("<locals>") and name != made and x.__module__ == module:
+            return name
+    return made
+
+
+def _is_transformation(x: Any) -> bool:
+    return hasattr(x, "init") and hasattr(x, "update")
+
+
+def _group(labels: Any, label: Any) -> Around:
+    """A group of `optax.partition`, or the recipe that it is a part of, as in Muon."""
+    maker, _, rest = getattr(labels, "__qualname__", "").partition(".")
+    if not rest.startswith("<locals>") or not labels.__module__.startswith("optax"):
+        return Around(str(label), "group")
+    name = public(labels.__module__, maker)
+    return Around(name if label == maker else f"{name} ({label})", "recipe")
+
+
+def seen(mask: Any) -> Narrow:
+    """The function that hides what a mask of Optax's hides."""
+
     def narrow(tree: Any) -> Any:
         found = mask(tree) if callable(mask) else mask
         return _only(jax.tree.map(bool, found), True, tree)

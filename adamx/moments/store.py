@@ -16,7 +16,7 @@ import optax
 
 from adamx.core import paths
 from adamx.core.compiled import transformation
-from adamx.core.links import Inside, promoting
+from adamx.core.links import Around, Inside, promoting
 from adamx.core.rule import Kind
 from adamx.core.values import value
 from adamx.moments.described import describing
@@ -148,12 +148,7 @@ class Store:
 
     def inside(self) -> list[Inside]:
         """The wrapped transformation, for tools that look into optimizers."""
-        return [Inside(("inner",), self.opt, f"store {self._called}")]
-
-    @property
-    def _called(self) -> str:
-        names = dict.fromkeys(storage.name for storage in self.choice.among)
-        return " / ".join(names) or "by a function"
+        return [Inside(("inner",), self.opt, Around("adamx.store", "wrapper", self))]
 
     def _nodes(self, like: Any) -> tuple[list[Node], Any]:
         return nodes(self.opt, like, dict(self.kinds))

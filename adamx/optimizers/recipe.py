@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from adamx.core import hyperparameters
 from adamx.core.compiled import Change, Link, compiled, modified
 from adamx.core.hyperparameters import Hyper
+from adamx.core.links import Around, Inside
 from adamx.core.rule import Rule
 from adamx.core.values import value
 from adamx.landing import Ended, LandingLike, Nearest
@@ -218,6 +219,13 @@ class Chain:
         """As `compiled.modified`."""
         links = modified(self.links, change)
         return None if links is None else Chain(self.name, links)
+
+    def inside(self) -> list[Inside]:
+        """The links, for tools that look into optimizers."""
+        landing = self.links.landing
+        links = [*self.links.links, *([] if callable(landing) else [landing])]
+        around = Around(f"adamx.{self.name}", "recipe")
+        return [Inside((i,), link, around) for i, link in enumerate(links)]
 
     def _check(self, state: Any) -> None:
         found = len(state) if isinstance(state, tuple | list) else None

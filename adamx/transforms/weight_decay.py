@@ -27,6 +27,7 @@ import optax
 from adamx.core import dtypes, hyperparameters, paths
 from adamx.core.compiled import compiled, transformation
 from adamx.core.hyperparameters import Hyper
+from adamx.core.links import Inside, seen
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
 from adamx.landing import Nearest
@@ -143,6 +144,15 @@ def as_decay(weight_decay: Hyper | Decay) -> Decay:
     return weight_decay if isinstance(weight_decay, Decay) else decoupled(weight_decay)
 
 
+def form(decay: Decay) -> str:
+    """The name of the function that made a decay; `custom` for one of your own."""
+    for make in (decoupled, scheduled, independent, corrected, cautious, l2, l1):
+        known = make(0.0)
+        if known[1:4] == decay[1:4]:  # place, pull and whether it follows the rate
+            return make.__name__
+    return "custom"
+
+
 def pull(decay: Decay, mask: Mask | None = None, learning_rate: Hyper | None = None) -> Any:
     """The link that applies `decay`, for the inside of a recipe: emits at least float32."""
     _check(decay, mask, learning_rate)
@@ -222,6 +232,10 @@ class Masked:
             lambda acts, below: jax.tree.map(lambda _: acts, below), mask, updates
         )
         return jax.tree.leaves(spread)
+
+    def inside(self) -> list[Inside]:
+        """The link, for tools that look into optimizers."""
+        return [Inside(("inner_state",), self.link, None, seen(self._mask))]
 
     def _masked(self) -> Any:
         return optax.masked(transformation(self.link), self._mask)

@@ -21,6 +21,7 @@ from adamx.cli.train.notes import without_effect
 from adamx.cli.train.race import at_the_start, race
 from adamx.cli.train.settings import Settings
 from adamx.cli.train.summary import reached
+from adamx.describe import describe
 from adamx.health.scalars import first
 from adamx.health.states import ObserveState, nodes
 from adamx.parallel import processes
@@ -72,6 +73,10 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
     if devices.is_first():
         notes = without_effect(args, devices.count(args))
         print(" beside ".join(optimizers), task.title, *notes, sep="\n", flush=True)
+    if args.describe:
+        if devices.is_first():
+            print(*(f"\n{k}\n{describe(o, task.params)}" for k, o in optimizers.items()), sep="\n")
+        return 0
     try:
         return _Training(args, task, optimizers, defaults, steps).go()
     except SaveError as error:
