@@ -122,12 +122,7 @@ class Settings:
         type=non_negative,
         metavar="X",
     )
-    describe: bool = _setting(
-        False,
-        _OPTIMIZER,
-        "of the call",
-        "print what happens to each leaf (storage, decay, rate, bytes …), and end",
-    )
+    describe: bool = _setting(False, _OPTIMIZER, "of the call", "print a table of leaves and end")
     stop_at: float | None = _setting(
         None, _TASK, "kept", "end at a validation loss of X or less", type=non_negative, metavar="X"
     )
