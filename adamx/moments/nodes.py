@@ -46,7 +46,10 @@ class Node(NamedTuple):
         return described(held, self.rule, choice) if known else held
 
 
-def nodes(opt: Any, like: Any, told: Mapping[str, Kind | None]) -> tuple[list[Node], Any]:
+Nodes = tuple[list[Node], Any]  # and the structure of the state that they are in
+
+
+def nodes(opt: Any, like: Any, told: Mapping[str, Kind | None]) -> Nodes:
     """The nodes with moments and all other leaves of a state of `opt`, and their structure.
 
     Args:

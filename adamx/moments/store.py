@@ -21,7 +21,7 @@ from adamx.core.rule import Kind
 from adamx.core.values import value
 from adamx.moments.described import describing
 from adamx.moments.kinds import check
-from adamx.moments.nodes import Node, nodes
+from adamx.moments.nodes import Nodes, nodes
 from adamx.moments.stored import decoded, encoded
 from adamx.storage import Choice, StorageLike, choose
 
@@ -108,21 +108,27 @@ class Store:
                 f"store: the state should be a StoredState, as `init` makes it; got "
                 f"{type(state).__name__}: `adamx.convert` makes one of the wrapped optimizer's"
             )
-        inner = self.widened(state, updates)
+        known = self._nodes(updates)
+        inner = self.widened(state, updates, known)
         with promoting(self.opt):
             steps, inner = self.opt.update(updates, inner, params, **extra)
-        return steps, self.narrowed(inner, updates, state)
+        return steps, self.narrowed(inner, updates, state, known=known)
 
-    def widened(self, state: StoredState, like: Any) -> Any:
+    def widened(self, state: StoredState, like: Any, known: Nodes | None = None) -> Any:
         """The state that the wrapped transformation knows; `like` has the parameters' shapes."""
-        nodes, treedef = self._nodes(like)
+        nodes, treedef = known or self._nodes(like)
         found = []
         for node, held in zip(nodes, treedef.flatten_up_to(state.inner), strict=True):
             found.append(decoded(node, held, like, self.choice) if node.kinds else held)
         return treedef.unflatten(found)
 
     def narrowed(
-        self, inner: Any, like: Any, before: StoredState | None = None, count: Any = None
+        self,
+        inner: Any,
+        like: Any,
+        before: StoredState | None = None,
+        count: Any = None,
+        known: Nodes | None = None,
     ) -> StoredState:
         """The state with moments as they are stored.
 
@@ -131,8 +137,9 @@ class Store:
           like: a tree of the parameters' shapes.
           before: the state before the step; None if this is not one.
           count: the number of updates, if this is not a step; None for 0.
+          known: the nodes of the state, where they are known already.
         """
-        nodes, treedef = self._nodes(like)
+        nodes, treedef = known or self._nodes(like)
         old = [None] * len(nodes) if before is None else treedef.flatten_up_to(before.inner)
         if before is not None:
             count = before.count
@@ -150,7 +157,7 @@ class Store:
         """The wrapped transformation, for tools that look into optimizers."""
         return [Inside(("inner",), self.opt, Around("adamx.store", "wrapper", self))]
 
-    def _nodes(self, like: Any) -> tuple[list[Node], Any]:
+    def _nodes(self, like: Any) -> Nodes:
         return nodes(self.opt, like, dict(self.kinds))
 
     def _marked(self, inner: Any, like: Any) -> Any:
