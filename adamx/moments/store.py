@@ -48,7 +48,8 @@ def store(
 
     Moments of Optax's Adam family, of Muon, Lion, Adan, AdEMAMix, Adafactor, RMSProp, Adadelta and
     Rprop, of `trace` and `ema` are known. What is not known stays as it is, as do weights and slow
-    means, which codes would spoil: `adamx/moments/kinds.py` has the list.
+    means, which codes would spoil: `adamx/moments/kinds.py` has the list. While a step runs, and
+    within an `init` that is not compiled, all moments are there in float32 too.
 
     Args:
       opt: any Optax transformation. Of half-precision leaves it sees float32 moments, as with
