@@ -75,6 +75,7 @@ _OPTAX = (
     optax.ScaleByAdanState,
     optax.contrib.ScaleByAdemamixState,
     optax.contrib.ScaleBySimplifiedAdEMAMixState,
+    optax.EmaState,
 )
 
 

@@ -129,6 +129,10 @@ class Front(Link, Protocol):
     def hyper(self) -> Mapping[str, Any]: ...
 
 
+# Makes one link of that which makes directions and those of the decay behind it.
+Joined = Callable[[Any, tuple[Link, ...]], Link]
+
+
 def chained(
     name: str,
     rule: Rule,
@@ -141,7 +145,7 @@ def chained(
     landing: LandingLike,
     *between: Link,
     front: Sequence[Front] = (),
-    joined: Callable[[ScaleBy, tuple[Link, ...]], Link] | None = None,
+    joined: Joined | None = None,
 ) -> Optimizer:
     """The optimizer of a rule: its chain, as an Optax transformation.
 
@@ -153,30 +157,72 @@ def chained(
       front: links before the rule.
       joined: makes one link of the rule and the decay behind it, if any.
     """
+    link = ScaleBy(dataclasses.replace(rule, name=name), choose(storage, mu_dtype, nu_dtype))
+    ends = (learning_rate, weight_decay, mask, landing)
+    return around(link, name, rule.hyper, *ends, *between, front=front, joined=joined)
+
+
+def around(
+    link: Link,
+    name: str,
+    own: Mapping[str, Hyper],
+    learning_rate: Hyper | None,
+    weight_decay: Hyper | Decay | None,
+    mask: Mask | None,
+    landing: LandingLike,
+    *between: Link,
+    front: Sequence[Front] = (),
+    joined: Joined | None = None,
+) -> Optimizer:
+    """The optimizer whose directions are those of `link`, elementwise or not.
+
+    Args:
+      link: from gradients to directions.
+      name: the recipe's name, for error messages.
+      own: the link's hyperparameters by name.
+      learning_rate, weight_decay, mask, landing: see `SHARED`.
+      *between: links between the decay and the learning rate.
+      front: links before `link`.
+      joined: makes one link of `link` and the decay behind it, if any.
+    """
+    links, hyper = framed(
+        link, learning_rate, weight_decay, mask, *between, front=front, joined=joined
+    )
+    own = {**own, **{k: v for before in front for k, v in before.hyper.items()}}
+    whole = Chain(name, Ended(links, choose_landing(landing)))
+    names = (*own, "learning_rate", "weight_decay", "step_scale")
+    return compiled(whole, names, [*own.values(), *hyper])
+
+
+def framed(
+    link: Link,
+    learning_rate: Hyper | None,
+    weight_decay: Hyper | Decay | None,
+    mask: Mask | None,
+    *between: Link,
+    front: Sequence[Link] = (),
+    joined: Joined | None = None,
+) -> tuple[tuple[Link, ...], list[Any]]:
+    """A link that makes directions, with decay and learning rate, and their hyperparameters."""
     if mask is not None and weight_decay is None:
         raise ValueError("`mask` says which leaves decay: give `weight_decay` too")
     places: dict[str, list[Link]] = {"before": [], "between": [], "after": []}
-    hyper = [*rule.hyper.values(), learning_rate]
+    hyper: list[Any] = [learning_rate]
     if weight_decay is not None:
         decay = as_decay(weight_decay)
         hyperparameters.check(weight_decay=decay.strength)
         places[decay.place] = [pull(decay, mask, learning_rate)]
         hyper.append(decay.strength)
-    for link in front:
-        hyper += link.hyper.values()
-    scale = ScaleBy(dataclasses.replace(rule, name=name), choose(storage, mu_dtype, nu_dtype))
     behind = tuple(places["between"])
     links = (
         *places["before"],
         *front,
-        *((scale, *behind) if joined is None else (joined(scale, behind),)),
+        *((link, *behind) if joined is None else (joined(link, behind),)),
         *between,
         Descend(learning_rate),
         *places["after"],
     )
-    whole = Chain(name, Ended(links, choose_landing(landing)))
-    names = dict.fromkeys([*rule.hyper, *(k for link in front for k in link.hyper)])
-    return compiled(whole, (*names, "learning_rate", "weight_decay", "step_scale"), hyper)
+    return links, hyper
 
 
 def alone(

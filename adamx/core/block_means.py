@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Means over blocks of a leaf, whole on every device however the leaf itself is cut.
+
+A leaf's blocks are given by their number along each dimension: `(1, 1)` is the whole of a matrix,
+`(n, 1)` its n rows, `(1, 4)` four groups of neighbouring columns. The means have that shape. They
+are small beside the leaf, so each device holds all of them: where the leaf is cut along a dimension
+that is averaged, a sum over devices completes them, else they are gathered.
+
+Only where every element is a block of its own are the means cut like the leaf.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from adamx.core import shards
+from adamx.core.norms import mapped_axes
+
+Blocks = tuple[int, ...]
+
+
+def check(name: str, shape: tuple[int, ...], blocks: Blocks) -> None:
+    """Raises where a dimension does not fall into that many equal blocks."""
+    for axis, (size, count) in enumerate(zip(shape, blocks, strict=True)):
+        if count < 1 or size % count:
+            raise ValueError(
+                f"{name}: dimension {axis} of {shape} does not fall into {count} equal blocks"
+            )
+
+
+def block_means(x: jax.Array, blocks: Blocks, name: str = "") -> jax.Array:
+    """The mean of each block of the leaf `name`, of which `x` may be a shard.
+
+    Example:
+      >>> print(block_means(jnp.array([[1.0, 2.0, 3.0, 6.0]]), (1, 2)))
+      [[1.5 4.5]]
+    """
+    whole, cut = _whole(name, x), _dim(name)
+    if blocks == whole:
+        return x
+    x = shards.masked(name, x) if cut is not None else x
+    over = tuple(axis for axis, count in enumerate(blocks) if count == 1)
+    total = jnp.sum(x, over, keepdims=True)
+    if cut in over:
+        total = mapped_axes.total(total, mapped_axes.axes(None))
+    elif cut is not None:
+        gathered = lax.all_gather(total, _axis(), axis=cut, tiled=True, to="invarying")
+        total = lax.slice_in_dim(gathered, 0, whole[cut], axis=cut)
+    mean = total / max(1, math.prod(whole[axis] for axis in over))
+    for axis, count in enumerate(blocks):
+        if count not in (1, whole[axis]):
+            split = (*mean.shape[:axis], count, -1, *mean.shape[axis + 1 :])
+            mean = jnp.mean(mean.reshape(split), axis + 1)
+    return mean
+
+
+def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> jax.Array:
+    """The means beside the elements of `x`, a leaf or a shard of it: each dimension has the size
+    of that of `x`, or 1.
+
+    Example:
+      >>> print(beside(jnp.array([[1.5, 4.5]]), (1, 2), jnp.ones((3, 4))))
+      [[1.5 1.5 4.5 4.5]]
+    """
+    whole, cut = _whole(name, x), _dim(name)
+    if blocks == whole:
+        return means
+    for axis, count in enumerate(blocks):
+        if count not in (1, whole[axis]):
+            means = jnp.repeat(means, whole[axis] // count, axis)
+    if cut is None or means.shape[cut] == 1:
+        return means
+    size = x.shape[cut]
+    missing = size * lax.axis_size(_axis()) - whole[cut]
+    means = jnp.pad(means, [(0, missing * (i == cut)) for i in range(means.ndim)])
+    return lax.dynamic_slice_in_dim(means, lax.axis_index(_axis()) * size, size, cut)
+
+
+def _whole(name: str, x: jax.Array) -> tuple[int, ...]:
+    return shards.whole(name, x.shape) if name else x.shape
+
+
+def _dim(name: str) -> int | None:
+    return shards.dim(name) if name else None
+
+
+def _axis() -> str:
+    axis = shards.axis_name()
+    assert axis is not None  # a leaf is cut
+    return axis

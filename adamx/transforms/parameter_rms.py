@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps in proportion to their parameters, as in Adafactor: times the root mean square of each."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adamx.core import dtypes, norms, paths, shards
+from adamx.core.norms import mapped_axes
+from adamx.core.per_leaf import leafwise
+from adamx.core.values import value
+
+
+@value
+class ScaleByParameterRms:
+    """Multiplies each leaf's update by `max(least, RMS(p))`, for the inside of a recipe."""
+
+    least: float = 1e-3
+
+    def init(self, params: optax.Params) -> Any:
+        return optax.EmptyState()
+
+    def update(
+        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
+    ) -> tuple[optax.Updates, Any]:
+        if params is None and jax.tree.leaves(updates):
+            raise ValueError(
+                "a step relative to the parameters needs them: call `update(g, state, params)`"
+            )
+        params = None if params is None else paths.beside(updates, params, "the relative step")
+        leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)
+        rows = zip(leaves, treedef.flatten_up_to(params), strict=True)
+        return treedef.unflatten(
+            [None if u is None else self._scaled(paths.name(path), u, p) for (path, u), p in rows]
+        ), state
+
+    def _scaled(self, name: str, u: jax.Array, p: Any) -> jax.Array:
+        p = shards.masked(name, jnp.asarray(p))
+        size = max(1, mapped_axes.size(name, p, None))
+        return _times_rms((u, p), {"least": self.least}, size)
+
+
+@leafwise
+def _times_rms(arrays: tuple, scalars: dict[str, Any], size: int) -> jax.Array:
+    u, p = arrays
+    u = dtypes.widen(u)
+    rms = norms.leaf_norm(p).astype(dtypes.real(u.dtype)) / math.sqrt(size)
+    return jnp.maximum(rms, scalars["least"]).astype(u.dtype) * u
