@@ -7,12 +7,15 @@ line, and the tables of the tests (`recipe.TABLE`).
 
 from adamx.optimizers import nesterov, recipe
 from adamx.optimizers.adabelief import *
+from adamx.optimizers.adafactor import *
 from adamx.optimizers.adam import *
+from adamx.optimizers.adam_mini import *
 from adamx.optimizers.adamax import *
 from adamx.optimizers.adan import *
 from adamx.optimizers.ademamix import *
 from adamx.optimizers.adopt import *
 from adamx.optimizers.amsgrad import *
+from adamx.optimizers.came import *
 from adamx.optimizers.lamb import *
 from adamx.optimizers.laprop import *
 from adamx.optimizers.lion import *
