@@ -5,8 +5,6 @@ A leaf's blocks are given by their number along each dimension: `(1, 1)` is the 
 `(n, 1)` its n rows, `(1, 4)` four groups of neighbouring columns. The means have that shape. They
 are small beside the leaf, so each device holds all of them: where the leaf is cut along a dimension
 that is averaged, a sum over devices completes them, else they are gathered.
-
-Only where every element is a block of its own are the means cut like the leaf.
 """
 
 import math
@@ -38,16 +36,13 @@ def block_means(x: jax.Array, blocks: Blocks, name: str = "") -> jax.Array:
       [[1.5 4.5]]
     """
     whole, cut = _whole(name, x), _dim(name)
-    if blocks == whole:
-        return x
     x = shards.masked(name, x) if cut is not None else x
     over = tuple(axis for axis, count in enumerate(blocks) if count == 1)
     total = jnp.sum(x, over, keepdims=True)
     if cut in over:
         total = mapped_axes.total(total, mapped_axes.axes(None))
     elif cut is not None:
-        gathered = lax.all_gather(total, _axis(), axis=cut, tiled=True, to="invarying")
-        total = lax.slice_in_dim(gathered, 0, whole[cut], axis=cut)
+        total = lax.slice_in_dim(_gathered(total, cut), 0, whole[cut], axis=cut)
     mean = total / max(1, math.prod(whole[axis] for axis in over))
     for axis, count in enumerate(blocks):
         if count not in (1, whole[axis]):
@@ -65,8 +60,6 @@ def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> ja
       [[1.5 1.5 4.5 4.5]]
     """
     whole, cut = _whole(name, x), _dim(name)
-    if blocks == whole:
-        return means
     for axis, count in enumerate(blocks):
         if count not in (1, whole[axis]):
             means = jnp.repeat(means, whole[axis] // count, axis)
@@ -76,6 +69,12 @@ def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> ja
     missing = size * lax.axis_size(_axis()) - whole[cut]
     means = jnp.pad(means, [(0, missing * (i == cut)) for i in range(means.ndim)])
     return lax.dynamic_slice_in_dim(means, lax.axis_index(_axis()) * size, size, cut)
+
+
+def _gathered(x: jax.Array, cut: int) -> jax.Array:
+    tracked = _axis() in mapped_axes.varying(lax.axis_index(_axis()))
+    to = "invarying" if tracked else "varying"
+    return lax.all_gather(x, _axis(), axis=cut, tiled=True, to=to)
 
 
 def _whole(name: str, x: jax.Array) -> tuple[int, ...]:

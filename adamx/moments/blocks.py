@@ -76,7 +76,7 @@ def _along(
     name: str, argument: str, axis: int | None, shape: Shape, count: int | None = None
 ) -> Blocks:
     """So many blocks along one dimension, by default as many as it is long."""
-    if axis is None:
+    if axis is None or not shape:
         return (1,) * len(shape)
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"{name}: `{argument}` names dimension {axis} of {shape}")

@@ -49,11 +49,9 @@ class AdamMiniState(NamedTuple):
 
 def formula(g, mu, nu, *, b1, c1, b2, c2, am, av, eps, blocks, name):
     mu = lerp(mu, g, b1, c1)
-    nu = lerp(nu, block_means(abs_sq(g), blocks, name), b2, c2)
-    return ratio(times(am, mu), beside(root(av * nu), blocks, g, name), eps), {
-        "mu": mu,
-        "nu": nu,
-    }
+    nu = lerp(nu, _means(abs_sq(g), blocks, name), b2, c2)
+    u = ratio(times(am, mu), _beside(root(av * nu), blocks, g, name), eps)
+    return u, {"mu": mu, "nu": nu}
 
 
 def scalars(t, b1, b2, eps):
@@ -160,12 +158,9 @@ class AdamMini:
             name = paths.name(path)
             check_dtype("adam_mini", name, "parameter", leaf)
             whole = shards.whole(name, jnp.shape(leaf))
-            blocks, dtype = (
-                self.partition.of(name, whole),
-                dtypes.real(dtypes.working(dtypes.of(leaf))),
-            )
-            alone = blocks == whole
-            nu = jnp.full_like(leaf, 0, dtype=dtype) if alone else jnp.zeros(blocks, dtype)
+            blocks, dtype = self._blocks(name, whole), dtypes.working(dtypes.of(leaf))
+            like = leaf if blocks is None else jnp.zeros(blocks)
+            nu = jnp.full_like(like, 0, dtype=dtypes.real(dtype))
             stored.append({**self.choice.of(name, whole).init(leaf, _MEAN, {}), "nu": nu})
         return self._layout.state(jnp.zeros([], jnp.int32), stored, treedef)
 
@@ -181,8 +176,8 @@ class AdamMini:
         noise = random_bits.of_leaves([storage.seed for storage in storages], count, names)
         known, directions, new = Scalars(self.rule, count, extra), [], []
         for i, (name, (_, g)) in enumerate(zip(names, leaves, strict=True)):
-            blocks = self.partition.of(name, wholes[i])
-            self._check(name, g, stored[i], storages[i], blocks, wholes[i])
+            blocks = self._blocks(name, wholes[i])
+            self._check(name, g, stored[i], storages[i], blocks)
             dtype = dtypes.working(dtypes.of(g), *_floats(stored[i]))
             arrays = (g, stored[i], noise[i], parts[i].first)
             static = (static_storage(storages[i]), dtype, blocks, parts[i].whole)
@@ -192,12 +187,17 @@ class AdamMini:
             new.append(held)
         return treedef.unflatten(directions), self._layout.state(known.step, new, treedef)
 
+    def _blocks(self, name: str, whole: tuple[int, ...]) -> Blocks | None:
+        """The blocks of a leaf; None if each element is one: its square is stored like the leaf."""
+        found = self.partition.of(name, whole)
+        return None if found == whole else found
+
     @property
     def _layout(self) -> Layout:
         return Layout(self.rule, ("mu", "nu"), True, "")
 
     def _check(
-        self, name: str, g: Any, stored: dict, storage: Storage, blocks: Blocks, whole: Any
+        self, name: str, g: Any, stored: dict, storage: Storage, blocks: Blocks | None
     ) -> None:
         check_dtype("adam_mini", name, "gradient", g)
         local = jnp.shape(g)
@@ -205,9 +205,10 @@ class AdamMini:
             raise ValueError(
                 f"{name}: gradient has shape {local}, the state's `mu` has {stored['mu'].shape}"
             )
-        if stored["nu"].shape != (local if blocks == whole else blocks):
+        wanted = local if blocks is None else blocks
+        if stored["nu"].shape != wanted:
             raise ValueError(
-                f"{name}: {blocks} blocks, the state's `nu` has shape {stored['nu'].shape}: it was "
+                f"{name}: {wanted} blocks, the state's `nu` has shape {stored['nu'].shape}: it was "
                 "made with other `heads` or `blocks`"
             )
         complaint = storage.complaint({"mu": stored["mu"]}, _MEAN, dtypes.of(g))
@@ -225,18 +226,19 @@ def _step(
     now: dict[str, Any],
     storage: Storage,
     dtype: Any,
-    blocks: Blocks,
+    blocks: Blocks | None,
     whole: tuple[int, ...] | None,
     name: str,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Decode the mean, one formula, encode."""
     g, stored, words, first = arrays
     mu, nu = stored["mu"], stored["nu"].astype(dtypes.real(dtype))
-    size = max(1, math.prod(whole or mu.shape) // max(1, math.prod(blocks)))
+    count = math.prod(whole or mu.shape)
+    size = 1 if blocks is None else max(1, count // max(1, math.prod(blocks)))
     is_code = jnp.issubdtype(mu.dtype, jnp.integer)
     g = held(jnp.asarray(g).astype(dtype))
     if is_code:
-        mean = block_relative.decode(mu, beside(root(nu), blocks, g, name), size)
+        mean = block_relative.decode(mu, _beside(root(nu), blocks, g, name), size)
     else:
         mean = storage.decode({"mu": mu}, _MEAN)["mu"]
     direction, new = formula(g, mean.astype(dtype), nu, **now, blocks=blocks, name=name)
@@ -244,7 +246,15 @@ def _step(
     key: Any = None if words is None else random_bits.Key(words, whole, first)
     kept = nu.astype(stored["nu"].dtype)
     if is_code:
-        mu = block_relative.encode(mean, beside(root(kept), blocks, g, name), size, key)
+        mu = block_relative.encode(mean, _beside(root(kept), blocks, g, name), size, key)
     else:
         mu = storage.encode({"mu": mean}, _MEAN, {"mu": mu}, key)["mu"]
     return direction, {"mu": mu, "nu": kept}
+
+
+def _means(x: jax.Array, blocks: Blocks | None, name: str) -> jax.Array:
+    return x if blocks is None else block_means(x, blocks, name)
+
+
+def _beside(means: jax.Array, blocks: Blocks | None, x: jax.Array, name: str) -> jax.Array:
+    return means if blocks is None else beside(means, blocks, x, name)
