@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.core import dtypes, random_bits
+from adamx.core import dtypes, paths, random_bits
 from adamx.moments.described import Described
 from adamx.moments.find import Side, is_moments, leaves, side, template
 from adamx.moments.store import Store, StoredState
@@ -51,7 +51,7 @@ def convert(
     source, target = template(opt_from, params), template(opt_to, params)
     given, whole = jax.tree.flatten(state, is_leaf=is_moments)
     marks, held = jax.tree.flatten(source, is_leaf=is_moments)
-    wanted, treedef = jax.tree.flatten(target, is_leaf=is_moments)
+    goals, treedef = paths.flatten(target, is_leaf=is_moments)
     if whole != held:
         raise ValueError(f"`state` is not a state of `opt_from`: {whole} instead of {held}")
     if held != treedef:
@@ -59,15 +59,12 @@ def convert(
             f"`opt_from` and `opt_to` differ in more than how moments are stored: {held} and "
             f"{treedef}"
         )
-    found = []
-    for x, mark, goal in zip(given, marks, wanted, strict=True):
-        if not is_moments(goal) and getattr(x, "dtype", None) != getattr(goal, "dtype", None):
-            raise ValueError(
-                f"`opt_to` keeps a leaf in {goal.dtype} that is {x.dtype} in `state`: convert the "
-                "state of what `adamx.store` is around by itself"
-            )
-        found.append(_converted(x, mark, goal) if is_moments(goal) else x)
-    return treedef.unflatten(found)
+    return treedef.unflatten(
+        [
+            _converted(x, mark, goal) if is_moments(goal) else _kept(x, path, goal)
+            for x, mark, (path, goal) in zip(given, marks, goals, strict=True)
+        ]
+    )
 
 
 def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
@@ -82,6 +79,18 @@ def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
         return convert(state, opt_from, opt_to, params)
     inner = convert(state, opt_from, after.opt, params)
     return after.narrowed(inner, params, count=count)
+
+
+def _kept(x: Any, path: Any, goal: Any) -> Any:
+    """What is handed over as it is, if `opt_to` has the like of it."""
+    (shape, dtype), want = (jnp.shape(x), dtypes.of(x)), (goal.shape, goal.dtype)
+    if (shape, dtype) != want:
+        raise ValueError(
+            f"{paths.name(path)}: `state` has {dtype} of shape {shape} here, `opt_to` {want[1]} of "
+            f"shape {want[0]}: `convert` knows moments of elementwise rules, and of `adamx.store` around the whole; start "
+            "this one afresh"
+        )
+    return x
 
 
 def _converted(state: Any, source: Any, target: Any) -> Any:

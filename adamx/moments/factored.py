@@ -55,13 +55,21 @@ def divided(
     first, second = axes
     whole = _whole(name, x)
     rows, columns = jnp.expand_dims(rows, second), jnp.expand_dims(columns, first)
-    mean = root(jnp.mean(rows, first, keepdims=True))
-    rows = beside(root(rows), _without(whole, second), x, name)
+    # Roots first: of the quotient of two squares nothing may be left.
+    share = ratio(root(rows), root(jnp.mean(rows, first, keepdims=True)))
+    share = beside(share, _without(whole, second), x, name)
     columns = beside(root(columns), _without(whole, first), x, name)
-    mean = beside(mean, _without(whole, first, second), x, name)
-    # In this order nothing overflows, and a row of zeros stays zero: |x| / rows is at most some
-    # root of the size, while rows / mean, as the paper has it, may underflow.
-    return times(mean, ratio(ratio(x, rows), columns))
+    return quotient(x, share * columns)
+
+
+def quotient(x: jax.Array, root: jax.Array) -> jax.Array:
+    """`x / root`; `x` itself where the root is next to nothing.
+
+    By way of `1 / root`: the derivative by the root is then x times a product, not a product times
+    x, which at x = 0 and roots of an epsilon of 1e-30 would be inf * 0.
+    """
+    least = 4 * jnp.finfo(root.dtype).tiny
+    return times(1 / jnp.where(root < least, 1, root), x)
 
 
 def held(x: jax.Array) -> jax.Array:

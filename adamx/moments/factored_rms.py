@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, paths, shards
-from adamx.core.arithmetic import abs_sq, lerp, ratio, root
+from adamx.core.arithmetic import abs_sq, lerp, root
 from adamx.core.hyperparameters import Hyper
 from adamx.core.per_leaf import leafwise
 from adamx.core.rule import Rule
@@ -147,7 +147,7 @@ def _step(
     square = abs_sq(g) + eps
     if axes is None:
         new = {"v": lerp(wide["v"], square, b, c)}
-        found = ratio(top, root(new["v"]))
+        found = factored.quotient(top, root(new["v"]))
     else:
         means = wide["v_row"], wide["v_col"]
         means = factored.averaged(square, *means, axes, b, c, name)
