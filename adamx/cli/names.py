@@ -3,7 +3,7 @@
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import optax
@@ -30,11 +30,43 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def ours(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
-    """`adamx.<recipe>(**settings)`; a `ValueError` becomes a `UsageError` with the same message."""
+    """`adamx.<recipe>(**settings)`; what it refuses or does not take raises a `UsageError`.
+
+    Methods that are not elementwise may have no storage or no landing: these are left out where
+    they are what is there anyway.
+    """
+    build, elementwise = TABLE[recipe].build, TABLE[recipe].elementwise
+    given = {k: v for k, v in settings.items() if elementwise or v != _USUAL.get(k)}
+    for name in given:
+        if name not in inspect.signature(build).parameters:
+            flag = name.replace("_", "-")
+            raise UsageError(f"adamx.{recipe} has no {name}: leave --{flag} out")
     try:
-        return getattr(adamx, recipe)(**settings)
+        return build(**given)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+_USUAL = {"storage": "float32", "landing": "nearest"}
+
+
+def offered(recipe: str, argument: str, chosen: Sequence[str]) -> list[str]:
+    """Of the storages or landings of a table, those that a recipe has; all if some were chosen.
+
+    What was chosen and is not there is an error when it is built.
+    """
+    everything = {"storage": STORAGES, "landing": LANDINGS}[argument]
+    if tuple(chosen) != everything:
+        return list(chosen)
+
+    def has(choice: str) -> bool:
+        try:
+            ours(recipe, learning_rate=1e-3, **{argument: choice})
+        except UsageError:
+            return False
+        return True
+
+    return [choice for choice in chosen if has(choice)]
 
 
 def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArgs:
@@ -49,6 +81,11 @@ def theirs(recipe: str, **settings: Any) -> optax.GradientTransformationExtraArg
                 f"optax.{recipe} has no {name}; leave --{flag} out or add --compare none"
             )
     return build(**settings)
+
+
+def reference(recipe: str) -> str:
+    """The recipe of Optax beside which ours is measured: its own, or AdamW if Optax has none."""
+    return "adamw" if _theirs(recipe) is None else recipe
 
 
 def usual_arguments(recipe: str) -> frozenset[str]:

@@ -87,8 +87,8 @@ def _kept(x: Any, path: Any, goal: Any) -> Any:
     if (shape, dtype) != want:
         raise ValueError(
             f"{paths.name(path)}: `state` has {dtype} of shape {shape} here, `opt_to` {want[1]} of "
-            f"shape {want[0]}: `convert` knows moments of elementwise rules, and of `adamx.store` around the whole; start "
-            "this one afresh"
+            f"shape {want[0]}: `convert` knows moments of elementwise rules, and `adamx.store` "
+            "around the whole; start this one afresh"
         )
     return x
 

@@ -19,7 +19,7 @@ from adamx.cli.bench.equations import count_equations
 from adamx.cli.bench.scoreboard import UNITS, scoreboard, stacked
 from adamx.cli.bench.timing import in_turn, ratios
 from adamx.cli.flags import UsageError, names_among, numbers
-from adamx.cli.names import RECIPES, STORAGES, ours, theirs
+from adamx.cli.names import RECIPES, STORAGES, offered, ours, reference, theirs
 from adamx.cli.progress import progress
 from adamx.cli.shapes import TREES
 from adamx.cli.tasks import digits
@@ -315,14 +315,23 @@ def test_help_names_every_flag(words: str, flags: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_on_offer_exists_here_and_where_optax_has_it_there(recipe: str, storage: str):
-    made = ours(recipe, learning_rate=1e-3, storage=storage, weight_decay=0.1)
-    assert isinstance(made, optax.GradientTransformationExtraArgs)
-    if hasattr(optax, recipe) or hasattr(optax.contrib, recipe):
-        assert isinstance(theirs(recipe, learning_rate=1e-3), optax.GradientTransformation)
+def test_every_recipe_on_offer_exists_on_both_sides(recipe: str, storage: str):
+    if storage in offered(recipe, "storage", STORAGES):
+        made = ours(recipe, learning_rate=1e-3, storage=storage, weight_decay=0.1)
+        assert isinstance(made, optax.GradientTransformationExtraArgs)
     else:
-        with pytest.raises(UsageError, match=f"Optax has no {recipe}: add --compare none"):
-            theirs(recipe, learning_rate=1e-3)
+        with pytest.raises(UsageError, match="storage"):
+            ours(recipe, learning_rate=1e-3, storage=storage)
+    assert isinstance(theirs(reference(recipe), learning_rate=1e-3), optax.GradientTransformation)
+
+
+def test_an_argument_that_a_recipe_lacks_is_an_error_that_names_its_flag():
+    with pytest.raises(UsageError, match="lion has no eps_root: leave --eps-root out"):
+        ours("lion", learning_rate=1e-3, eps_root=1e-3)
+    with pytest.raises(UsageError, match="`storage` is of the momentum"):
+        ours("adafactor", learning_rate=1e-3, storage="int8")
+    assert offered("adafactor", "storage", STORAGES) == ["float32"]
+    assert reference("came") == "adamw"
 
 
 def test_one_seed_fixes_split_parameters_and_batches():

@@ -257,4 +257,4 @@ def test_compare_refuses_what_it_does_not_know(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--learning-rates", "0.1,high"])
     assert "must be a finite number of at least 0, got 'high'" in capsys.readouterr().err
-    assert len(set(OPTIMIZERS)) == len(OPTIMIZERS) >= 19
+    assert len(set(OPTIMIZERS)) == len(OPTIMIZERS)

@@ -98,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
             print(f"measuring {recipe} on {name} ...", file=sys.stderr, flush=True)
             tree = TREES[name]()
             landings = args.landings or ()
-            samples = contest(recipe, args.storages, tree, repeats, landings, args.without_kernels)
-            title = f"{recipe} on {name}: {_size(tree)}"
+            storages = names.offered(recipe, "storage", args.storages)
+            samples = contest(recipe, storages, tree, repeats, landings, args.without_kernels)
+            title = f"{recipe} on {name}: {_size(tree)}{_beside(recipe)}"
             results.append({"title": title, "recipe": recipe, "tree": name, "samples": samples})
             print("\n" + _table(title, samples, args.markdown), flush=True)
     if file:
@@ -137,6 +138,12 @@ def _special(args: argparse.Namespace, repeats: int) -> int:
             title = f"{recipe}: {load.parameters:,} parameters in one leaf; a small transformer"
         print(f"\n{title}\n\n{(as_markdown if args.markdown else as_text)(*table)}", flush=True)
     return 0
+
+
+def _beside(recipe: str) -> str:
+    """What Optax's column is, where that is another recipe."""
+    reference = names.reference(recipe)
+    return "" if reference == recipe else f"; beside Optax's {reference}, as it has no {recipe}"
 
 
 def _open(path: str | None) -> TextIO | None:

@@ -80,7 +80,8 @@ def _contestants(
         found[f"bfloat16 {storage} {landing}"] = Contestant(build, "bfloat16")
     if without_kernels:
         found |= {f"{k}, XLA": x._replace(kernels=False) for k, x in found.items()}
-    theirs = Contestant(lambda: names.theirs(recipe, learning_rate=LEARNING_RATE))
+    reference = names.reference(recipe)
+    theirs = Contestant(lambda: names.theirs(reference, learning_rate=LEARNING_RATE))
     return found | {"optax": theirs}
 
 

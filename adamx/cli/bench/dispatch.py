@@ -26,12 +26,11 @@ HEADER = ["", "dispatch: optax [ms]", "adamx", "/ optax", "step: optax [ms]", "a
 
 def dispatch_table(recipe: str, devices: int, repeats: int) -> tuple[list[str], list[list[str]]]:
     """The header and a row for each of `HOWS`, with and without ZeRO-1."""
-    builds = {"optax": names.theirs, "adamx": names.ours}
+    theirs = names.theirs(names.reference(recipe), learning_rate=1e-3)
+    opts = {"optax": theirs, "adamx": names.ours(recipe, learning_rate=1e-3)}
     rows = []
     for how, zero in itertools.product(HOWS, (False, True)):
-        calls = {
-            k: _step(f(recipe, learning_rate=1e-3), how, zero, devices) for k, f in builds.items()
-        }
+        calls = {k: _step(opt, how, zero, devices) for k, opt in opts.items()}
         samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
         for i in range(repeats + 1):  # the first round compiles
             for name in list(calls)[:: 1 if i % 2 else -1]:

@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if not jax.tree.leaves(params):
         raise UsageError(f"{args.source} lists no floating-point parameters")
     shard = device_share.shard(args.mesh, args.zero)
+    args.storages = names.offered(args.recipe, "storage", args.storages)
+    args.landings = names.offered(args.recipe, "landing", args.landings)
     rows = side_by_side(args.recipe, args.storages, args.landings, params, shard)
     if args.json:
         _write(args, rows)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Mapping
 
+from adamx.cli import names
 from adamx.cli.bench.machine import host
 from adamx.cli.bench.scoreboard import WIDTH
 from adamx.cli.bench.target import machine_code
@@ -46,8 +47,9 @@ def compile_for_target(args: argparse.Namespace, trees: Mapping[str, Shapes], re
             float32 = None
             for dtype in DTYPES:
                 heading = f"{recipe} on {title}, {dtype}"
+                storages = names.offered(recipe, "storage", args.storages)
                 print(f"compiling {heading} ...", file=sys.stderr, flush=True)
-                steps = rows(recipe, dtype, args.storages, args.landings, tree, repeats)
+                steps = rows(recipe, dtype, storages, args.landings, tree, repeats)
                 programs = {label: compile_step(step) for label, step in steps.items()}
                 float32 = float32 or programs[OPTAX]
                 print(f"\n{f'**{heading}**' if args.markdown else heading}\n")

@@ -80,7 +80,7 @@ def _compile(step: Step, params: Any, state: Any, options: dict[str, str]) -> tu
 
 def _optimizer(step: Step) -> optax.GradientTransformationExtraArgs:
     if step.storage is None:
-        return names.theirs(step.recipe, learning_rate=LEARNING_RATE)
+        return names.theirs(names.reference(step.recipe), learning_rate=LEARNING_RATE)
     return names.ours(
         step.recipe, learning_rate=LEARNING_RATE, storage=step.storage, landing=step.landing
     )
