@@ -26,6 +26,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "learning_rate": (-math.inf, math.inf),
     "reset_every": (1.0, math.inf),
     "strength": (-math.inf, math.inf),
+    "step_offset": (-math.inf, math.inf),
+    "decay_offset": (-math.inf, math.inf),
     "threshold": (-math.inf, math.inf),
 }
 

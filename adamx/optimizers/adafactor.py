@@ -36,13 +36,14 @@ def power_decay(i: ArrayLike, exponent: ArrayLike = 0.8) -> jax.Array:
     return 1.0 - jnp.asarray(i + 1, jnp.float32) ** jnp.negative(exponent)
 
 
-def scalars(t, decay_rate, step_offset, epsilon, *, decay_rate_fn):
-    now = jnp.maximum(t - step_offset, 1)  # an offset beyond the count would make NaN of it
+def scalars(t, *, names, decay_rate_fn, **hyper):
+    decay_rate, offset, eps = (hyper[name] for name in names)
+    now = jnp.maximum(t - offset, 1)  # an offset beyond the count would make NaN of it
     if decay_rate_fn is power_decay:
         c = now**-decay_rate
-        return {"b": 1 - c, "c": c, "eps": epsilon}
+        return {"b": 1 - c, "c": c, "eps": eps}
     b, c = weights(decay_rate_fn(now - 1, decay_rate), t)
-    return {"b": b, "c": c, "eps": epsilon}
+    return {"b": b, "c": c, "eps": eps}
 
 
 def longest(shape: Shape, *, factored: bool, least: int) -> Axes | None:
@@ -54,18 +55,17 @@ def longest(shape: Shape, *, factored: bool, least: int) -> Axes | None:
 
 
 def _factored(
+    hyper: dict[str, Hyper],
     factored: bool,
-    decay_rate: Hyper,
-    step_offset: Hyper,
     least: int,
-    epsilon: Hyper,
-    decay_rate_fn: Callable[[ArrayLike, ArrayLike], ArrayLike],
+    decay_rate_fn: Callable[[ArrayLike, ArrayLike], ArrayLike] = power_decay,
 ) -> FactoredRms:
-    hyper = {"decay_rate": decay_rate, "step_offset": step_offset, "epsilon": epsilon}
+    """The link; `hyper` are the decay rate, the offset and epsilon, by the caller's names."""
     hyperparameters.check(**hyper)
     if least < 1:
         raise ValueError(f"`min_dim_size_to_factor` must be at least 1, got {least}")
-    rule = square_rule("adafactor", hyper, bind(scalars, decay_rate_fn=decay_rate_fn))
+    at = bind(scalars, names=tuple(hyper), decay_rate_fn=decay_rate_fn)
+    rule = square_rule("adafactor", hyper, at)
     return FactoredRms(rule, bind(longest, factored=factored, least=least))
 
 
@@ -98,12 +98,11 @@ def scale_by_factored_rms(
       [[-1. -1. -1.]
        [-1. -1. -1.]]
     """
-    link = _factored(
-        factored, decay_rate, step_offset, min_dim_size_to_factor, epsilon, decay_rate_fn
-    )
+    hyper = {"decay_rate": decay_rate, "step_offset": step_offset, "epsilon": epsilon}
+    link = _factored(hyper, factored, min_dim_size_to_factor, decay_rate_fn)
     # What a function of the caller's reads may change, as with a schedule.
-    own = [*link.rule.hyper.values(), *([decay_rate_fn] if decay_rate_fn != power_decay else [])]
-    return compiled(Nearest(link), link.rule.hyper, own)
+    read = [*hyper.values(), *([decay_rate_fn] if decay_rate_fn != power_decay else [])]
+    return compiled(Nearest(link), hyper, read)
 
 
 @recipe(scale_by_factored_rms, elementwise=False)
@@ -164,9 +163,10 @@ def adafactor(
     """
     if storage is not None and momentum is None:
         raise ValueError("`storage` is of the momentum: give `momentum` too, or leave it out")
-    link = _factored(factored, decay_rate, decay_offset, min_dim_size_to_factor, eps, power_decay)
+    own = {"decay_rate": decay_rate, "decay_offset": decay_offset, "eps": eps}
+    link = _factored(own, factored, min_dim_size_to_factor)
     links: dict[str, Link | None] = {"square": link}
-    hyper = [*link.rule.hyper.values(), learning_rate, momentum, clipping_threshold]
+    hyper = [*own.values(), learning_rate, momentum, clipping_threshold]
     if clipping_threshold is not None:
         links["clip"] = clip_by_block_rms(clipping_threshold)
     if learning_rate is not None:
@@ -182,7 +182,7 @@ def adafactor(
     )
     chain = (*before, *links.values(), *between, Downhill(), *after)
     whole = Chain("adafactor", Ended(chain, choose_landing(landing)))
-    names = ("decay_rate", "momentum", "learning_rate", "weight_decay", "step_scale")
+    names = (*own, "momentum", "learning_rate", "weight_decay", "step_scale")
     return compiled(whole, names, hyper)
 
 
@@ -208,11 +208,6 @@ def _decays(
 ) -> tuple[list[Link], list[Link], list[Link]]:
     """The decay as a link before the square, before the sign or after it."""
     if weight_decay is None and weight_decay_rate is None:
-        if mask is not None:
-            raise ValueError(
-                "`weight_decay_mask` says which leaves decay: give `weight_decay` or "
-                "`weight_decay_rate` too"
-            )
         return [], [], []
     if weight_decay is not None and weight_decay_rate is not None:
         raise ValueError("give either `weight_decay` or `weight_decay_rate`, not both")

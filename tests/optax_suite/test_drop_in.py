@@ -110,6 +110,19 @@ VALUES = {
     "max_norm": (0.25,),
     "clipping": (0.25,),
     "axis": ((),),
+    "min_dim_size_to_factor": (3,),
+    "decay_rate": (0.5,),
+    "decay_offset": (-2,),
+    "step_offset": (-2,),
+    "multiply_by_parameter_scale": (False,),
+    "clipping_threshold": (None, 2.0),
+    "momentum": (0.9,),
+    "dtype_momentum": ("bfloat16", jnp.float32),
+    "weight_decay_rate": (optax.linear_schedule(0.1, 0.0, 10), 0.1),
+    "weight_decay_mask": (lambda params: jax.tree.map(lambda p: p.ndim > 1, params),),
+    "factored": (False, True),
+    "epsilon": (1e-6,),
+    "decay_rate_fn": (lambda step, rate: 0.9 + 0.0 * rate,),
 }
 
 

@@ -160,7 +160,6 @@ def test_decay_follows_the_rate_and_the_mask():
     [
         ({"weight_decay": 0.1}, "`weight_decay` is multiplied by the learning rate"),
         ({"learning_rate": 0.1, "storage": "int8"}, "`storage` is of the momentum"),
-        ({"weight_decay_mask": "*/kernel"}, "`weight_decay_mask` says which leaves decay"),
         (
             {"learning_rate": 0.1, "weight_decay": 0.1, "weight_decay_rate": 0.1},
             "either `weight_decay` or `weight_decay_rate`",
