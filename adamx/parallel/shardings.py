@@ -2,7 +2,8 @@
 """The shardings of an optimizer's state on a mesh: each leaf is placed like its parameter.
 
 `core.state_paths` tells which parameter a leaf belongs to. Leaves of the parameter's shape take the
-parameter's `PartitionSpec`; leaves of other shapes (a count, a factored square) are replicated.
+parameter's `PartitionSpec`; means along some of its dimensions (a factored square, one per block)
+what is left of it; leaves of other shapes, as a count, are replicated.
 """
 
 import math
@@ -111,11 +112,14 @@ def state_shardings(
     owners = [path for path, _ in paths.flatten(params)[0]]
     given = jax.tree.leaves(specs_of(params, mesh, param_specs), is_leaf=is_spec)
     specs = dict(zip(owners, given, strict=True))
+    shapes = {path: jax.numpy.shape(leaf) for path, leaf in paths.flatten(params)[0]}
     state = jax.eval_shape(opt.init, params)
     split, whole, shardings = 0, [], []
     spaces = [x.memory_space for x in jax.make_jaxpr(opt.init)(params).out_avals]
     for (path, leaf, owner, is_alike), space in zip(owned(state, params), spaces, strict=True):
         spec = specs[owner] if is_alike else PartitionSpec()
+        if owner is not None and not is_alike:
+            spec = _left(specs[owner], shapes[owner], leaf.shape)
         if zero_axis is not None and owner is not None:
             spec = _with(spec, zero_axis, leaf.shape, mesh) or spec
             if has(spec, zero_axis):
@@ -173,6 +177,18 @@ def specs_of(params: Any, mesh: Mesh, param_specs: Any = None) -> Any:
 def is_spec(x: Any) -> bool:
     """Whether `x` is a leaf of a tree of `PartitionSpec`s."""
     return isinstance(x, PartitionSpec)
+
+
+def _left(spec: PartitionSpec, whole: tuple[int, ...], shape: tuple[int, ...]) -> PartitionSpec:
+    """What is left of a parameter's spec for its means: along dimensions that have size 1, or along
+    one that is gone; nothing where it may be either of two that are split differently."""
+    parts = [*spec, *[None] * (len(whole) - len(spec))]
+    if len(shape) == len(whole) and all(a in (1, b) for a, b in zip(shape, whole, strict=True)):
+        rows = zip(parts, shape, whole, strict=True)
+        return PartitionSpec(*(part if a == b else None for part, a, b in rows))
+    gone = [i for i in range(len(whole)) if whole[:i] + whole[i + 1 :] == shape]
+    found = {PartitionSpec(*parts[:i], *parts[i + 1 :]) for i in gone}
+    return found.pop() if len(found) == 1 else PartitionSpec()
 
 
 def _spec(p: Any, mesh: Mesh) -> PartitionSpec:

@@ -72,7 +72,7 @@ def test_leaves_of_a_parameter_lie_as_it_does(name):
         if leaf.shape in by_shape and not is_factored:
             assert leaf.sharding.spec == by_shape[leaf.shape], path
             found.add(leaf.shape)
-        else:
+        elif not is_factored:
             assert leaf.sharding.is_fully_replicated, path
     assert len(found) >= 1
 
@@ -210,3 +210,17 @@ def test_rules_that_look_for_the_class_of_optax_find_ours(storage):
     placed = optax.tree.map_params(opt, lambda p, s: s, state, SPECS)
     assert placed[0].mu == placed[0].nu == SPECS
     assert optax.tree.get(state, "nu") is state[0].nu
+
+
+def test_means_of_a_parameter_take_what_is_left_of_its_spec():
+    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    params = {"kernel": jnp.ones((8, 6)), "square": jnp.ones((8, 8))}
+    specs = {"kernel": P("data", "model"), "square": P("data", "model")}
+    opt = adamx.adafactor(1e-3, min_dim_size_to_factor=2)
+    found = state_shardings(opt, params, mesh, specs).shardings[0]
+    assert found.v_row["kernel"].spec == P("model")  # the longer dimension is averaged
+    assert found.v_col["kernel"].spec == P("data")
+    assert found.v_row["square"].spec == P()  # rows or columns, their shapes do not tell
+    found = state_shardings(adamx.adam_mini(1e-3), params, mesh, specs).shardings[0]
+    assert found.mu["square"].spec == P("data", "model")
+    assert found.nu["square"].spec == P(None, "model")
