@@ -8,10 +8,13 @@ that is averaged, a sum over devices completes them, else they are gathered.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from adamx.core import shards
 from adamx.core.norms import mapped_axes
@@ -47,8 +50,15 @@ def block_means(x: jax.Array, blocks: Blocks, name: str = "") -> jax.Array:
     for axis, count in enumerate(blocks):
         if count not in (1, whole[axis]):
             split = (*mean.shape[:axis], count, -1, *mean.shape[axis + 1 :])
-            mean = jnp.mean(mean.reshape(split), axis + 1)
+            mean = jnp.mean(_replicated(mean).reshape(split), axis + 1)
     return mean
+
+
+def blank(leaf: Any, blocks: Blocks, dtype: DTypeLike) -> jax.Array:
+    """Means of zeros; on a mesh of explicit axes they lie as `block_means` of the leaf do."""
+    if shards.axis_name():
+        return jnp.zeros(blocks, dtype)
+    return jnp.zeros_like(jax.eval_shape(lambda x: block_means(x, blocks), leaf), dtype=dtype)
 
 
 def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> jax.Array:
@@ -69,6 +79,14 @@ def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> ja
     missing = size * lax.axis_size(_axis()) - whole[cut]
     means = jnp.pad(means, [(0, missing * (i == cut)) for i in range(means.ndim)])
     return lax.dynamic_slice_in_dim(means, lax.axis_index(_axis()) * size, size, cut)
+
+
+def _replicated(x: jax.Array) -> jax.Array:
+    """`x` on all devices of a mesh of explicit axes, where a sharded dimension can't be split."""
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 def _gathered(x: jax.Array, cut: int) -> jax.Array:

@@ -10,13 +10,16 @@ which is V itself where V has rank one, and the closest to V in Kullback-Leibler
 the others by itself. The functions work on one array; `name` is that of a leaf that may be a shard.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from adamx.core import shards
 from adamx.core.arithmetic import lerp, ratio, root, times
-from adamx.core.block_means import Blocks, beside, block_means
+from adamx.core.block_means import Blocks, beside, blank, block_means
 
 Axes = tuple[int, int]  # the two dimensions; row means are averaged over the second
 Shape = tuple[int, ...]
@@ -26,6 +29,13 @@ def shapes(shape: Shape, axes: Axes) -> tuple[Shape, Shape]:
     """The shapes of the row means and of the column means."""
     first, second = axes
     return shape[:second] + shape[second + 1 :], shape[:first] + shape[first + 1 :]
+
+
+def blanks(leaf: Any, whole: Shape, axes: Axes, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
+    """Row and column means of zeros, for a leaf of the shape `whole`."""
+    first, second = axes
+    rows, columns = (blank(leaf, _without(whole, axis), dtype) for axis in (second, first))
+    return jnp.squeeze(rows, second), jnp.squeeze(columns, first)
 
 
 def averaged(

@@ -98,8 +98,8 @@ class FactoredRms:
         none = {k: jnp.zeros(1, dtype) for k in _FIELDS}
         if axes is None:
             return none | ({"v": jnp.full_like(leaf, 0, dtype=dtype)} if self.all_leaves else {})
-        rows, columns = factored.shapes(whole, axes)
-        return none | {"v_row": jnp.zeros(rows, dtype), "v_col": jnp.zeros(columns, dtype)}
+        rows, columns = factored.blanks(leaf, whole, axes, dtype)
+        return none | {"v_row": rows, "v_col": columns}
 
     def _check(self, name: str, g: Any, stored: dict[str, jax.Array], whole: Shape) -> None:
         axes, local = self.axes(whole), jnp.shape(g)

@@ -10,7 +10,7 @@ import optax
 
 from adamx.core import dtypes, hyperparameters, paths, random_bits, shards
 from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, times, weights
-from adamx.core.block_means import Blocks, beside, block_means
+from adamx.core.block_means import Blocks, beside, blank, block_means
 from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
 from adamx.core.per_leaf import leafwise
@@ -159,8 +159,9 @@ class AdamMini:
             check_dtype("adam_mini", name, "parameter", leaf)
             whole = shards.whole(name, jnp.shape(leaf))
             blocks, dtype = self._blocks(name, whole), dtypes.working(dtypes.of(leaf))
-            like = leaf if blocks is None else jnp.zeros(blocks)
-            nu = jnp.full_like(like, 0, dtype=dtypes.real(dtype))
+            real = dtypes.real(dtype)
+            alone = blocks is None
+            nu = jnp.full_like(leaf, 0, dtype=real) if alone else blank(leaf, blocks, real)
             stored.append({**self.choice.of(name, whole).init(leaf, _MEAN, {}), "nu": nu})
         return self._layout.state(jnp.zeros([], jnp.int32), stored, treedef)
 

@@ -16,7 +16,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from adamx.core import random_bits
-from adamx.storage.cuts import number, pick, word
+from adamx.storage.cuts import number, word
 from adamx.storage.means import Means
 
 BOUND = 7.6  # as `means.MEANS`, a little above 7.27
@@ -36,16 +36,14 @@ def encode(mean: jax.Array, root: jax.Array, size: int, key: random_bits.Key) ->
     """
     means = book(size)
     noise = random_bits.noise(key, mean.shape).draw(1)
-    units = jnp.broadcast_to(unit(root, means), mean.shape)
-    return means.encode(mean.astype(jnp.float32), units, noise).astype(jnp.int8)
+    return means.encode(mean.astype(jnp.float32), unit(root, means), noise).astype(jnp.int8)
 
 
 def decode(codes: jax.Array, root: jax.Array, size: int) -> jax.Array:
     """The means with these codes; NaN where the root is not finite."""
     means = book(size)
-    root = jnp.broadcast_to(root.astype(jnp.float32), codes.shape)
-    found = means.decode(codes.astype(jnp.int32), unit(root, means))
-    return pick(jnp.isfinite(root), found, lax.full_like(found, jnp.nan))
+    root = root.astype(jnp.float32)
+    return means.decode(codes.astype(jnp.int32), unit(root, means)) + 0 * root  # inf * 0 is NaN
 
 
 def book(size: int) -> Means:
