@@ -49,11 +49,9 @@ def convert(
         return _of_stores(state, opt_from, opt_to, params)
     params = _shapes(state) if params is None else params
     source, target = template(opt_from, params), template(opt_to, params)
-    given, whole = jax.tree.flatten(state, is_leaf=is_moments)
     marks, held = jax.tree.flatten(source, is_leaf=is_moments)
     goals, treedef = paths.flatten(target, is_leaf=is_moments)
-    if whole != held:
-        raise ValueError(f"`state` is not a state of `opt_from`: {whole} instead of {held}")
+    given = _beside(state, marks, held)
     if held != treedef:
         raise ValueError(
             f"`opt_from` and `opt_to` differ in more than how moments are stored: {held} and "
@@ -79,6 +77,22 @@ def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
         return convert(state, opt_from, opt_to, params)
     inner = convert(state, opt_from, after.opt, params)
     return after.narrowed(inner, params, count=count)
+
+
+def _beside(state: Any, marks: list[Any], held: Any) -> list[Any]:
+    """What `state` has for each leaf of the template of `opt_from`, moments of a leaf as one."""
+    try:
+        given = held.flatten_up_to(state)
+        fits = all(
+            is_moments(m) or jax.tree_util.all_leaves([x])
+            for m, x in zip(marks, given, strict=True)
+        )
+    except (ValueError, TypeError):
+        fits, given = False, []
+    if not fits:
+        found = jax.tree.structure(state, is_leaf=is_moments)
+        raise ValueError(f"`state` is not a state of `opt_from`: {found} instead of {held}")
+    return given
 
 
 def _kept(x: Any, path: Any, goal: Any) -> Any:

@@ -75,7 +75,6 @@ _OPTAX = (
     optax.ScaleByAdanState,
     optax.contrib.ScaleByAdemamixState,
     optax.contrib.ScaleBySimplifiedAdEMAMixState,
-    optax.EmaState,
 )
 
 
