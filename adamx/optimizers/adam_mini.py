@@ -97,9 +97,9 @@ def adam_mini(
     query or key (tell which leaves these are), a neuron's weights in other matrices, any other leaf
     as a whole. With the mean in `"int8"` all of the state is one byte per parameter.
 
-    For: the paper matches AdamW up to 13 billion parameters at AdamW's own rates. Against: wrong
-    blocks cost what Adam's squares are there for: queries and keys without `heads`, or an embedding
-    in one block, made its larger runs spike.
+    For: the paper matches AdamW on language models up to 13 billion parameters, at AdamW's own
+    rates. Against: with whole tensors as blocks its larger runs are unstable, so queries, keys and
+    embeddings have to be told apart.
 
     Args:
       heads: which leaves have heads: from path patterns to the number of heads, or to that and the
