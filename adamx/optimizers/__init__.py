@@ -5,7 +5,7 @@ Each row below is one file. From these rows follow the names in `adamx`, the cho
 line, and the tables of the tests (`recipe.TABLE`).
 """
 
-from adamx.optimizers import nesterov, recipe
+from adamx.optimizers import nesterov, recipe, rms
 from adamx.optimizers.adabelief import *
 from adamx.optimizers.adafactor import *
 from adamx.optimizers.adam import *
@@ -25,6 +25,7 @@ from adamx.optimizers.radam import *
 from adamx.optimizers.simplified_ademamix import *
 from adamx.optimizers.spam import *
 from adamx.optimizers.stable_adamw import *
+from adamx.optimizers.schedule_free import *
 from adamx.optimizers.yogi import *
 
-del nesterov, recipe  # modules, which `from adamx.optimizers import *` would take too
+del nesterov, recipe, rms  # modules, which `from adamx.optimizers import *` would take too

@@ -22,7 +22,7 @@ from adamx.core.hyperparameters import Hyper
 from adamx.core.links import Around, Inside
 from adamx.core.rule import Rule
 from adamx.core.values import value
-from adamx.landing import Ended, LandingLike, Nearest
+from adamx.landing import Ended, LandingLike, Nearest, nearest
 from adamx.landing import choose as choose_landing
 from adamx.moments.scale_by import ScaleBy
 from adamx.optimizers import one_pass
@@ -223,6 +223,12 @@ def framed(
         *places["after"],
     )
     return links, hyper
+
+
+def sole(link: Link, landing: LandingLike) -> Link:
+    """A link that is an optimizer by itself, ended by a landing; to nearest its state is all."""
+    chosen = choose_landing(landing)
+    return Nearest(link) if chosen is nearest else Ended((link,), chosen)
 
 
 def alone(
