@@ -21,6 +21,7 @@ from adamx.optimizers.laprop import *
 from adamx.optimizers.lion import *
 from adamx.optimizers.mars import *
 from adamx.optimizers.nadam import *
+from adamx.optimizers.prodigy import *
 from adamx.optimizers.radam import *
 from adamx.optimizers.simplified_ademamix import *
 from adamx.optimizers.spam import *
