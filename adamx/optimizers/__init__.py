@@ -5,7 +5,7 @@ Each row below is one file. From these rows follow the names in `adamx`, the cho
 line, and the tables of the tests (`recipe.TABLE`).
 """
 
-from adamx.optimizers import nesterov, recipe, rms
+from adamx.optimizers import nesterov, prodigy_link, recipe, rms
 from adamx.optimizers.adabelief import *
 from adamx.optimizers.adafactor import *
 from adamx.optimizers.adam import *
@@ -29,4 +29,9 @@ from adamx.optimizers.stable_adamw import *
 from adamx.optimizers.schedule_free import *
 from adamx.optimizers.yogi import *
 
-del nesterov, recipe, rms  # modules, which `from adamx.optimizers import *` would take too
+del (
+    nesterov,
+    prodigy_link,
+    recipe,
+    rms,
+)  # modules, which `from adamx.optimizers import *` would take too

@@ -132,7 +132,7 @@ def test_a_float64_trajectory_is_the_papers(variant):
 
 def test_a_float32_trajectory_is_optaxs_with_optaxs_state():
     """Sums over 40 steps, of distances that float32 parameters hold to 6e-8 of themselves."""
-    params, noise, both = problem(dtype=np.float32)
+    params, noise, _ = problem(dtype=np.float32)
     path, ds, state = trained(adamx.prodigy(), params, noise)
     expected, their_ds, their_state = trained(contrib.prodigy(), params, noise)
     np.testing.assert_allclose(ds, their_ds, rtol=1e-4)
