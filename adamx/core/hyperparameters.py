@@ -23,6 +23,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "b2": (0.0, 1.0),
     "b3": (0.0, 1.0),
     "momentum": (0.0, 1.0),
+    "shampoo_beta": (0.0, 1.0),
     "learning_rate": (-math.inf, math.inf),
     "reset_every": (1.0, math.inf),
     "strength": (-math.inf, math.inf),

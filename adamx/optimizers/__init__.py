@@ -5,7 +5,7 @@ Each row below is one file. From these rows follow the names in `adamx`, the cho
 line, and the tables of the tests (`recipe.TABLE`).
 """
 
-from adamx.optimizers import nesterov, prodigy_link, recipe, rms
+from adamx.optimizers import eigenbasis, nesterov, prodigy_link, recipe, rms, soap_link
 from adamx.optimizers.adabelief import *
 from adamx.optimizers.adafactor import *
 from adamx.optimizers.adam import *
@@ -27,11 +27,8 @@ from adamx.optimizers.simplified_ademamix import *
 from adamx.optimizers.spam import *
 from adamx.optimizers.stable_adamw import *
 from adamx.optimizers.schedule_free import *
+from adamx.optimizers.soap import *
 from adamx.optimizers.yogi import *
 
-del (
-    nesterov,
-    prodigy_link,
-    recipe,
-    rms,
-)  # modules, which `from adamx.optimizers import *` would take too
+# Modules, which `from adamx.optimizers import *` would take too.
+del eigenbasis, nesterov, prodigy_link, recipe, rms, soap_link
