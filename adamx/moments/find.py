@@ -67,6 +67,9 @@ def is_moments(x: Any) -> bool:
 
 
 CLOCKS = ("count", "t", "count_m2")  # the counters in Optax's states of moments
+# Optax keeps the class of this state to itself. Shapes alone, as an array would start the backend.
+RmsState: Any = type(jax.eval_shape(optax.scale_by_rms(bias_correction=True).init, {}))
+
 _OPTAX = (
     optax.ScaleByAdamState,
     optax.ScaleByAmsgradState,
@@ -75,6 +78,7 @@ _OPTAX = (
     optax.ScaleByAdanState,
     optax.contrib.ScaleByAdemamixState,
     optax.contrib.ScaleBySimplifiedAdEMAMixState,
+    RmsState,
 )
 
 

@@ -20,6 +20,7 @@ from adamx.core.per_leaf import leafwise
 from adamx.core.rows import check_floating, check_state, rows, widest
 from adamx.core.rule import Rule
 from adamx.core.values import value
+from adamx.moments.described import Described
 from adamx.moments.scale_by import ScaleBy
 from adamx.storage import Choice
 from adamx.transforms.learning_rate import scaled
@@ -68,7 +69,8 @@ class Prodigy:
     def init(self, params: optax.Params) -> Any:
         for path, p in paths.flatten(params)[0]:
             check_floating(self.name, paths.name(path), "parameter", p)
-        moments, real = self._moments(0.0, 0.0).init(params), widest(params)
+        found, real = self._moments(0.0, 0.0).init(params), widest(params)
+        moments = found.state if isinstance(found, Described) else found
         codes = [x for x in jax.tree.leaves(moments[1:]) if jnp.issubdtype(x.dtype, jnp.integer)]
         if codes:
             raise ValueError(

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A gradient over the root of its mean square: Adam without momentum, for links that average."""
 
-from typing import Any
-
-import jax
-import optax
-
 from adamx.core import hyperparameters
 from adamx.core.arithmetic import abs_sq, correction, lerp, ratio, root, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
+from adamx.moments.find import RmsState
 
 
 def formula(g, nu, *, b2, c2, av, eps):
@@ -27,7 +23,3 @@ def rule(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:
     hyperparameters.check(b2=b2, eps=eps)
     hyper = {"b2": b2, "eps": eps}
     return Rule("rms", RmsState, {"nu": "squared"}, hyper, scalars, formula)
-
-
-# Optax keeps the class of this state to itself. Shapes alone, as an array would start the backend.
-RmsState: Any = type(jax.eval_shape(optax.scale_by_rms(bias_correction=True).init, {}))

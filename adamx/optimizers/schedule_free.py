@@ -27,7 +27,7 @@ from adamx.core.values import bind
 from adamx.landing import LandingLike, master_params
 from adamx.landing.chain import Links
 from adamx.moments.scale_by import ScaleBy
-from adamx.optimizers.recipe import Optimizer, around, recipe, sole
+from adamx.optimizers.recipe import Optimizer, framed, recipe, sole
 from adamx.optimizers.rms import rule
 from adamx.storage import StorageLike, choose
 from adamx.transforms.average import Average, State
@@ -135,7 +135,7 @@ def schedule_free_adamw(
         learning_rate = _warm_up(learning_rate, warmup_steps)
     name, rms = "schedule_free_adamw", rule(b2, eps)
     rms_link = ScaleBy(rms, choose(storage, None, nu_dtype))
-    links, hyper = around(rms_link, learning_rate, weight_decay, mask)
+    links, hyper = framed(rms_link, learning_rate, weight_decay, mask)
     link = Average(name, Links(links), learning_rate, b1, weight_lr_power, state_dtype)
     names = ("b1", *rms.hyper, "learning_rate", "weight_decay", "step_scale")
     hyper = [b1, weight_lr_power, *rms.hyper.values(), *hyper]

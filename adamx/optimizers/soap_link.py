@@ -83,6 +83,7 @@ class Soap:
                 f"{self.name}: parameters are shards over {shards.axis_name()!r} here, and an "
                 "eigenbasis needs whole arrays"
             )
+        self._adam.opened(updates, state.moments, extra)  # whose errors name a leaf
         table = rows(self.name, updates, covariances=state.covariances, bases=state.bases)
         bases, old = table.columns["bases"], table.columns["covariances"]
         grads = [dtypes.widen(g) for g in table.gradients]
@@ -98,7 +99,7 @@ class Soap:
         moments = jax.tree.map(functools.partial(jnp.where, is_first), state.moments, moments)
         beta = self._beta(state.count, extra)
         new = [_averaged(*row, beta) for row in zip(grads, old, bases, strict=True)]
-        bases, moments = self._turned(state.count, new, bases, moments, table.treedef)
+        bases, moments = self._turned(state.count, new, bases, moments, table.names)
         return table.treedef.unflatten(steps), ScaleBySoapState(
             count=jnp.asarray(optax.safe_increment(state.count)),
             moments=moments,
@@ -124,7 +125,7 @@ class Soap:
         return hyperparameters.value_at("shampoo_beta", self.shampoo_beta, count, {})
 
     def _turned(
-        self, count: jax.Array, covariances: list[Any], bases: list[Any], moments: Any, treedef: Any
+        self, count: jax.Array, covariances: list[Any], bases: list[Any], moments: Any, names: Any
     ) -> tuple[list[Any], Any]:
         """The bases after this step, and the moments in them.
 
@@ -146,13 +147,10 @@ class Soap:
             ]
             new = [_each(lambda pair: pair[0], one) for one in steps]
             orders = [_each(lambda pair: pair[1], one) for one in steps]
+            turns = dict(zip(names, zip(bases, new, orders, strict=True), strict=True))
             steps_taken, held = decoded(moments, adam)
             held = [
-                {
-                    "mu": eigenbasis.moved(row["mu"], *pair),
-                    "nu": eigenbasis.sorted_along(row["nu"], order),
-                }
-                for row, pair, order in zip(held, zip(bases, new, strict=True), orders, strict=True)
+                row and _in(row, *turns[name]) for name, row in zip(adam.names, held, strict=True)
             ]
             return new, encoded(steps_taken, held, adam, moments)
 
@@ -166,6 +164,14 @@ def _averaged(g: jax.Array, old: Any, bases: Any, beta: Any) -> tuple[Any, ...]:
     zero = jnp.zeros([], dtypes.real(g.dtype))
     b, c = weights(hyperparameters.exact(beta, zero.dtype), zero)
     return _each(lambda m, n: lerp(m, n, b, c), old, eigenbasis.covariances(g, bases))
+
+
+def _in(moments: dict[str, Any], before: Any, after: Any, order: Any) -> dict[str, Any]:
+    """A leaf's moments in another basis: a mean turns, squares are sorted as the columns were."""
+    return {
+        "mu": eigenbasis.moved(moments["mu"], before, after),
+        "nu": eigenbasis.sorted_along(moments["nu"], order),
+    }
 
 
 def _each(function: Any, *columns: Any) -> tuple[Any, ...]:
