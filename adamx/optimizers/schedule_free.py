@@ -23,6 +23,7 @@ from adamx.core.arithmetic import times
 from adamx.core.compiled import compiled, transformation
 from adamx.core.hyperparameters import Hyper
 from adamx.core.per_leaf import leafwise
+from adamx.core.snapshots import Snapshot
 from adamx.core.values import bind
 from adamx.landing import LandingLike, master_params
 from adamx.landing.chain import Links
@@ -157,7 +158,7 @@ def schedule_free_eval_params(state: optax.OptState, params: optax.Params) -> op
     Returns:
       A tree like `params`.
     """
-    found = [x for x in jax.tree.leaves(state, is_leaf=_is_state) if _is_state(x)]
+    found = [x for x in jax.tree.leaves(state, is_leaf=_stops) if _is_state(x)]
     if len(found) != 1:
         raise ValueError(
             "schedule_free_eval_params: `state` must have one ScheduleFreeState in it, it has "
@@ -196,6 +197,10 @@ def _rising(count: jax.Array, *, peak: Any, steps: int) -> jax.Array:
 
 def _is_state(x: Any) -> bool:
     return isinstance(x, State)
+
+
+def _stops(x: Any) -> bool:
+    return isinstance(x, State | Snapshot)  # a snapshot's average is of other parameters
 
 
 def _is_hole(x: Any) -> bool:

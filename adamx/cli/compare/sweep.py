@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 import adamx
+from adamx.cli.averages import evaluated
 from adamx.cli.compare.grid import Grid
 from adamx.cli.compare.halving import Rung
 from adamx.cli.flags import UsageError
@@ -101,6 +102,7 @@ def _program(build: Callable[..., Any], tasks: Sequence[Task], rungs: Sequence[R
         return params, build(**hyper).init(params), jnp.asarray(True)
 
     over_both = jax.vmap(jax.vmap(trained, (None, 0, 0, 0)), (0, 0, None, None))
+    looked_at = jax.vmap(jax.vmap(lambda params, state, alive: evaluated(state, params)))
 
     def program(hyper: Any, params: Any, batches: Any, keys: Any) -> Any:
         carry = jax.vmap(jax.vmap(begun, (None, 0)), (0, None))(hyper, params)
@@ -112,9 +114,9 @@ def _program(build: Callable[..., Any], tasks: Sequence[Task], rungs: Sequence[R
                 hyper, carry, points = _taken((hyper, carry, points), order)
             now = _taken((batches, keys), (slice(None), span))
             carry, start = over_both(hyper, carry, *now), rung.until
-            losses = None if rung is rungs[-1] else _glances(tasks, carry[0])
+            losses = None if rung is rungs[-1] else _glances(tasks, looked_at(*carry))
             reports.append((points, carry[2], losses))
-        return carry[0], reports
+        return looked_at(*carry), reports
 
     return program
 

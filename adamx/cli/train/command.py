@@ -200,7 +200,7 @@ class _Training:
         looks = done % max(1, self.steps // GLANCES) == 0 or done == self.steps
         if looks:
             params = self.ours.params  # all processes have to call this
-            self.held_out.append(float(self.task.glance(params)))
+            self.held_out.append(float(self.task.glance(self.ours.evaluated)))
             self.glanced = Seen(self.held_out[-1], done)
             health.check(self.ours.run.state, params)
             if self._enough():

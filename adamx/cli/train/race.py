@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from adamx import parallel
+from adamx.cli.averages import evaluated
 from adamx.cli.tasks import Task
 
 
@@ -35,6 +36,12 @@ class Runner:
     def params(self) -> optax.Params:
         """The parameters as whole arrays."""
         return self.train.collect(self.run).params
+
+    @property
+    def evaluated(self) -> optax.Params:
+        """The parameters to evaluate at, as whole arrays."""
+        run = self.train.collect(self.run)
+        return evaluated(run.state, run.params)
 
     @property
     def state_bytes(self) -> int:

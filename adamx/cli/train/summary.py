@@ -11,7 +11,7 @@ from adamx.core.tables import as_text
 
 def reached(task: Task, runners: Mapping[str, Runner]) -> str:
     """Scores, time per step and bytes of state; for two runners also how far they are apart."""
-    scores = {name: task.scores(runner.params) for name, runner in runners.items()}
+    scores = {name: task.scores(runner.evaluated) for name, runner in runners.items()}
     everyone = list(runners.values())
     rows = [
         [_called(which), *(_cell(which, score[which]) for score in scores.values())]
