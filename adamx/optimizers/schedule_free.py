@@ -39,7 +39,7 @@ __all__ = ["schedule_free", "schedule_free_adamw", "schedule_free_eval_params"]
 
 def schedule_free(
     base_optimizer: optax.GradientTransformation,
-    learning_rate: Hyper,
+    learning_rate: optax.ScalarOrSchedule,
     b1: Hyper = 0.9,
     weight_lr_power: Hyper = 2.0,
     state_dtype: DTypeLike | None = None,
