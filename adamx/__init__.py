@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
-from adamx import health as health
-from adamx import interop as interop
+from typing import TYPE_CHECKING
+
 from adamx import kernels as kernels
 from adamx import knobs as knobs
 from adamx import landing as landing
-from adamx import parallel as parallel
 from adamx import rules as rules
 from adamx import storage as storage
-from adamx.checkpoints import Checkpoints as Checkpoints
+from adamx.core import lazy as _lazy
 from adamx.core.step import jit_step as jit_step
 from adamx.core.step import step as step
 from adamx.describe import describe as describe
 from adamx.explain import explain as explain
 from adamx.footprint import nbytes as nbytes
 from adamx.groups import groups as groups
-from adamx.interop.register import register as register
 from adamx.landing import master_params as master_params
 from adamx.moments.convert import convert as convert
 from adamx.moments.reset import reset as reset
@@ -35,5 +33,19 @@ from adamx.transforms.learning_rate import scale_by_learning_rate as scale_by_le
 from adamx.transforms.trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from adamx.transforms.variance_reduction import reduce_variance as reduce_variance
 from adamx.transforms.weight_decay import add_decayed_weights as add_decayed_weights
+
+if TYPE_CHECKING:
+    from adamx import health as health
+    from adamx import interop as interop
+    from adamx import parallel as parallel
+    from adamx.checkpoints import Checkpoints as Checkpoints
+    from adamx.interop.register import register as register
+else:  # imported when first used: a training may need none of them
+    _LAZY = {"health": "health", "interop": "interop", "parallel": "parallel"}
+    _LAZY |= {"Checkpoints": "checkpoints", "checkpoints": "checkpoints"}
+    _LAZY |= {"register": "interop.register"}
+    __getattr__, __dir__ = _lazy.attributes(__name__, _LAZY)
+    __all__ = sorted({name for name in globals() if not name.startswith("_")} | set(_LAZY))
+    __all__.remove("TYPE_CHECKING")
 
 __version__ = "0.1.0"

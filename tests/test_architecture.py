@@ -121,13 +121,36 @@ def test_the_command_line_knows_the_recipes_of_the_table():
     assert set(CLASSES) <= set(TABLE)
 
 
-def test_importing_starts_no_backend_and_no_optional_package():
+def test_importing_starts_no_backend_and_loads_no_part_that_a_training_may_not_need():
     code = """
-import sys, adamx
+import sys, jax, optax
+before = set(sys.modules)
+import adamx
 from jax._src import xla_bridge
 assert not xla_bridge._backends
 optional = {"matplotlib", "orbax", "sklearn", "rich", "torch", "flax", "keras", "h5py"}
 assert not optional & set(sys.modules), optional & set(sys.modules)
+later = ["adamx." + part for part in ("health", "interop", "parallel", "checkpoints", "cli")]
+later += ["adamx.explain.objects", "jax.experimental.multihost_utils"]
+new = set(sys.modules) - before
+found = [m for m in new if any(f"{m}.".startswith(f"{part}.") for part in later)]
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_what_is_imported_when_it_is_used_is_there():
+    code = """
+import sys, adamx
+later = ["health", "interop", "parallel", "checkpoints", "Checkpoints", "register"]
+assert set(later) <= set(dir(adamx)) & set(adamx.__all__)
+assert not hasattr(adamx, "adamv")
+from adamx import *
+assert health is sys.modules["adamx.health"] and interop.optax and parallel.zero
+assert Checkpoints is adamx.checkpoints.Checkpoints is vars(adamx)["Checkpoints"]
+assert callable(register) and callable(explain) and adamw is adamx.adamw
+import adamx.explain.objects
+assert callable(adamx.explain)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

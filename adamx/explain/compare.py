@@ -9,7 +9,6 @@ import numpy as np
 
 from adamx.explain.explanation import Explanation, Move, Small
 from adamx.explain.habits import Habits, habits
-from adamx.explain.objects import recognised
 from adamx.explain.probes import LONG, STEPS, path, steps
 from adamx.explain.stored import stored
 from adamx.explain.subject import COMMON, Subject
@@ -44,6 +43,8 @@ def explain(a: Any, b: Any) -> Explanation:
       ...     print(difference.topic, difference.a, difference.b)
       weight decay 0.01 0.0001
     """
+    from adamx.explain.objects import recognised  # knows each library: not by `import adamx`
+
     first, second = recognised(a, "a"), recognised(b, "b")
     first, second = first.at_rate_of(second), second.at_rate_of(first)
     twin = _alike(first, second)

@@ -5,8 +5,9 @@ Each name is imported when it is first used, and none needs its library before a
 called.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from adamx.core import lazy
 
 if TYPE_CHECKING:
     from adamx.interop import keras as keras
@@ -20,30 +21,19 @@ if TYPE_CHECKING:
     from adamx.interop.torch import from_torch as from_torch
     from adamx.interop.torch import to_torch as to_torch
 
-# A name and the module that has it; a module's own name stands for the module.
-_CONTENTS = {
-    "from_keras": "keras",
-    "from_optax": "optax_states",
-    "from_torch": "torch",
-    "keras": "keras",
-    "optax": "optax",
-    "t5x_rules": "t5x",
-    "to_keras": "keras",
-    "to_optax": "optax_states",
-    "to_torch": "torch",
-    "torch": "torch",
-}
-
-__all__ = sorted(_CONTENTS)  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _CONTENTS:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _CONTENTS[name]
-    module = importlib.import_module(f"{__name__}.{home}")
-    return module if name == home else getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+else:
+    # A name and the module that has it; a module's own name stands for the module.
+    _CONTENTS = {
+        "from_keras": "keras",
+        "from_optax": "optax_states",
+        "from_torch": "torch",
+        "keras": "keras",
+        "optax": "optax",
+        "t5x_rules": "t5x",
+        "to_keras": "keras",
+        "to_optax": "optax_states",
+        "to_torch": "torch",
+        "torch": "torch",
+    }
+    __all__ = sorted(_CONTENTS)
+    __getattr__, __dir__ = lazy.attributes(__name__, _CONTENTS)
