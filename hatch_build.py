@@ -2,6 +2,8 @@
 """Compiles `adamx/kernels/csrc` when the package is built or installed.
 
 Where that fails, the package is pure Python, with the reason in `adamx.kernels.available()`.
+`ADAMX_KERNELS=0` makes the pure wheel, for any platform; with `ADAMX_KERNELS=1` a failure to
+compile is an error.
 """
 
 import importlib.util
@@ -17,6 +19,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class Kernels(BuildHookInterface):
     """Adds the library to a wheel; an editable install finds it in the source tree."""
 
+    def dependencies(self) -> list[str]:
+        """The headers of a jaxlib that is no newer than the one the loops will run with."""
+        return [] if _wanted() == "0" else ["jaxlib>=0.10,<0.11"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         source = pathlib.Path(self.root) / "adamx" / "kernels"
         self._made = None if version == "editable" else tempfile.TemporaryDirectory()
@@ -25,12 +31,14 @@ class Kernels(BuildHookInterface):
         library.unlink(missing_ok=True)
         reason.unlink(missing_ok=True)
         try:
-            if os.environ.get("ADAMX_KERNELS") == "0":
-                raise RuntimeError("ADAMX_KERNELS=0 was set when adamx was installed")
+            if _wanted() == "0":
+                raise RuntimeError("this adamx was built with ADAMX_KERNELS=0, for any platform")
             made = _builder(source / "build.py").build(target)
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{sysconfig.get_platform().translate(_WHEEL)}"
         except Exception as e:
+            if _wanted() == "1":
+                raise
             self.app.display_warning(f"adamx without loops in C++: {e}")
             reason.write_text(f"{e}\n")
             made = reason
@@ -43,6 +51,10 @@ class Kernels(BuildHookInterface):
 
 
 _WHEEL = str.maketrans("-.", "__")
+
+
+def _wanted() -> str:
+    return os.environ.get("ADAMX_KERNELS", "")
 
 
 def _builder(path: pathlib.Path) -> Any:
