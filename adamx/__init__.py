@@ -23,7 +23,7 @@ from adamx.moments.store import StoredState as StoredState
 from adamx.moments.store import store as store
 from adamx.optimizers import *
 from adamx.optimizers.fold import fold_micro_batches as fold_micro_batches
-from adamx.transforms import weight_decay as decay
+from adamx.transforms import weight_decay as _weight_decay
 from adamx.transforms.accumulate import accumulate as accumulate
 from adamx.transforms.cautious import cautious as cautious
 from adamx.transforms.centralise import centralise as centralise
@@ -33,6 +33,8 @@ from adamx.transforms.learning_rate import scale_by_learning_rate as scale_by_le
 from adamx.transforms.trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from adamx.transforms.variance_reduction import reduce_variance as reduce_variance
 from adamx.transforms.weight_decay import add_decayed_weights as add_decayed_weights
+
+decay = _weight_decay
 
 if TYPE_CHECKING:
     from adamx import health as health

@@ -5,7 +5,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -15,14 +15,17 @@ from adamx.core.compiled import shares, takes_compiling
 from adamx.core.kernel_use import keeping_operands, using
 from adamx.core.snapshots import put_back
 
+Params = TypeVar("Params")
+State = TypeVar("State")
+
 
 def step(
     opt: optax.GradientTransformation,
-    params: optax.Params,
-    state: optax.OptState,
+    params: Params,
+    state: State,
     grads: optax.Updates,
     **extra: Any,
-) -> tuple[optax.Params, optax.OptState]:
+) -> tuple[Params, State]:
     """Updates the parameters: `opt.update`, then `optax.apply_updates`.
 
     Parameters and state come first, as they come out: JAX pairs donated arguments with results in

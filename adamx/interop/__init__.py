@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from adamx.interop.optax_states import from_optax as from_optax
     from adamx.interop.optax_states import to_optax as to_optax
     from adamx.interop.t5x import t5x_rules as t5x_rules
-    from adamx.interop.torch import from_torch as from_torch
-    from adamx.interop.torch import to_torch as to_torch
+    from adamx.interop.torch.from_torch import from_torch as from_torch
+    from adamx.interop.torch.to_torch import to_torch as to_torch
 
 else:
     # A name and the module that has it; a module's own name stands for the module.

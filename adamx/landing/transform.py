@@ -6,7 +6,7 @@ Walks the tree, hands out noise and keeps the state. The arithmetic is in each l
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
 from adamx.landing.float_words import HALVES
 
-Link = optax.GradientTransformationExtraArgs
+Link: TypeAlias = optax.GradientTransformationExtraArgs
 
 # `(parameter, float32 step, remainder, random bits) -> (float32 update, remainder)`
 Land = Callable[[jax.Array, jax.Array, Any, Any], tuple[jax.Array, Any]]

@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import optax
 from jax.typing import DTypeLike
@@ -30,7 +30,7 @@ from adamx.storage import StorageLike, choose
 from adamx.transforms.learning_rate import Descend
 from adamx.transforms.weight_decay import Decay, Mask, as_decay, pull
 
-Optimizer = optax.GradientTransformationExtraArgs
+Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
 F = TypeVar("F", bound=Callable[..., Optimizer])
 
 

@@ -65,7 +65,7 @@ class Compact:
         shared = self._shared(kinds)
         return (PACKED, *(k for k in kinds if k not in shared)) if shared else tuple(kinds)
 
-    def init(self, like: ArrayLike, kinds: Kinds, start: Mapping) -> Arrays:
+    def init(self, like: ArrayLike, kinds: Kinds, start: Mapping[str, Any]) -> Arrays:
         arrays = {}
         for name in self.fields(kinds):
             dtype, first = self._dtype(name, kinds, dtypes.of(like)), start.get(name, 0)

@@ -8,6 +8,7 @@ of the kind `"slow"`, which at b3 = 0.9999 would stand still at 3% of a constant
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ class Floats:
     def fields(self, kinds: Mapping[str, Kind]) -> tuple[str, ...]:
         return tuple(kinds)
 
-    def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping) -> Arrays:
+    def init(self, like: ArrayLike, kinds: Mapping[str, Kind], start: Mapping[str, Any]) -> Arrays:
         stored = {k: self._dtype(kind, dtypes.of(like)) for k, kind in kinds.items()}
         return {k: jnp.full_like(like, start.get(k, 0), dtype=d) for k, d in stored.items()}
 

@@ -6,7 +6,7 @@ elementwise map to arrays of the parameter's shape, so the parameter's Partition
 """
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ class Storage(Protocol):
         """
         ...
 
-    def init(self, like: ArrayLike, kinds: Kinds, start: Mapping) -> Arrays:
+    def init(self, like: ArrayLike, kinds: Kinds, start: Mapping[str, Any]) -> Arrays:
         """The stored arrays before the first step.
 
         Args:

@@ -7,7 +7,7 @@ is more exact, and the product of betas in `NAdam`, which torch keeps in float32
 dtype is float64.
 """
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import optax
 
@@ -22,7 +22,7 @@ from adamx.optimizers.radam import radam as our_radam
 from adamx.storage import StorageLike
 from adamx.transforms.weight_decay import Mask
 
-Optimizer = optax.GradientTransformationExtraArgs
+Optimizer: TypeAlias = optax.GradientTransformationExtraArgs
 
 
 def adam(

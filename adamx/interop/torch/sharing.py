@@ -16,7 +16,10 @@ from adamx.interop.torch.order import memory_of
 
 
 def check_tied(
-    matches: Sequence[Match], groups: Sequence[Group], weights: Mapping, problems: Problems
+    matches: Sequence[Match],
+    groups: Sequence[Group],
+    weights: Mapping[str, Any],
+    problems: Problems,
 ) -> None:
     """A problem for each leaf that is tied in torch to a weight that the optimizer trains."""
     trained = {name for group in groups for name in group.names if name in weights}
@@ -44,7 +47,7 @@ def _are_one(a: Any, b: Any) -> bool:
 
 
 def check_parts(
-    matches: Sequence[Match], groups: Sequence[Group], theirs: Mapping, problems: Problems
+    matches: Sequence[Match], groups: Sequence[Group], theirs: Mapping[str, Any], problems: Problems
 ) -> None:
     """A problem for each trained array of which some elements are in no leaf."""
     trained = {name for group in groups for name in group.names}
