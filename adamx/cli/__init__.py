@@ -8,7 +8,6 @@ to stderr as one sentence and the exit code is 2, or 1 if the disk is full.
 
 import argparse
 import sys
-import textwrap
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -63,14 +62,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def greeting() -> str:
-    """What the command line is, for those who type nothing: 80 columns."""
+    """What the command line can do, for those who type nothing: ten lines of 80 columns."""
     width = max(map(len, COMMANDS)) + 4
-    lines = [f"adamx {adamx.__version__}", *textwrap.wrap(adamx.__doc__ or "", 80), ""]
+    lines = [f"adamx {adamx.__version__}: the Adam family for JAX. `python -m adamx` can"]
     for name, module in COMMANDS.items():
-        row = f"  {name:{width - 2}}{_summary(module)}"
-        lines += textwrap.wrap(row, 80, subsequent_indent=" " * width)
-    lines += ["", "Begin with `python -m adamx train`; --help after a command tells its flags."]
-    return "\n".join(lines)
+        lines.append(f"  {name:{width - 2}}{_beginning(_summary(module), 80 - width)}")
+    return "\n".join([*lines, "Begin with `train`. Each has an example in its --help."])
+
+
+def _beginning(sentence: str, width: int) -> str:
+    """As many clauses of the sentence as fit."""
+    whole = sentence.rstrip(".")
+    ends = [i for i in range(len(whole)) if whole[i] in ",:"]
+    fitting = [whole[:i] for i in [*ends, len(whole)] if i <= width]
+    text = fitting[-1] if fitting else whole
+    return text[0].lower() + text[1:]
 
 
 def _summary(module: ModuleType) -> str:

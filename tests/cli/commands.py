@@ -5,6 +5,7 @@ that they print."""
 import contextlib
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def here(line: str, folder: Path = ROOT) -> tuple[int, str, str]:
         contextlib.redirect_stderr(err),
         jax.numpy_dtype_promotion("standard"),
     ):
-        code = main(line.split())
+        code = main(shlex.split(line))
     return code, out.getvalue(), err.getvalue()
 
 

@@ -10,6 +10,8 @@ update runs without jit, from the second call on.
 
 With --target nothing is run: steps are compiled for an accelerator that this machine does not have,
 and what the compiler made of them is counted.
+
+    python -m adamx bench --quick --recipes adamw --storages int8
 """
 
 from adamx.cli.bench.command import add_arguments, run

@@ -8,6 +8,8 @@ figures, the best with its neighbours, and whether it lies on an edge of the gri
 
 Each optimizer has as many runs: one without a decay or a b2 tries more rates in between. A run that
 diverges stands still. --halvings drops the worse half of all settings again and again.
+
+    python -m adamx compare --task regression --optimizers adam,sgd --steps 50
 """
 
 from adamx.cli.compare.command import add_arguments, run

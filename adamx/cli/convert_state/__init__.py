@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carry a training run of PyTorch or Keras into an Orbax checkpoint of ours, or back.
+"""Move a training run of PyTorch or Keras to an Orbax checkpoint, or back.
 
-    convert-state checkpoint.pt runs/moved                      # there
-    convert-state runs/moved back.pt --like checkpoint.pt       # and back
+    python -m adamx convert-state checkpoint.pt moved
+    python -m adamx convert-state moved back.pt --like checkpoint.pt
 
 SRC of PyTorch is a .pt or .pth file that holds the state dicts of a model and its optimizer, or a
 folder of Hugging Face's Trainer. The parameters become nested dictionaries, named as in Flax linen,

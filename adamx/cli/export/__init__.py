@@ -3,6 +3,8 @@
 
 The file holds the compiled step, the parameters, the optimizer's state, and some batches, which are
 used again and again.
+
+    python -m adamx run-exported step.bin --steps 3
 """
 
 from adamx.cli.export.command import add_arguments, run

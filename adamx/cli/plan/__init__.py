@@ -9,6 +9,8 @@ The bytes are those of the parameters, their gradients and the optimizer's state
 activations. On a mesh the axis `data` copies every array, and with --zero splits some; every other
 axis splits every array. An axis splits the largest dimension that it divides, and copies the array
 if it divides none. B/param is the total on one device over the parameters of the whole model.
+
+    python -m adamx plan llama3-8b --mesh data=8 --zero 1
 """
 
 from adamx.cli.plan.command import add_arguments, run

@@ -3,6 +3,8 @@
 
 Takes folders of runs, or JSON-lines files as `train` and `health.JsonLines` write them. One run
 gives a page; several runs give a table and a picture of their losses.
+
+    python -m adamx report runs/first
 """
 
 from adamx.cli.report.command import add_arguments, run

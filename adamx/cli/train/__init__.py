@@ -4,6 +4,8 @@
 A run has a folder with its settings, its log (`run.jsonl`), its checkpoints, and at the end a page
 and a picture of what Adam did. Ctrl-C saves the run; --resume continues it as if uninterrupted,
 with the settings in the folder. --task quadratic instead prints every step of Adam's arithmetic.
+
+    python -m adamx train --task regression --steps 50 --run runs/first --export step.bin
 """
 
 from adamx.cli.train.command import add_arguments, run
