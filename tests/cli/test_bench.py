@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import adamx
-from adamx.cli import COMMANDS, main
+from adamx.cli import main
 from adamx.cli.bench.equations import count_equations
 from adamx.cli.bench.scoreboard import UNITS, scoreboard, stacked
 from adamx.cli.bench.timing import in_turn, ratios
@@ -77,15 +77,6 @@ def test_a_wrong_flag_in_a_real_process_is_one_sentence_and_code_2():
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert "--stepz" in err
-
-
-def test_without_a_command_it_greets_and_lists_the_commands(capsys: pytest.CaptureFixture[str]):
-    assert main([]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == f"adamx {adamx.__version__}"
-    listed = [line.split()[0] for line in said if line.startswith("  ") and line[2] != " "]
-    assert listed == list(COMMANDS)
-    assert max(map(len, said)) <= 80
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]):
