@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -414,12 +415,14 @@ def test_a_step_trained_on_many_devices_is_exported_for_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_exported_step_is_the_step(tmp_path):
+def test_an_exported_step_is_the_step(tmp_path, caplog):
     """The same batches, the same numbers, to the last digit that programs of XLA share."""
     flags = "--task digits --devices 1"
     done(f"train {flags} --steps 20 --run a --export step.bin", tmp_path)
     done(f"train {flags} --steps 23 --run b", tmp_path)
-    shown = shown_losses(done("run-exported step.bin --steps 3 --out more.bin", tmp_path))
+    with jax.log_compiles():
+        shown = shown_losses(done("run-exported step.bin --steps 3 --out more.bin", tmp_path))
+    assert sum("compilation of jit(call)" in said for said in caplog.messages) == 1
     want = [loss for step, loss in losses(tmp_path / "b") if step > 20]
     np.testing.assert_allclose(shown, want, atol=1e-4)  # four digits are shown
     assert "after 23 steps" in done("run-exported more.bin --steps 1", tmp_path)
