@@ -40,7 +40,7 @@ class Checkpoints:
         try:
             import orbax.checkpoint as orbax
         except ImportError as e:
-            raise ImportError('checkpoints need Orbax: pip install -e ".[checkpoint]"') from e
+            raise ImportError('checkpoints need Orbax: pip install "adamx[checkpoint]"') from e
         self._orbax, self._opt = orbax, opt
         self._folder, self._saving = Path(folder).absolute(), 0
         if self._folder.exists() and not self._folder.is_dir():

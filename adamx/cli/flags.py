@@ -114,4 +114,4 @@ def optional_import(module: str, package: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise UsageError(f'{package} is not installed; run: pip install -e ".[demo]"') from error
+        raise UsageError(f'{package} is not installed; run: pip install "adamx[demo]"') from error

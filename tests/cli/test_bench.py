@@ -238,7 +238,7 @@ def test_missing_orbax_is_a_sentence_with_the_command_that_installs_it(
 ):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     said = refusal(["train", "--task", "digits", "--run", str(tmp_path)], capsys)
-    assert 'pip install -e ".[checkpoint]"' in said
+    assert 'pip install "adamx[checkpoint]"' in said
 
 
 def test_missing_scikit_learn_is_a_sentence_with_the_command_that_installs_it(
@@ -247,7 +247,7 @@ def test_missing_scikit_learn_is_a_sentence_with_the_command_that_installs_it(
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     said = refusal(["train", "--task", "digits"], capsys)
     assert "scikit-learn is not installed" in said
-    assert 'pip install -e ".[demo]"' in said
+    assert 'pip install "adamx[demo]"' in said
 
 
 def test_missing_rich_matters_only_on_a_terminal(

@@ -107,7 +107,7 @@ def test_a_missing_wheel_is_a_sentence_with_the_command_that_installs_it(
     monkeypatch.setattr(importlib.metadata, "version", no_version)
     said = refused(f"bench --target {target}")
     assert f"{TARGETS[target].wheels[0]} is not installed" in said
-    assert 'pip install -e ".[targets]"' in said
+    assert 'pip install "adamx[targets]"' in said
 
 
 @pytest.mark.parametrize("flag", ["--json x.json", "--devices 2", "--guards"])
@@ -133,7 +133,7 @@ def test_an_old_assembler_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 def target(request: pytest.FixtureRequest) -> str:
     """A target with a compiler that is installed."""
     if TARGETS[request.param].wheel() is None:
-        pytest.skip(f'no compiler for {request.param}: pip install -e ".[targets]"')
+        pytest.skip(f'no compiler for {request.param}: pip install "adamx[targets]"')
     return request.param
 
 

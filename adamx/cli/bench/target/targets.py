@@ -9,7 +9,7 @@ from typing import Any
 
 from adamx.cli.flags import UsageError
 
-INSTALL = 'run: pip install -e ".[targets]"'
+INSTALL = 'run: pip install "adamx[targets]"'
 
 
 @dataclass(frozen=True)
