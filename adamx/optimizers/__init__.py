@@ -23,11 +23,11 @@ from adamx.optimizers.mars import *
 from adamx.optimizers.nadam import *
 from adamx.optimizers.prodigy import *
 from adamx.optimizers.radam import *
+from adamx.optimizers.schedule_free import *
 from adamx.optimizers.simplified_ademamix import *
+from adamx.optimizers.soap import *
 from adamx.optimizers.spam import *
 from adamx.optimizers.stable_adamw import *
-from adamx.optimizers.schedule_free import *
-from adamx.optimizers.soap import *
 from adamx.optimizers.yogi import *
 
 # Modules, which `from adamx.optimizers import *` would take too.
