@@ -26,7 +26,13 @@ class Use(NamedTuple):
 
 @contextlib.contextmanager
 def using(kernels: bool) -> Iterator[None]:
-    """A context in which steps are traced with loops in C++, if there are any, or without."""
+    """A context in which steps are traced with loops in C++, if there are any, or without.
+
+    Example:
+      >>> import adamx
+      >>> with adamx.kernels.using(False):
+      ...     pass  # what is traced here is stepped by XLA
+    """
     with _USE(_USE.value._replace(kernels=kernels)):
         yield
 

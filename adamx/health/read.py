@@ -113,6 +113,14 @@ def history(path: Any) -> list[dict[str, Any]]:
     """The rows of a `JsonLines` file, without a last line that a crash has cut short.
 
     NaN and infinities are numbers again. A loss of null, as older logs have it, is NaN.
+
+    Example:
+      >>> import os, tempfile
+      >>> path = os.path.join(tempfile.mkdtemp(), "run.jsonl")
+      >>> with JsonLines(path) as log:
+      ...     log.write(1, {"loss": 0.5})
+      >>> history(path)[0]["loss"]
+      0.5
     """
     rows = []
     for line in Path(path).read_text(encoding="utf-8").splitlines():

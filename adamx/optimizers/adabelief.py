@@ -73,7 +73,12 @@ def scale_by_belief(
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.adabelief`."""
+    """The direction of `adamx.adabelief`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_belief(), optax.scale(-1e-3))
+    """
     return alone(rule(b1, b2, eps, eps_root, nesterov=nesterov), storage, mu_dtype, nu_dtype)
 
 

@@ -52,7 +52,12 @@ def scale_by_adamax(
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.adamax`."""
+    """The direction of `adamx.adamax`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_adamax(), optax.scale(-1e-3))
+    """
     return alone(rule(b1, b2, eps), storage, mu_dtype, nu_dtype)
 
 
@@ -102,7 +107,9 @@ def adamaxw(
     storage: StorageLike | None = None,
     landing: LandingLike = "nearest",
 ) -> Optimizer:
-    """AdamaxW: Adamax with decoupled decay. See `adamax` and `adamw`.
+    r"""AdamaxW: Adamax with decoupled decay. See `adamax` and `adamw`.
+
+    .. math:: p \leftarrow p - \alpha \left( \hat m_t / v_t + \lambda p \right)
 
     Example:
       >>> import adamx

@@ -90,7 +90,12 @@ def scale_by_adan(
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.adan`."""
+    """The direction of `adamx.adan`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_adan(), optax.scale(-1e-3))
+    """
     adan = rule(b1, b2, b3, eps, eps_root, difference_weight=difference_weight)
     return alone(adan, storage, mu_dtype, nu_dtype)
 

@@ -96,7 +96,12 @@ def scale_by_adopt(
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.adopt`."""
+    """The direction of `adamx.adopt`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_adopt(), optax.scale(-1e-3))
+    """
     adopt = rule(
         b1, b2, eps, nesterov=nesterov, use_clipping=use_clipping, clip_value_fn=clip_value_fn
     )

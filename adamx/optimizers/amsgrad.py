@@ -99,7 +99,12 @@ def scale_by_amsgrad(
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.amsgrad`."""
+    """The direction of `adamx.amsgrad`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_amsgrad(), optax.scale(-1e-3))
+    """
     amsgrad = rule(
         b1,
         b2,

@@ -67,7 +67,12 @@ def scale_by_lion(
     smooth_beta: Hyper = 1.0,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.lion`."""
+    """The direction of `adamx.lion`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_lion(), optax.scale(-1e-3))
+    """
     return alone(rule(b1, b2, mode=mode, smooth_beta=smooth_beta), storage, mu_dtype)
 
 

@@ -75,7 +75,10 @@ def nadamw(
     storage: StorageLike | None = None,
     landing: LandingLike = "nearest",
 ) -> Optimizer:
-    """NAdamW: NAdam with decoupled decay. See `nadam` and `adamw`.
+    r"""NAdamW: NAdam with decoupled decay. See `nadam` and `adamw`.
+
+    .. math:: p \leftarrow p - \alpha \left(
+        \hat m_t / (\sqrt{\hat v_t} + \varepsilon) + \lambda p \right)
 
     Example:
       >>> import adamx

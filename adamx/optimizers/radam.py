@@ -146,7 +146,12 @@ def scale_by_radam(
     nu_dtype: DTypeLike | None = None,
     storage: StorageLike | None = None,
 ) -> Optimizer:
-    """The direction of `adamx.radam`."""
+    """The direction of `adamx.radam`.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_radam(), optax.scale(-1e-3))
+    """
     radam = rule(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_mode=eps_mode)
     return alone(radam, storage, mu_dtype, nu_dtype)
 

@@ -68,6 +68,10 @@ def scale_by_yogi(
 
     Args:
       initial_accumulator_value: The value that both means start with.
+
+    Example:
+      >>> import adamx, optax
+      >>> opt = optax.chain(adamx.scale_by_yogi(), optax.scale(-1e-3))
     """
     return alone(
         rule(b1, b2, eps, eps_root, initial_accumulator_value), storage, mu_dtype, nu_dtype

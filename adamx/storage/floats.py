@@ -109,12 +109,22 @@ def of_dtypes(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None, seed: Seed
 
 
 def float32() -> Floats:
-    """Moments in float32, or in the parameter's dtype if that is wider."""
+    """Moments in float32, or in the parameter's dtype if that is wider.
+
+    Example:
+      >>> import adamx
+      >>> opt = adamx.adamw(1e-3, storage=float32())  # as without `storage`
+    """
     return Floats("float32")
 
 
 def bfloat16(seed: Seed = 0) -> Floats:
-    """Moments in bfloat16, squares rounded stochastically; means of complex leaves stay complex."""
+    """Moments in bfloat16, squares rounded stochastically; means of complex leaves stay complex.
+
+    Example:
+      >>> import adamx
+      >>> opt = adamx.adamw(1e-3, storage=bfloat16())  # 4 bytes per parameter for both moments
+    """
     dtype = jnp.dtype(jnp.bfloat16)
     return Floats("bfloat16", dtype, dtype, seed, complex_mean=True)
 

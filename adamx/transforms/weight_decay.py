@@ -13,6 +13,11 @@ With learning rate r_t, its peak R, and a rule's direction u, parameters p move 
 | `l2(w)`, `l1(w)` | g + w p, or g + w sign(p), into the rule | the penalties                  |
 
 A recipe's `weight_decay` is a number (then `decoupled`) or one of these.
+
+Example:
+  >>> import adamx
+  >>> opt = adamx.adamw(1e-3, weight_decay=adamx.decay.cautious(0.1), mask="!*/bias")
+  >>> opt = adamx.adam(1e-3, weight_decay=adamx.decay.l2(1e-4))  # as in torch.optim.Adam
 """
 
 import dataclasses
@@ -31,6 +36,18 @@ from adamx.core.links import Inside, seen
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
 from adamx.landing import Nearest
+
+__all__ = [
+    "Decay",
+    "add_decayed_weights",
+    "cautious",
+    "corrected",
+    "decoupled",
+    "independent",
+    "l1",
+    "l2",
+    "scheduled",
+]
 
 Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
 

@@ -26,6 +26,11 @@ def check(state: optax.OptState, params: optax.Params | None = None) -> None:
 
     Raises:
       TooManySkippedError: a `RuntimeError`.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> params = {"kernel": jnp.ones(2)}
+      >>> check(adamx.health.skip_nonfinite(adamx.adam(0.1)).init(params), params)
     """
     complaints = {SkipState: _skipped, LossScaleState: _overflowed, RewindState: _stuck}
     for guard in nodes(state):

@@ -82,7 +82,14 @@ def scale_loss(
 
 def scaled(loss: jax.Array, state: optax.OptState) -> jax.Array:
     """The loss times the scale in the state, in float32 or wider; the loss itself if the state has
-    no scale."""
+    no scale.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> state = scale_loss(adamx.adam(0.1), initial=8.0).init(jnp.ones(2, jnp.float16))
+      >>> print(scaled(jnp.float16(0.5), state))
+      4.0
+    """
     for node in nodes(state):
         if isinstance(node, LossScaleState):
             loss = dtypes.widen(loss)

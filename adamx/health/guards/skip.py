@@ -160,7 +160,14 @@ def guard(
 
 
 def first_bad(state: Any, params: optax.Params) -> str | None:
-    """The name of the leaf that caused a guard's last skip; None before the first."""
+    """The name of the leaf that caused a guard's last skip; None before the first.
+
+    Example:
+      >>> import adamx, jax.numpy as jnp
+      >>> params = {"kernel": jnp.ones(2)}
+      >>> print(first_bad(skip_nonfinite(adamx.adam(0.1)).init(params), params))
+      None
+    """
     number = int(first(state.first_bad))
     return None if number < 0 else leaf_name(number, params)
 
