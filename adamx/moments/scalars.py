@@ -22,9 +22,10 @@ class Scalars(dict):
         rule: Rule,
         count: jax.Array,
         extra: dict[str, Any],
-        counters: Mapping[str, jax.Array],
+        counters: Mapping[str, jax.Array] | None = None,
     ):
         self.rule, self.step = rule, optax.safe_increment(count)
+        counters = counters or {}
         self.counters = {k: optax.safe_increment(c) for k, c in counters.items()}
         own = {name: counters[k] for k, names in rule.counters.items() for name in names}
         self.hyper = {

@@ -5,7 +5,7 @@ Each row below is one file. From these rows follow the names in `adamx`, the cho
 line, and the tables of the tests (`recipe.TABLE`).
 """
 
-from adamx.optimizers import eigenbasis, nesterov, prodigy_link, recipe, rms, soap_link
+from adamx.optimizers import eigenbasis, nesterov, one_pass, prodigy_link, recipe, rms, soap_link
 from adamx.optimizers.adabelief import *
 from adamx.optimizers.adafactor import *
 from adamx.optimizers.adam import *
@@ -31,4 +31,4 @@ from adamx.optimizers.stable_adamw import *
 from adamx.optimizers.yogi import *
 
 # Modules, which `from adamx.optimizers import *` would take too.
-del eigenbasis, nesterov, prodigy_link, recipe, rms, soap_link
+del eigenbasis, nesterov, one_pass, prodigy_link, recipe, rms, soap_link
