@@ -14,7 +14,6 @@ from adamx.core.step import step as step
 from adamx.describe import describe as describe
 from adamx.explain import explain as explain
 from adamx.footprint import nbytes as nbytes
-from adamx.groups import groups as groups
 from adamx.landing import master_params as master_params
 from adamx.moments.convert import convert as convert
 from adamx.moments.reset import reset as reset
@@ -29,6 +28,7 @@ from adamx.transforms.cautious import cautious as cautious
 from adamx.transforms.centralise import centralise as centralise
 from adamx.transforms.clipping import *
 from adamx.transforms.grams import grams as grams
+from adamx.transforms.groups import groups as groups
 from adamx.transforms.learning_rate import scale_by_learning_rate as scale_by_learning_rate
 from adamx.transforms.trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from adamx.transforms.variance_reduction import reduce_variance as reduce_variance

@@ -23,7 +23,7 @@ LAYERS = (
     {"kernels"},
     {"moments", "transforms"},
     {"optimizers"},
-    {"rules", "health", "footprint", "groups", "describe", "knobs"},
+    {"rules", "health", "footprint", "describe", "knobs"},
     {"checkpoints", "interop", "parallel"},
     {"explain"},
     {""},  # adamx itself

@@ -21,7 +21,8 @@ from adamx.explain.written import read
 from adamx.interop.names import Problems
 from adamx.moments.scale_by import ScaleBy
 from adamx.transforms.learning_rate import Descend
-from adamx.transforms.weight_decay import Masked, Pull
+from adamx.transforms.masked import Masked
+from adamx.transforms.weight_decay import Pull
 
 
 def recognised(x: Any, position: str) -> Subject:

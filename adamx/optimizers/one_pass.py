@@ -23,7 +23,8 @@ from adamx.landing.transform import LandingLink, land_leaf
 from adamx.moments.scale_by import ScaleBy, Tree, static_storage, step_leaf
 from adamx.transforms.clipping.shrink import times
 from adamx.transforms.learning_rate import Descend, scaled
-from adamx.transforms.weight_decay import Masked, Pull, pulled, towards_zero
+from adamx.transforms.masked import Masked
+from adamx.transforms.weight_decay import Pull, pulled, towards_zero
 
 # The order of `enum Landing` and `enum Decay` in csrc/work.h.
 _PLAIN, _NEAREST, _NEAREST_TWICE = 0, 1, 2

@@ -20,7 +20,6 @@ Example:
   >>> opt = adamx.adam(1e-3, weight_decay=adamx.decay.l2(1e-4))  # as in torch.optim.Adam
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -30,12 +29,13 @@ import numpy as np
 import optax
 
 from adamx.core import dtypes, hyperparameters, paths
-from adamx.core.compiled import compiled, transformation
+from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
-from adamx.core.links import Inside, seen
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
 from adamx.landing import Nearest
+from adamx.transforms.masked import Mask as Mask
+from adamx.transforms.masked import Masked, frozen
 
 __all__ = [
     "Decay",
@@ -48,8 +48,6 @@ __all__ = [
     "l2",
     "scheduled",
 ]
-
-Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
 
 
 class Decay(NamedTuple):
@@ -174,7 +172,7 @@ def pull(decay: Decay, mask: Mask | None = None, learning_rate: Hyper | None = N
     """The link that applies `decay`, for the inside of a recipe: emits at least float32."""
     _check(decay, mask, learning_rate)
     link = Pull(decay, learning_rate if decay.relative else None)
-    return link if mask is None else Masked(link, _frozen(mask))
+    return link if mask is None else Masked(link, frozen(mask))
 
 
 @value
@@ -222,66 +220,6 @@ class Pull:
     @property
     def _counts(self) -> bool:
         return callable(self.decay.strength) or callable(self.learning_rate)
-
-
-@value
-class Masked:
-    """A link for some leaves only, as `optax.masked`. The mask is a pattern, a function, or a tree
-    as its leaves and its structure: what becomes of the tree that was given does not matter."""
-
-    link: Any
-    mask: Any
-
-    def init(self, params: optax.Params) -> Any:
-        return self._masked().init(params)
-
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
-        params = None if params is None else paths.beside(updates, params, "weight decay")
-        return self._masked().update(updates, state, params, **extra)
-
-    def leaves(self, updates: optax.Updates) -> list[bool]:
-        """For each leaf of `updates`, whether the link acts on it."""
-        mask = self._mask
-        mask = mask(updates) if callable(mask) else mask
-        spread = jax.tree.map(
-            lambda acts, below: jax.tree.map(lambda _: acts, below), mask, updates
-        )
-        return jax.tree.leaves(spread)
-
-    def inside(self) -> list[Inside]:
-        """The link, for tools that look into optimizers."""
-        return [Inside(("inner_state",), self.link, None, seen(self._mask))]
-
-    def _masked(self) -> Any:
-        return optax.masked(transformation(self.link), self._mask)
-
-    @property
-    def _mask(self) -> Any:
-        if isinstance(self.mask, str):
-            return paths.mask(self.mask)
-        return self.mask.tree if isinstance(self.mask, Frozen) else self.mask
-
-
-@dataclasses.dataclass(frozen=True)
-class Frozen:
-    """A tree of booleans, compared by value."""
-
-    leaves: tuple[bool, ...]
-    treedef: Any
-
-    @property
-    def tree(self) -> Any:
-        """A copy of the tree."""
-        return self.treedef.unflatten(self.leaves)
-
-
-def _frozen(mask: Mask) -> Any:
-    if isinstance(mask, str) or callable(mask):
-        return mask
-    leaves, treedef = jax.tree.flatten(mask)
-    return Frozen(tuple(map(bool, leaves)), treedef)
 
 
 @leafwise

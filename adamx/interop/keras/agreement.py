@@ -21,8 +21,9 @@ from adamx.landing import Ended
 from adamx.moments.scale_by import ScaleBy
 from adamx.optimizers.amsgrad import rule as amsgrad_rule
 from adamx.optimizers.recipe import Chain
+from adamx.transforms.masked import Masked
 from adamx.transforms.trust_ratio import TrustRatio
-from adamx.transforms.weight_decay import Masked, Pull
+from adamx.transforms.weight_decay import Pull
 
 # The learning rate is the caller's, and so is a factor of the loss.
 _COMPARED = (
