@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adam for JAX: Optax's optimizers, computed more exactly, with state as small as you ask."""
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from adamx import kernels as kernels
 from adamx import knobs as knobs
@@ -36,7 +36,7 @@ from adamx.transforms.weight_decay import add_decayed_weights as add_decayed_wei
 
 decay = _weight_decay
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from adamx import health as health
     from adamx import interop as interop
     from adamx import parallel as parallel
@@ -48,6 +48,5 @@ else:  # imported when first used: a training may need none of them
     _LAZY |= {"register": "interop.register"}
     __getattr__, __dir__ = _lazy.attributes(__name__, _LAZY)
     __all__ = sorted({name for name in globals() if not name.startswith("_")} | set(_LAZY))
-    __all__.remove("TYPE_CHECKING")
 
 __version__ = "0.1.0"

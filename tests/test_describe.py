@@ -37,10 +37,18 @@ GROUPS = {
 }
 
 
+@pytest.mark.parametrize(
+    "clip", ["clip", "clip_by_leaf_norm", "clip_by_global_norm", "clip_by_block_rms"]
+)
+def test_clips_have_their_names(clip):
+    chain = optax.chain(getattr(adamx, clip)(1.0), adamx.adam(1e-3))
+    assert adamx.describe(chain, model()).around.startswith(f"adamx.{clip}(")
+
+
 def test_a_large_model_in_groups_has_a_row_for_each_kind_of_leaf():
     chain = optax.chain(adamx.clip_by_global_norm(1.0), adamx.groups(GROUPS), optax.scale(0.5))
     found = adamx.describe(health.skip_nonfinite(chain), model())
-    assert found.around == "adamx.skip_nonfinite > adamx.clip(max_norm=1)"
+    assert found.around == "adamx.health.skip_nonfinite > adamx.clip_by_global_norm(max_norm=1)"
     told = {
         row["leaves"]: [
             row[k] for k in ("count", "optimizer", "storage", "landing", "decay", "rate")
@@ -160,6 +168,6 @@ def test_train_describes_and_ends(tmp_path):
     line = "train --task digits --describe --storage int8 --compare optax"
     said = done(line, tmp_path)
     assert "adamx.adamw" in said
-    assert "around all: adamx.observe" in said
+    assert "around all: adamx.health.observe" in said
     assert "float32" in said.rpartition("optax.adamw\n")[2]
     assert not list(tmp_path.iterdir())

@@ -110,7 +110,7 @@ def public(module: str, name: str) -> str:
     `optax.contrib._muon`."""
     words = [w for w in module.split(".") if not w.startswith("_")]
     if words[0] in ("optax", "adamx"):
-        words = [w for w in words[:2] if w in ("optax", "adamx", "contrib")]
+        words = [w for w in words[:2] if w in ("optax", "adamx", "contrib", "health")]
     return ".".join([*words, name])
 
 

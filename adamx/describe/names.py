@@ -62,11 +62,20 @@ def nested(rows: Told) -> str:
     return " > ".join(found)
 
 
+_CLIPS = {
+    "_clipped_values": "clip",
+    "_clipped_leaves": "clip_by_leaf_norm",
+    "_clipped_whole": "clip_by_global_norm",
+    "_clipped_blocks": "clip_by_block_rms",
+    "_clipped_units": "adaptive_grad_clip",
+}
+
+
 def _called(link: Link) -> str:
     x = value_of(link)
     if isinstance(x, Bounded):
         bounds = ", ".join(f"{k}={shown(value_at_start(v))}" for k, v in x.bounds.items())
-        return f"adamx.clip({bounds})"
+        return f"adamx.{_CLIPS.get(x.rule.__name__, x.rule.__name__)}({bounds})"
     if isinstance(x, ScaleBy):
         return f"adamx.scale_by({x.rule.name})"
     inner = getattr(link.held.get("inner_factory"), "__name__", "")  # of `inject_hyperparams`

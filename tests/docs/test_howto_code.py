@@ -128,6 +128,24 @@ def test_reinforcement_learning_scans_and_maps():
     np.testing.assert_allclose(steps[:, 0, 0], [1e-4, 3e-4, 1e-3], rtol=1e-2)
 
 
+def test_groups_have_their_own_optimizers(capsys):
+    params = theirs()["params"] | {"encoder": {"embedding": jnp.ones((8, 8))}}
+    reader = typed("howto/groups.md", params=params, grads=params)
+    shown = capsys.readouterr().out
+    for name in ("adamx.store(optax.contrib.muon)", "bfloat16", "int8", "clip_by_global_norm"):
+        assert name in shown
+    assert set(reader["state"][1].inner_states) == set(reader["table"])
+
+
+def test_knobs_are_set():
+    reader = typed("howto/knobs.md")
+    found = reader["b2"], reader["decay"], reader["new"].b1
+    assert found == pytest.approx((0.9494, 1 / 3, 0.6), abs=1e-4)
+    params, grads, opt = (reader[k] for k in ("params", "grads", "opt"))
+    updates, _ = opt.update(grads, opt.init(params), params)
+    assert not np.any(updates["decoder"]["kernel"])
+
+
 def test_memory_is_counted(capsys):
     typed("howto/memory.md")
     assert "moments" in capsys.readouterr().out

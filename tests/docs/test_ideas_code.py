@@ -99,6 +99,13 @@ def test_the_formula_of_the_design_is_adams():
     assert reader["state"][0].nu["decoder"]["kernel"].dtype == jnp.uint8
 
 
+def test_methods_beyond_adam_are_cautious_adam_at_last():
+    reader = typed("ideas/family.md")
+    params, grads, opt = (reader[k] for k in ("params", "grads", "opt"))
+    _, state = adamx.step(opt, params, opt.init(params), grads)
+    assert type(state[0]) is optax.ScaleByAdamState
+
+
 def test_every_page_with_code_is_typed():
     tests = (Path(__file__), Path(__file__).with_name("test_howto_code.py"))
     source = "".join(path.read_text(encoding="utf-8") for path in tests)
