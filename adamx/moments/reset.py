@@ -12,6 +12,7 @@ import optax.contrib
 from adamx.core import hyperparameters
 from adamx.core.snapshots import Snapshot
 from adamx.moments.layout import PackedState
+from adamx.transforms.variance_reduction import VarianceReductionState
 from adamx.transforms.weight_decay import CountState
 
 Keep = Literal["schedule", "count", "none"]
@@ -35,8 +36,8 @@ def reset(
     A rule's count corrects its bias, and its own schedules (of b1, b2, eps) read it. With the count
     kept nothing corrects for the zeros: Adam's first steps are up to (1 - b1) / sqrt(1 - b2) = 3.2
     rates long, and ADOPT divides by epsilon. Adan's count tells it whether there is a gradient
-    before, so it is 0 in any case. Schedules count in links for learning rate and decay and in
-    `inject_hyperparams`.
+    before, as that of MARS does, so it is 0 in any case. Schedules count in links for learning rate
+    and decay and in `inject_hyperparams`.
 
     Everything else stays: a landing's remainders, which are digits of the weights; snapshots of
     `rewind`, with their moments; gradients that wait in `accumulate`; the weights of
@@ -110,8 +111,9 @@ def _moments(x: Any) -> tuple[str, ...]:
 
 
 def _has_last(x: Any) -> bool:
-    """Whether the moments include the last gradient, as Adan's."""
-    return "g" in (x.arrays if isinstance(x, PackedState) else getattr(x, "_fields", ()))
+    """Whether the moments include the last gradient, as Adan's and that of MARS."""
+    fields = x.arrays if isinstance(x, PackedState) else getattr(x, "_fields", ())
+    return "g" in fields or "previous" in fields
 
 
 # What moments are called in Optax's states and in ours.
@@ -127,6 +129,7 @@ _OWN: dict[type, tuple[str, ...]] = {
     optax.contrib.ScaleBySimplifiedAdEMAMixState: ("m", "n"),
     optax.contrib.MomoState: ("exp_avg", "barf", "gamma"),
     optax.contrib.MomoAdamState: ("exp_avg", "exp_avg_sq", "barf", "gamma"),
+    VarianceReductionState: ("previous",),
 }
 
 _COUNTS = ("count", "count_m2", "t")

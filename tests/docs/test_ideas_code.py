@@ -73,7 +73,8 @@ def test_a_run_moves_from_torch(capsys):
         p.grad = torch.ones_like(p)
     optimizer.step()
     want = model[0].weight.detach().numpy().T
-    np.testing.assert_allclose(params["0"]["kernel"], want, rtol=1e-6)
+    # Weights that a step of 0.1 has brought near 0 have its last bit, 7e-9.
+    np.testing.assert_allclose(params["0"]["kernel"], want, rtol=1e-6, atol=1e-8)
     exec(recipes, reader)
     assert reader["opt"].init(template)
 

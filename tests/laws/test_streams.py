@@ -11,7 +11,7 @@ from tests import cases
 from tests.products import rest_slow
 
 STEPS, LAST, SIZE = 800, 200, 512
-RULES = {r.link: r for r in cases.RECIPES.values()}
+RULES = {cases.RECIPES[name].link: cases.RECIPES[name] for name in cases.RULES}
 
 
 def streams():

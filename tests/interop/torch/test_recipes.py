@@ -2,7 +2,9 @@
 """The same steps by `torch.optim` and by the recipe of the same name, hyperparameters drawn anew.
 
 Where two programs evaluate one formula in float64, 200 steps part them by some 1e-13 of a step, and
-`1 - b**t` in torch's form costs a few digits more. The bound is 1e-9 of a step.
+`1 - b**t` in torch's form costs a few digits more. The bound is 1e-9 of a step. Where decay is in
+the gradient and all else is small, weights swing around zero, and some runs are chaotic: there the
+bound is what a change of the start in its last bit makes of torch's own run, times ten.
 """
 
 import random
@@ -94,6 +96,13 @@ def apart(a, b):
     return max(float(np.max(np.abs(a[k] - b[k]))) for k in a)
 
 
+def grown(a, b):
+    """The largest difference up to each step."""
+    return np.maximum.accumulate(
+        np.max([np.abs(a[k] - b[k]).reshape(len(a[k]), -1).max(1) for k in a], axis=0)
+    )
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", CLASSES)
 def test_recipe_takes_the_path_of_torch(double, name, scale):
@@ -103,11 +112,18 @@ def test_recipe_takes_the_path_of_torch(double, name, scale):
         kwargs = drawn(name, rng)
         print(kwargs)
         start, grads = problem(rng, scale)
-        theirs = by_torch(
-            lambda p, k=kwargs: getattr(torch.optim, CLASSES[name])(p, **k), start, grads
-        )
-        ours = by_ours(getattr(interop.torch, name)(**kwargs), start, grads)
-        assert apart(ours, theirs) / kwargs["lr"] <= BOUND
+
+        def run(start, grads=grads, kwargs=kwargs):
+            return by_torch(
+                lambda p: getattr(torch.optim, CLASSES[name])(p, **kwargs), start, grads
+            )
+
+        theirs, ours = run(start), by_ours(getattr(interop.torch, name)(**kwargs), start, grads)
+        if apart(ours, theirs) / kwargs["lr"] > BOUND:
+            nudged = run({k: np.nextafter(x, np.inf) for k, x in start.items()})
+            allowed = np.maximum(BOUND * kwargs["lr"], 10 * grown(nudged, theirs))
+            assert np.all(grown(ours, theirs) <= allowed)
+            assert allowed[20] == BOUND * kwargs["lr"]  # at first no run is chaotic
 
 
 @pytest.mark.parametrize("name", CLASSES)
