@@ -119,6 +119,12 @@ class ReduceVariance:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        if not isinstance(state, VarianceReductionState):
+            raise ValueError(
+                f"{self.name}: the state is a {type(state).__name__}, expected "
+                f"{VarianceReductionState.__name__}: it was made by another recipe, or restored "
+                "without a target"
+            )
         hyper = {
             k: hyperparameters.value_at(k, v, state.count, extra) for k, v in self.hyper.items()
         }
@@ -134,6 +140,7 @@ class ReduceVariance:
         return treedef.unflatten(corrected), state
 
     def _one(self, name: str, g: Any, before: Any, count: jax.Array, hyper: Any) -> Any:
+        """The corrected gradient of a leaf, and the gradient as it is stored."""
         self._check(name, g, before)
         dtype = dtypes.real(dtypes.working(dtypes.of(g), before.dtype))
         exact = {k: hyperparameters.exact(v, dtype) for k, v in hyper.items()}
@@ -142,7 +149,7 @@ class ReduceVariance:
         scalars |= {k: exact[k] for k in exact if k == "max_norm"}
         scalars = {k: hyperparameters.rounded(v, dtype) for k, v in scalars.items()}
         g = shards.masked(name, jnp.asarray(g))
-        return _corrected((g, before), scalars, self.axis_name), dtypes.cast(g, before.dtype)
+        return _corrected((g, before), scalars, self.axis_name)
 
     def _beside(self, updates: Any, treedef: Any, previous: Any) -> list[Any]:
         """The last gradient of each leaf."""
@@ -160,6 +167,11 @@ class ReduceVariance:
             raise TypeError(f"{name}: gradient is {dtypes.of(g)}, {self.name} needs floating point")
         if jnp.shape(g) != before.shape:
             raise ValueError(f"{name}: gradient has shape {jnp.shape(g)}, state has {before.shape}")
+        if dtypes.is_complex(dtypes.of(g)) > jnp.iscomplexobj(before):
+            raise TypeError(
+                f"{name}: gradient is {dtypes.of(g)}, the state's `previous` is real "
+                f"({before.dtype}) ({self.name})"
+            )
 
     def _blank(self, p: Any) -> jax.Array:
         own = dtypes.working(dtypes.of(p))
@@ -169,17 +181,22 @@ class ReduceVariance:
 @leafwise
 def _corrected(
     arrays: tuple[jax.Array, jax.Array], scalars: dict[str, Any], axis_name: Any
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     g, before = arrays
-    dtype = dtypes.working(g.dtype, before.dtype)
-    g, before = saturated(g.astype(dtype), dtypes.real(dtype)), before.astype(dtype)
-    change = jnp.where(scalars["later"] > 0, g - before, jnp.zeros_like(g))
+    kept, dtype = before.dtype, dtypes.working(g.dtype, before.dtype)
+    # As rules hold it: a gradient that the store makes inf is NaN in every moment a step later.
+    g = saturated(g.astype(dtype), dtypes.real(dtypes.working(kept)))
+    change = jnp.where(scalars["later"] > 0, g - before.astype(dtype), jnp.zeros_like(g))
     c = g + times(scalars["strength"], change)
-    if "max_norm" not in scalars:
-        return c
+    if "max_norm" in scalars:
+        c = _clipped(c, scalars["max_norm"], axis_name)
+    return c, dtypes.cast(g, kept)
+
+
+def _clipped(c: jax.Array, most: jax.Array, axis_name: Any) -> jax.Array:
     size = norms.leaf_norm(c, axis_name=axis_name)
-    over = size > scalars["max_norm"]
-    return jnp.where(over, times(scalars["max_norm"] / jnp.where(over, size, 1), c), c)
+    over = size > most
+    return jnp.where(over, times(most / jnp.where(over, size, 1), c), c)
 
 
 def _floating(dtype: DTypeLike | None) -> jnp.dtype | None:

@@ -120,3 +120,21 @@ def test_what_does_not_fit_is_named():
         link.update({"v": jnp.ones(3)}, state)
     with pytest.raises(ValueError, match="`gamma` must be in \\[0, inf\\), got -1"):
         adamx.mars(0.1, gamma=-1.0)
+    with pytest.raises(TypeError, match="w: gradient is complex64, the state's `previous` is real"):
+        link.update({"w": jnp.ones(3, jnp.complex64)}, state)
+    params = {"w": jnp.ones(3)}
+    landed = adamx.adamw(0.1, landing="kahan").init(params)  # of four parts, too
+    with pytest.raises(ValueError, match="mars: the state is a ScaleByAdamState, expected Varia"):
+        adamx.mars(0.1).update(params, landed, params)
+
+
+@pytest.mark.parametrize("most", [1.0, None])
+@pytest.mark.parametrize("kept", [None, "bfloat16", "float16"])
+def test_one_wild_gradient_does_not_stop_a_coordinate(kept, most):
+    """Nothing that is finite is stored as inf, or makes inf of a change."""
+    opt = adamx.mars(0.1, gamma=1.0, max_norm=most, previous_dtype=kept)
+    grads = jnp.ones((4, 3)).at[1].set(jnp.array([3.4e38, -3.4e38, 1.0]))
+    assert np.isfinite(ran(opt, grads, jnp.ones(3))).all()
+    with jax.enable_x64(True):
+        wide = jnp.ones((4, 3), jnp.float64).at[1, 0].set(1e300)
+        assert np.isfinite(ran(opt, wide, jnp.ones(3, jnp.float64))).all()
