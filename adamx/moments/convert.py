@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from adamx.core import dtypes, paths, random_bits
 from adamx.moments.described import Described
@@ -121,7 +122,16 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
         )
     count, rows = decoded(state, here, is_ours=isinstance(source, Described))
     made = encoded(count, rows, there, getattr(target, "state", target))
-    return made._replace(**here.layout.counters(state)) if there.layout.is_plain else made
+    counters = here.layout.counters(state)
+    if there.layout.is_plain:
+        return made._replace(**counters)
+    for name, other in counters.items():
+        if not isinstance(other, Tracer) and int(other) != int(count):
+            raise ValueError(
+                f"{here.layout.rule.name}: the state counts {int(count)} steps, its `{name}` "
+                f"{int(other)}: packed moments have one counter for both"
+            )
+    return made
 
 
 def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, list[dict]]:

@@ -115,7 +115,9 @@ class Layout(NamedTuple):
 
     def counters(self, state: Any) -> dict[str, jax.Array]:
         """The further counters in a state. Packed moments leave them no place: they are `count`."""
-        return {k: getattr(state, k, state.count) for k in self.rule.counters}
+        if not self.is_plain:
+            return {k: jnp.array(state.count, copy=True) for k in self.rule.counters}
+        return {k: getattr(state, k) for k in self.rule.counters}
 
     def _mismatch(self, field: str, tree: Any, like: Any) -> str:
         what = paths.difference(tree, like, f"the state's `{field}`", "the gradient")

@@ -85,6 +85,19 @@ def test_conversion_keeps_the_second_counter():
     converted = adamx.convert((first, *rest), before, after)[0]
     assert (converted.count, converted.count_m2) == (9, 2)
     assert (converted.m1.dtype, converted.m2.dtype) == ("int8", "bfloat16")
+    packed = adamx.ademamix(0.1, storage="int4")
+    with pytest.raises(ValueError, match="counts 9 steps, its `count_m2` 2: packed moments have"):
+        adamx.convert((first, *rest), before, packed)
+    same = first._replace(count_m2=first.count)
+    assert adamx.convert((same, *rest), before, packed)[0].count == 9
+
+
+def test_a_state_from_packed_moments_may_be_donated():
+    before, after = adamx.ademamix(0.1, storage="int4"), adamx.ademamix(0.1)
+    params = jnp.ones(4)
+    state = adamx.convert(before.init(params), before, after)
+    step = jax.jit(lambda s: after.update(params, s, params), donate_argnums=0)
+    assert step(state)[1][0].count_m2 == 1
 
 
 def ran(link, grads):
