@@ -3,6 +3,8 @@
 
 The state is Adam's: when moments are reset follows from the count. A gradient is compared with the
 mean square before it, which is empty after a reset: its authors' code waits for 20 steps, as ours.
+A start is a reset here. In that code steps are whole at the start, and the correction of the means
+counts on through resets, so that steps behind a warm-up are up to 2.7 times as long as ours.
 """
 
 import jax
@@ -39,7 +41,8 @@ def _clipped(g: jax.Array, most: jax.Array) -> jax.Array:
 
 
 def scalars(t, b1, b2, eps, theta, reset_every, warmup_steps, clip_after):
-    k = jnp.remainder(t - 1, reset_every) + 1  # the step since the last reset
+    # The step since the last reset. At 3.5 steps between two, none would be its first.
+    k = jnp.remainder(t - 1, jnp.floor(reset_every)) + 1
     (b1, c1), (b2, c2) = weights(b1, k), weights(b2, k)
     part = jnp.where(k < warmup_steps, k / jnp.maximum(warmup_steps, 1), 1)
     warm = 0.01 + 0.99 * jnp.sin(jnp.pi / 2 * part) ** 2
@@ -137,8 +140,9 @@ def spam(
     Args:
       theta: How many mean squares a squared gradient may be. A coordinate whose mean square is 0
         has nothing to compare with, and is not clipped.
-      reset_every: How many steps the moments live.
-      warmup_steps: For how many steps after a reset steps grow, from a hundredth, by a cosine.
+      reset_every: How many steps the moments live; of a fraction, the whole part.
+      warmup_steps: For how many steps after a reset, and at the start, steps grow, from a
+        hundredth, by a cosine.
       clip_after: For how many steps after a reset nothing is clipped.
 
     Example:

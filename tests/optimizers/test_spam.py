@@ -27,6 +27,14 @@ def test_after_a_reset_a_run_starts_anew():
     np.testing.assert_array_equal(states.nu[7:], fresh.nu)
 
 
+def test_of_a_fraction_of_a_step_between_resets_the_whole_part_counts():
+    grads = jnp.asarray(np.random.default_rng(0).normal(size=(10, 9)), jnp.float32)
+    want, _ = ran(adamx.scale_by_spam(reset_every=3), grads)
+    for reset_every in (3.4, jnp.float32(3.9)):
+        got, _ = ran(adamx.scale_by_spam(reset_every=reset_every), grads)
+        np.testing.assert_array_equal(got, want)
+
+
 def test_a_reset_heals_what_is_not_finite():
     grads = jnp.ones((8, 3)).at[1, 1].set(jnp.nan)
     steps, _ = ran(adamx.scale_by_spam(reset_every=4), grads)
