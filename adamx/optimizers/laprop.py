@@ -35,8 +35,9 @@ def scalars(t, b1, b2, eps):
 def rule(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-15) -> Rule:
     """A mean of gradients, each over the corrected root of the mean square with itself in it.
 
-    One gradient counts at most 1 / sqrt(1 - b2) = 32. The int8 code of such means ends at 8, which
-    they pass only where gradients after a quiet time double at four steps in a row.
+    One gradient counts at most 1 / sqrt(1 - b2) = 32. The int8 code of such means ends at 8. After
+    a quiet time they pass it where gradients jump up and keep their sign, from the fifth step on,
+    to 9.3 if they stay as they are: some twenty steps are then up to 16% shorter than in float32.
     """
     hyperparameters.check(b1=b1, b2=b2, eps=eps)
     return Rule(
