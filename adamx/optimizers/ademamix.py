@@ -112,7 +112,15 @@ def scale_by_ademamix(
 ) -> Optimizer:
     """The direction of `adamx.ademamix`, with Optax's other default for alpha."""
     r = rule(b1, b2, b3, alpha, eps, eps_root, warmup_steps=warmup_steps)
-    return alone(r, storage, mu_dtype, mu_dtype if nu_dtype is None else nu_dtype)
+    return alone(r, storage, mu_dtype, _of_squares(mu_dtype, nu_dtype))
+
+
+def _of_squares(mu_dtype: DTypeLike | None, nu_dtype: DTypeLike | None) -> DTypeLike | None:
+    """The dtype of squares, by default that of means as in Optax. One that no slow mean may have is
+    left to the error that names `mu_dtype`."""
+    if nu_dtype is None and mu_dtype is not None and jnp.dtype(mu_dtype) == jnp.float16:
+        return None
+    return mu_dtype if nu_dtype is None else nu_dtype
 
 
 @recipe(scale_by_ademamix, alpha=5.0)
@@ -159,7 +167,7 @@ def ademamix(
       Pagliardini et al., `The AdEMAMix Optimizer <https://arxiv.org/abs/2409.03137>`_, 2024.
     """
     r = rule(b1, b2, b3, alpha, eps, eps_root, warmup_steps=warmup_steps)
-    nu_dtype = mu_dtype if nu_dtype is None else nu_dtype
+    nu_dtype = _of_squares(mu_dtype, nu_dtype)
     return chained(
         "ademamix", r, learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing
     )
