@@ -18,7 +18,11 @@ _FILES = {"belief": "adabelief"}  # as `scale_by_belief`, Optax's name
 
 
 def __getattr__(name: str) -> Callable[..., Rule]:
+    path = f"adamx.optimizers.{_FILES.get(name, name)}"
     try:
-        return importlib.import_module(f"adamx.optimizers.{_FILES.get(name, name)}").rule
+        rule = importlib.import_module(path).rule
     except (ModuleNotFoundError, AttributeError):
-        raise AttributeError(f"module 'adamx.rules' has no rule {name!r}") from None
+        rule = None
+    if rule is None or rule.__module__ != path:  # one that a recipe takes from another file
+        raise AttributeError(f"module 'adamx.rules' has no rule {name!r}")
+    return rule
