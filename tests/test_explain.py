@@ -285,6 +285,23 @@ def test_storage_and_landing_are_named_and_change_no_other_word():
     assert "b2" in topics
 
 
+@pytest.mark.parametrize(
+    "make", [adamx.stable_adamw, lambda *args, **kw: adamx.cautious(adamx.adamw(*args, **kw))]
+)
+def test_storage_is_found_within_links_that_join_or_change_others(make):
+    found = adamx.explain(make(1e-3, b2=0.98), make(1e-3, b2=0.98, storage="int8"))
+    topics = by_topic(found)
+    assert set(topics) == {"storage"}
+    assert topics["storage"][1:3] == ("float32", "int8")
+
+
+def test_what_changes_directions_is_in_the_name():
+    both = adamx.grams(adamx.cautious(adamx.adamw(1e-3, weight_decay=0.3)))
+    found = adamx.explain(both, adamx.cautious(adamx.stable_adamw(1e-3, weight_decay=0.2)))
+    assert (found.a, found.b) == ("a: grams(cautious(adamw))", "b: cautious(stable_adamw)")
+    assert by_topic(found)["weight decay"][1:3] == (0.3, 0.2)
+
+
 def test_schedules_are_shown_by_their_first_rate():
     schedule = optax.linear_schedule(1e-3, 0.0, 100)
     found = adamx.explain(adamx.adam(schedule), adamx.adam(jnp.float32(1e-3)))

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from adamx.explain.libraries import RATE, all_known, subject
-from adamx.explain.stored import recipe_of
+from adamx.explain.stored import changes, parts, recipe_of
 from adamx.explain.subject import Setting, Subject
 from adamx.explain.written import read
 from adamx.interop.names import Problems
@@ -133,7 +133,7 @@ def _of_ours(opt: Any, position: str) -> Subject | None:
     if chain is None:
         return None
     settings: dict[str, Setting] = {}
-    for part in chain.links.links:
+    for part in parts(chain):
         if isinstance(part, ScaleBy):
             settings |= {k: Setting(v, "given") for k, v in part.rule.hyper.items()}
         part = part.link if isinstance(part, Masked) else part
@@ -141,7 +141,10 @@ def _of_ours(opt: Any, position: str) -> Subject | None:
             settings["learning_rate"] = Setting(part.learning_rate, "given")
         if isinstance(part, Pull):
             settings["weight_decay"] = Setting(part.decay.strength, "given")
-    return Subject(f"{position}: {chain.name}", settings, _fixed(opt))
+    name = chain.name
+    for change in changes(chain):
+        name = f"{change}({name})"
+    return Subject(f"{position}: {name}", settings, _fixed(opt))
 
 
 def _opaque(opt: Any, position: str) -> Subject:

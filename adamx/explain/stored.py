@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 from adamx.core.compiled import Compiled, Update, transformation
 from adamx.landing import NAMED, Ended, choose
+from adamx.moments.modified import Modified
 from adamx.moments.scale_by import ScaleBy
 from adamx.optimizers.recipe import Chain
+from adamx.optimizers.stable_adamw import Stable
 from adamx.storage import Choice
 from adamx.storage import choose as choose_storage
 
@@ -31,13 +33,8 @@ def stored(opt: Any) -> Stored:
     chain = recipe_of(opt)
     if chain is None:
         return Stored(opt)
-    choices = [part.choice for part in chain.links.links if isinstance(part, ScaleBy)]
-    links = tuple(
-        dataclasses.replace(part, choice=choose_storage(None))
-        if isinstance(part, ScaleBy)
-        else part
-        for part in chain.links.links
-    )
+    choices = [part.choice for part in parts(chain) if isinstance(part, ScaleBy)]
+    links = tuple(_in_float32(part) for part in chain.links.links)
     plain = dataclasses.replace(chain, links=Ended(links, choose("nearest")))
     compiled = dataclasses.replace(opt.update.link, link=plain)
     landing = next((k for k, known in NAMED.items() if known == chain.links.landing), "its own")
@@ -49,6 +46,40 @@ def recipe_of(opt: Any) -> Chain | None:
     link = opt.update.link if isinstance(opt.update, Update) else None
     chain = link.link if isinstance(link, Compiled) else None
     return chain if isinstance(chain, Chain) and isinstance(chain.links, Ended) else None
+
+
+def parts(chain: Chain) -> list[Any]:
+    """The links of a recipe, those within a link that joins or changes others included."""
+    return [inner for link in chain.links.links for inner in _within(link)]
+
+
+def changes(chain: Chain) -> list[str]:
+    """What is made of a recipe's directions, such as `cautious`, in order."""
+    found = []
+    for link in chain.links.links:
+        found += link.changes if isinstance(link, Stable) else ()
+        rows = []
+        while isinstance(link, Modified):
+            rows, link = [link.change, *rows], link.link
+        found += rows
+    return [type(change).__name__.lower() for change in found]
+
+
+def _within(link: Any) -> list[Any]:
+    if isinstance(link, Modified):
+        return _within(link.link)
+    return [link.rule, *link.decays] if isinstance(link, Stable) else [link]
+
+
+def _in_float32(link: Any) -> Any:
+    """A link whose moments, if any, are stored in float32."""
+    if isinstance(link, Modified):
+        return dataclasses.replace(link, link=_in_float32(link.link))
+    if isinstance(link, Stable):
+        return dataclasses.replace(link, rule=_in_float32(link.rule))
+    if isinstance(link, ScaleBy):
+        return dataclasses.replace(link, choice=choose_storage(None))
+    return link
 
 
 def _words(choice: Choice) -> str:
