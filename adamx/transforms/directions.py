@@ -13,6 +13,7 @@ import optax
 from adamx.core import dtypes
 from adamx.core.compiled import Change, modified, transformation
 from adamx.core.values import value
+from adamx.landing import LandingState
 
 Way = Literal["uphill", "downhill"]
 
@@ -50,7 +51,14 @@ class Around:
     points: Way
 
     def init(self, params: optax.Params) -> Any:
-        return self.opt.init(params)
+        state = self.opt.init(params)
+        if any(map(_is_landing, jax.tree.leaves(state, is_leaf=_is_landing))):
+            raise ValueError(
+                f"{type(self.change).__name__.lower()}: `opt` ends in a landing, which keeps what "
+                "its own steps leave of parameters: put the recipe into this call by itself, and "
+                "what is around it outside"
+            )
+        return state
 
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
@@ -62,3 +70,7 @@ class Around:
     def _turned(self, tree: Any) -> Any:
         """Downhill steps as directions uphill, and back."""
         return tree if self.points == "uphill" else jax.tree.map(lambda u: -u, tree)
+
+
+def _is_landing(x: Any) -> bool:
+    return isinstance(x, LandingState)

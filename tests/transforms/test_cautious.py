@@ -84,6 +84,16 @@ def test_where_updates_point_has_to_be_said_of_others_alone():
         adamx.grams(adamx.adam(0.1), updates="uphill")
 
 
+def test_steps_behind_a_landing_are_not_changed():
+    """Its remainder is of its own step, and the parameter would be that of another."""
+    params = jnp.ones(3, jnp.bfloat16)
+    for inner in (adamx.adamw(0.1, landing="exact"), adamx.adamw(0.1, landing="kahan")):
+        chained = optax.chain(adamx.clip_by_global_norm(1.0), inner)
+        with pytest.raises(ValueError, match="cautious: `opt` ends in a landing, which keeps"):
+            adamx.cautious(chained, updates="downhill").init(params)
+        optax.chain(adamx.clip_by_global_norm(1.0), adamx.cautious(inner)).init(params)
+
+
 @pytest.mark.parametrize("storage", cases.STORAGES)
 def test_the_state_is_the_recipes_own(storage):
     params = cases.params()
