@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from adamx.core import paths
 from adamx.core.rule import Rule
@@ -126,8 +127,11 @@ def _moments(state: Any, known: Mapping[str, Rule], problems: Problems) -> dict[
     found: dict[str, Moments] = {}
     for node in filter(is_moments, jax.tree.leaves(state, is_leaf=is_moments)):
         held: Any = node._asdict()
-        clocks = [int(held.pop(name)) for name in CLOCKS if name in held]
-        count = clocks[0]
+        clocks = {name: int(held.pop(name)) for name in CLOCKS if name in held}
+        count = next(iter(clocks.values()))
+        if set(clocks.values()) != {count}:
+            said = ", ".join(f"{value} by {k}" for k, value in clocks.items())
+            problems.add(f"the state counts {said} steps: here one number is carried over")
         for name, row in zip(*leaves(node)[:2], strict=True):
             if not row:
                 continue
@@ -155,6 +159,11 @@ def _check_rule(name: str, node: Any, rule: Rule, what: str, problems: Problems)
     ):
         ours = getattr(rule.state, "__name__", rule.name)
         problems.add(f"{name}: {what} a {type(node).__name__}, `opt` is {rule.name} with a {ours}")
+    in_optax = hasattr(optax, rule.name) or hasattr(optax.contrib, rule.name)
+    if "normalised" in rule.moments.values() and not in_optax:
+        problems.add(
+            f"{name}: {what} of Optax, which has no {rule.name}: its mean is of divided gradients"
+        )
     if parts(rule.at)[1].get("max_of") == "raw":
         problems.add(f"{name}: Optax's maximum is of corrected squares, `opt` has `max_of='raw'`")
 

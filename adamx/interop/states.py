@@ -97,6 +97,12 @@ def read(
         here = _side(mark)
         count, rows = decoded(node, here, isinstance(mark, Described))
         rule = here.layout.rule
+        for name, other in here.layout.counters(node).items():
+            if int(other) != int(count):
+                raise ValueError(
+                    f"`state` counts {int(count)} steps, its `{name}` {int(other)}: one number is "
+                    "carried over"
+                )
         for name, arrays in zip(here.names, rows, strict=True):
             if arrays:
                 kept = {k: np.asarray(x) for k, x in arrays.items()}

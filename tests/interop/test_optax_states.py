@@ -178,6 +178,18 @@ def test_states_of_another_rule_are_refused():
     with pytest.raises(ValueError, match=r"to_optax: .*`max_of='raw'`"):
         interop.to_optax(params, opt.init(params), opt, optax.amsgrad(RATE))
     opt = adamx.adam(RATE)
+    laprop = adamx.laprop(RATE)
+    with pytest.raises(ValueError, match="Optax, which has no laprop: its mean is of divided"):
+        interop.from_optax(params, optax.adam(RATE).init(params), laprop)
+    with pytest.raises(ValueError, match="Optax, which has no laprop: its mean is of divided"):
+        interop.to_optax(params, laprop.init(params), laprop, optax.adam(RATE))
+    first, *rest = optax.contrib.ademamix(RATE).init(params)
+    state = (first._replace(count=jnp.int32(9)), *rest)
+    with pytest.raises(ValueError, match="the state counts 9 by count, 0 by count_m2 steps: here"):
+        interop.from_optax(params, state, adamx.ademamix(RATE))
+    theirs = optax.contrib.ademamix(RATE)
+    with pytest.raises(ValueError, match="counts 9 steps, its `count_m2` 0: one number is"):
+        interop.to_optax(params, state, adamx.ademamix(RATE), theirs)
     with pytest.raises(ValueError, match="`theirs` has a ScaleByBeliefState, `opt` is adam"):
         interop.to_optax(params, opt.init(params), opt, optax.adabelief(RATE))
 
