@@ -171,3 +171,11 @@ def test_train_describes_and_ends(tmp_path):
     assert "around all: adamx.health.observe" in said
     assert "float32" in said.rpartition("optax.adamw\n")[2]
     assert not list(tmp_path.iterdir())
+
+
+def test_changes_of_directions_and_joined_decay_are_told():
+    params = {"w": jnp.ones(3)}
+    inner = adamx.stable_adamw(1e-3, weight_decay=0.2, storage="int8")
+    (row,) = adamx.describe(adamx.cautious(inner), params).rows
+    assert row["optimizer"] == "adamx.cautious(adamx.stable_adamw)"
+    assert (row["storage"], row["decay"], row["rate"]) == ("int8", "0.2", "0.001")

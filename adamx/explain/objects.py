@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from adamx.explain.libraries import RATE, all_known, subject
-from adamx.explain.stored import changes, parts, recipe_of
+from adamx.explain.stored import parts, recipe_of
 from adamx.explain.subject import Setting, Subject
 from adamx.explain.written import read
 from adamx.interop.names import Problems
@@ -142,7 +142,7 @@ def _of_ours(opt: Any, position: str) -> Subject | None:
         if isinstance(part, Pull):
             settings["weight_decay"] = Setting(part.decay.strength, "given")
     name = chain.name
-    for change in changes(chain):
+    for change in chain.changes:
         name = f"{change}({name})"
     return Subject(f"{position}: {name}", settings, _fixed(opt))
 

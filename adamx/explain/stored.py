@@ -53,18 +53,6 @@ def parts(chain: Chain) -> list[Any]:
     return [inner for link in chain.links.links for inner in _within(link)]
 
 
-def changes(chain: Chain) -> list[str]:
-    """What is made of a recipe's directions, such as `cautious`, in order."""
-    found = []
-    for link in chain.links.links:
-        found += link.changes if isinstance(link, Stable) else ()
-        rows = []
-        while isinstance(link, Modified):
-            rows, link = [link.change, *rows], link.link
-        found += rows
-    return [type(change).__name__.lower() for change in found]
-
-
 def _within(link: Any) -> list[Any]:
     if isinstance(link, Modified):
         return _within(link.link)

@@ -6,6 +6,7 @@ from typing import Any
 import optax
 
 from adamx.core.compiled import Change
+from adamx.core.links import Inside
 from adamx.core.values import value
 
 
@@ -15,6 +16,15 @@ class Modified:
 
     link: Any
     change: Change
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What is made of the directions, in order."""
+        return (*getattr(self.link, "changes", ()), self.change)
+
+    def inside(self) -> list[Inside]:
+        """The link, for tools that look into optimizers."""
+        return [Inside((), self.link)]
 
     def init(self, params: optax.Params) -> Any:
         return self.link.init(params)

@@ -272,11 +272,20 @@ class Chain:
         links = modified(self.links, change)
         return None if links is None else Chain(self.name, links)
 
+    @property
+    def changes(self) -> list[str]:
+        """What is made of the directions, such as `cautious`, in order."""
+        found = [change for link in self.links.links for change in getattr(link, "changes", ())]
+        return [type(change).__name__.lower() for change in found]
+
     def inside(self) -> list[Inside]:
         """The links, for tools that look into optimizers."""
         landing = self.links.landing
         links = [*self.links.links, *([] if callable(landing) else [landing])]
-        around = Around(f"adamx.{self.name}", "recipe")
+        name = f"adamx.{self.name}"
+        for change in self.changes:
+            name = f"adamx.{change}({name})"
+        around = Around(name, "recipe")
         return [Inside((i,), link, around) for i, link in enumerate(links)]
 
     def _check(self, state: Any) -> None:

@@ -19,6 +19,7 @@ from adamx.core import norms, paths, shards
 from adamx.core.arithmetic import magnitude, ratio, root, times
 from adamx.core.compiled import Change, Link, compiled
 from adamx.core.hyperparameters import Hyper
+from adamx.core.links import Inside
 from adamx.core.norms import mapped_axes
 from adamx.core.per_leaf import leafwise
 from adamx.core.rule import Rule
@@ -83,6 +84,11 @@ class Stable:
         rows = zip(leaves, treedef.flatten_up_to(steps), pairs, strict=True)
         steps = [self._calmed(paths.name(path), u, x) for (path, _), u, (_, x) in rows]
         return treedef.unflatten(steps), (held, *after) if self.decays else held
+
+    def inside(self) -> list[Inside]:
+        """The links, for tools that look into optimizers."""
+        links = (self.rule, *self.decays)
+        return [Inside((i,) if self.decays else (), link) for i, link in enumerate(links)]
 
     def modified(self, change: Change) -> "Stable":
         """The link with its directions changed before they decay."""

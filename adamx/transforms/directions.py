@@ -50,11 +50,15 @@ class Around:
     change: Change
     points: Way
 
+    @property
+    def name(self) -> str:
+        return type(self.change).__name__.lower()
+
     def init(self, params: optax.Params) -> Any:
         state = self.opt.init(params)
         if any(map(_is_landing, jax.tree.leaves(state, is_leaf=_is_landing))):
             raise ValueError(
-                f"{type(self.change).__name__.lower()}: `opt` ends in a landing, which keeps what "
+                f"{self.name}: `opt` ends in a landing, which keeps what "
                 "its own steps leave of parameters: put the recipe into this call by itself, and "
                 "what is around it outside"
             )
