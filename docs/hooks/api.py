@@ -24,6 +24,7 @@ TITLES = {
     "adamx.interop.keras.legacy": "Keras, its older forms",
     "adamx.interop.optax": "Optax",
     "adamx.kernels": "Loops on CPUs",
+    "adamx.knobs": "Knobs",
     "adamx.rules": "Rules",
 }
 
@@ -80,8 +81,8 @@ def pages() -> dict[str, Page]:
         if name == "adamx":
             names = {n: home for n, home in names.items() if home not in homes}
         if name == "adamx.rules":
-            rules = [home for home in homes if hasattr(importlib.import_module(home), "rule")]
-            names |= {f"adamx.rules.{home.rpartition('.')[2]}": home for home in rules}
+            stems = {home.rpartition(".")[2]: home for home in homes}
+            names |= {f"adamx.rules.{k}": v for k, v in stems.items() if hasattr(adamx.rules, k)}
         about = "" if name == "adamx" else module.__name__
         path = f"api/{name.replace('adamx.', '').replace('.', '_')}.md"
         made[path] = Page(TITLES.get(name, name.rpartition(".")[2].capitalize()), about, names)

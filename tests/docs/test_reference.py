@@ -51,7 +51,8 @@ def test_every_public_module_is_found():
 def test_every_rule_is_documented():
     for entry in (entry for entry in TABLE.values() if entry.elementwise):
         stem = entry.build.__module__.rpartition(".")[2]
-        assert f"adamx.rules.{stem}" in DOCUMENTED
+        has_one = hasattr(adamx.rules, stem)  # not LAMB, whose rule is Adam's
+        assert (f"adamx.rules.{stem}" in DOCUMENTED) == has_one
 
 
 def test_every_function_has_a_docstring():
