@@ -47,6 +47,7 @@ else:  # imported when first used: a training may need none of them
     _LAZY |= {"Checkpoints": "checkpoints", "checkpoints": "checkpoints"}
     _LAZY |= {"register": "interop.register"}
     __getattr__, __dir__ = _lazy.attributes(__name__, _LAZY)
-    __all__ = sorted({name for name in globals() if not name.startswith("_")} | set(_LAZY))
+    _INSIDE = {"checkpoints", "core", "footprint", "moments", "optimizers", "transforms"}
+    __all__ = sorted({x for x in {*globals(), *_LAZY} if not x.startswith("_")} - _INSIDE)
 
 __version__ = "0.1.0"
