@@ -23,4 +23,6 @@ def _block(found: re.Match[str]) -> str:
 
 def _mathml(found: re.Match[str], display: str) -> str:
     latex = html.unescape(found[1]).strip()
+    if "\\\\" in latex and "\\begin" not in latex:  # as Sphinx takes the lines of `math`
+        latex = rf"\begin{{align*}} {latex} \end{{align*}}"
     return convert(latex.replace("{aligned}", "{align*}"), display=display)

@@ -33,3 +33,6 @@ def test_formulas_become_mathml():
     assert "arithmatex" not in formulas.on_page_content(page)
     aligned = r'<div class="arithmatex">\[\begin{aligned} a &amp;= b \end{aligned}\]</div>'
     assert "<mtable" in formulas.on_page_content(aligned)
+    lines = r'<div class="arithmatex">\[a &amp;= b \\ c &amp;= d\]</div>'
+    assert formulas.on_page_content(lines).count("<mtr>") == 2
+    assert "<mi>&" not in formulas.on_page_content(lines)
