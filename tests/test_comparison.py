@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The instruments of the comparison in `notebooks/modern_family`: its protocol, a few steps each."""
+"""The instruments of the comparison in `notebooks/modern_family`: its protocol, a few steps."""
 
 import dataclasses
 import math

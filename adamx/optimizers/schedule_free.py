@@ -109,7 +109,7 @@ def schedule_free_adamw(
     schedule that ends at 0.
 
     Args:
-      warmup_steps: The number of steps in which the rate, a number, rises from 0.
+      warmup_steps: The number of steps in which the rate rises from 0 to what it is.
       b1: How much of the gradient's point is average, in (0, 1).
       weight_decay: As elsewhere; the decay is of y.
       weight_lr_power: The power of the rate that is a step's weight in the average. Rates count
@@ -181,10 +181,6 @@ def _average(arrays: tuple, scalars: dict[str, Any]) -> jax.Array:
 
 
 def _warm_up(peak: Any, steps: int) -> Any:
-    if callable(peak):
-        raise ValueError(
-            "`warmup_steps` needs a number as `learning_rate`, got a schedule: let that warm up"
-        )
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"`warmup_steps` must be a positive integer, got {steps!r}")
     hyperparameters.check(learning_rate=peak)
@@ -192,6 +188,7 @@ def _warm_up(peak: Any, steps: int) -> Any:
 
 
 def _rising(count: jax.Array, *, peak: Any, steps: int) -> jax.Array:
+    peak = peak(count) if callable(peak) else peak
     return jnp.asarray(peak, jnp.float32) * jnp.minimum(jnp.asarray(count, jnp.float32) / steps, 1)
 
 

@@ -42,9 +42,10 @@ class Average:
             raise ValueError("`b1` must be in (0, 1) for an average, got 0")
         if self.state_dtype is not None:
             dtype = jnp.dtype(self.state_dtype)
-            if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
+            if not jnp.issubdtype(dtype, jnp.inexact) or dtype.itemsize < 2:
                 raise ValueError(
-                    f"`state_dtype` must be a floating dtype of at least 16 bits, got {dtype}"
+                    "`state_dtype` must be a floating or complex dtype of at least 16 bits, got "
+                    f"{dtype}"
                 )
 
     def init(self, params: optax.Params) -> Any:
@@ -124,6 +125,7 @@ def _moved(arrays: tuple, scalars: dict[str, Any], whole: Any) -> tuple[jax.Arra
     that z made: differences only, in which nothing cancels.
     """
     y, old, step, words, first = arrays
+    is_real = not jnp.iscomplexobj(y)
     dtype = dtypes.working(dtypes.of(y), dtypes.of(old), dtypes.of(step))
     y, z, step = (jnp.asarray(x).astype(dtype) for x in (y, old, step))
     wanted = z + step
@@ -135,7 +137,8 @@ def _moved(arrays: tuple, scalars: dict[str, Any], whole: Any) -> tuple[jax.Arra
         new = dtypes.cast(wanted, old.dtype)
     real = dtypes.real(dtype)
     of_step, of_gap = (jnp.asarray(scalars[k]).astype(real) for k in ("of_step", "of_gap"))
-    return times(of_step, new.astype(dtype) - z) - times(of_gap, y - z), new
+    moved = times(of_step, new.astype(dtype) - z) - times(of_gap, y - z)
+    return moved.real if is_real else moved, new
 
 
 _DRAW = 2  # which neither a mean square nor a landing takes

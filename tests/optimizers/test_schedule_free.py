@@ -287,9 +287,7 @@ def test_derivatives_are_finite_at_zero():
 def test_errors_name_the_argument_and_the_rule():
     with pytest.raises(ValueError, match=r"`b1` must be in \(0, 1\) for an average, got 0"):
         adamx.schedule_free_adamw(b1=0.0)
-    with pytest.raises(ValueError, match="`warmup_steps` needs a number"):
-        adamx.schedule_free_adamw(lambda t: 0.1, 10)
-    with pytest.raises(ValueError, match="`state_dtype` must be a floating dtype"):
+    with pytest.raises(ValueError, match="`state_dtype` must be a floating or complex dtype"):
         adamx.schedule_free_adamw(state_dtype="int8")
     opt, params = adamx.schedule_free_adamw(), {"w": jnp.ones(2)}
     with pytest.raises(ValueError, match="schedule_free_adamw needs the parameters"):
@@ -302,3 +300,28 @@ def test_errors_name_the_argument_and_the_rule():
         opt.init({"w": jnp.ones(2, jnp.int32)})
     with pytest.raises(ValueError, match="one ScheduleFreeState in it, it has 0"):
         adamx.schedule_free_eval_params(adamx.adamw(0.1).init(params), params)
+
+
+def test_a_schedule_warms_up_too():
+    falling = optax.linear_schedule(1.0, 0.0, 8)
+    grads, params = jnp.ones(3), jnp.ones(3)
+    opt = adamx.schedule_free_adamw(falling, warmup_steps=4)
+    by_hand = adamx.schedule_free_adamw(lambda t: falling(t) * jnp.minimum(t / 4, 1))
+    states = [o.init(params) for o in (opt, by_hand)]
+    for _ in range(6):
+        found = [o.update(grads, s, params) for o, s in zip((opt, by_hand), states, strict=True)]
+        np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-6)
+        states = [state for _, state in found]
+
+
+def test_a_complex_z_of_real_parameters_moves_them_alike():
+    grads, params = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.25])
+    plain, other = (adamx.schedule_free_adamw(0.1, state_dtype=d) for d in (None, "complex64"))
+    one, two = plain.init(params), other.init(params)
+    assert two.z.dtype == jnp.complex64
+    for _ in range(3):
+        (u, one), (v, two) = plain.update(grads, one, params), other.update(grads, two, params)
+        assert v.dtype == jnp.float32
+        np.testing.assert_allclose(v, u, rtol=1e-6)
+    ends = [adamx.schedule_free_eval_params(s, params) for s in (one, two)]
+    np.testing.assert_allclose(ends[1], ends[0], rtol=1e-6)
