@@ -68,8 +68,9 @@ def check_floating(who: str, name: str, what: str, leaf: Any) -> None:
         dtype = type(leaf).__name__
     if isinstance(dtype, str) or not jnp.issubdtype(dtype, jnp.inexact):
         raise TypeError(
-            f"{name}: {what} is {dtype}, {who} needs floating point (leave such leaves out with "
-            "`optax.masked` or `optax.partition`)"
+            f"{name}: {what} is {dtype}, {who} needs floating point (leave such leaves out "
+            "with `optax.masked`, `optax.partition` or `equinox.filter(model, "
+            "equinox.is_inexact_array)`)"
         )
 
 

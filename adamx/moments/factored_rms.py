@@ -12,6 +12,7 @@ from adamx.core import dtypes, paths, shards
 from adamx.core.arithmetic import abs_sq, lerp, root
 from adamx.core.hyperparameters import Hyper
 from adamx.core.per_leaf import leafwise
+from adamx.core.rows import check_floating
 from adamx.core.rule import Rule
 from adamx.core.values import value
 from adamx.moments import factored
@@ -54,7 +55,7 @@ class FactoredRms:
         stored = []
         for path, leaf in leaves:
             name = paths.name(path)
-            check_dtype(self.rule.name, name, "parameter", leaf)
+            check_floating(self.rule.name, name, "parameter", leaf)
             stored.append(self._blank(leaf, shards.whole(name, jnp.shape(leaf))))
         return self._layout.state(jnp.zeros([], jnp.int32), stored, treedef)
 
@@ -72,7 +73,7 @@ class FactoredRms:
         scalars, new, found = Scalars(self.rule, count, extra), [], []
         for (path, g), top, held in zip(leaves, treedef.flatten_up_to(tops), stored, strict=True):
             name = paths.name(path)
-            check_dtype(self.rule.name, name, "gradient", g)
+            check_floating(self.rule.name, name, "gradient", g)
             whole = shards.whole(name, jnp.shape(g))
             axes = self.axes(whole)
             self._check(name, g, held, whole)
@@ -119,19 +120,6 @@ _FIELDS = ("v_row", "v_col", "v")
 
 def _nothing(g: jax.Array, **moments: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
     return g, {}
-
-
-def check_dtype(rule: str, name: str, what: str, leaf: Any) -> None:
-    """Raises where a leaf is not floating point."""
-    try:
-        dtype: Any = dtypes.of(leaf)
-    except TypeError:
-        dtype = type(leaf).__name__
-    if isinstance(dtype, str) or not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(
-            f"{name}: {what} is {dtype}, {rule} needs floating point (leave such leaves out with "
-            "`optax.masked` or `optax.partition`)"
-        )
 
 
 @leafwise

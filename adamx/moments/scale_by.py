@@ -21,6 +21,7 @@ from adamx.core import dtypes, paths, random_bits, shards
 from adamx.core.arithmetic import saturated
 from adamx.core.compiled import Change, compiled
 from adamx.core.per_leaf import leafwise, split
+from adamx.core.rows import check_floating
 from adamx.core.rule import Rule, is_signed
 from adamx.core.values import value
 from adamx.landing import Nearest
@@ -72,7 +73,7 @@ class ScaleBy:
         stored, storages = [], []
         for path, leaf in leaves:
             name = paths.name(path)
-            _check_dtype(rule, name, "parameter", leaf)
+            check_floating(rule.name, name, "parameter", leaf)
             storages.append(choice.of(name, shards.whole(name, jnp.shape(leaf))))
             stored.append(_first(storages[-1], rule, name, leaf))
         layout = Layout.of(rule, choice.among or storages)
@@ -113,7 +114,7 @@ class ScaleBy:
         layout = Layout.of(rule, choice.among or storages)
         count, stored = layout.stored(state, updates, treedef)
         for name, g, arrays, storage in zip(names, gradients, stored, storages, strict=True):
-            _check_dtype(rule, name, "gradient", g)
+            check_floating(rule.name, name, "gradient", g)
             _check_leaf(rule, name, g, arrays, storage)
         noise = random_bits.of_leaves([storage.seed for storage in storages], count, names)
         scalars = Scalars(rule, count, extra, layout.counters(state))
@@ -253,19 +254,6 @@ def _first(storage: Storage, rule: Rule, name: str, leaf: Any) -> dict[str, jax.
         return storage.init(leaf, rule.moments, rule.start)
     except TypeError as e:
         raise TypeError(f"{name}: {e} ({rule.name})") from e
-
-
-def _check_dtype(rule: Rule, name: str, what: str, leaf: Any) -> None:
-    try:
-        dtype = dtypes.of(leaf)
-    except TypeError:
-        dtype = type(leaf).__name__
-    if isinstance(dtype, str) or not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(
-            f"{name}: {what} is {dtype}, {rule.name} needs floating point (leave such leaves out "
-            "with `optax.masked`, `optax.partition` or `equinox.filter(model, "
-            "equinox.is_inexact_array)`)"
-        )
 
 
 def _check_leaf(

@@ -14,12 +14,12 @@ from adamx.core.block_means import Blocks, beside, blank, block_means
 from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
 from adamx.core.per_leaf import leafwise
+from adamx.core.rows import check_floating
 from adamx.core.rule import Kind, Rule
 from adamx.core.values import value
 from adamx.landing import LandingLike, Nearest
 from adamx.moments.blocks import AxisOf, Heads, Partition, partition
 from adamx.moments.factored import held
-from adamx.moments.factored_rms import check_dtype
 from adamx.moments.layout import Layout
 from adamx.moments.scalars import Scalars
 from adamx.moments.scale_by import static_storage
@@ -156,7 +156,7 @@ class AdamMini:
         stored = []
         for path, leaf in leaves:
             name = paths.name(path)
-            check_dtype("adam_mini", name, "parameter", leaf)
+            check_floating("adam_mini", name, "parameter", leaf)
             whole = shards.whole(name, jnp.shape(leaf))
             blocks, dtype = self._blocks(name, whole), dtypes.working(dtypes.of(leaf))
             real = dtypes.real(dtype)
@@ -200,7 +200,7 @@ class AdamMini:
     def _check(
         self, name: str, g: Any, stored: dict, storage: Storage, blocks: Blocks | None
     ) -> None:
-        check_dtype("adam_mini", name, "gradient", g)
+        check_floating("adam_mini", name, "gradient", g)
         local = jnp.shape(g)
         if stored["mu"].shape != local:
             raise ValueError(

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import adamx
+from tests.optimizers.stepped import after
 
 SHAPES = {"kernel": (4, 6), "square": (3, 3), "three": (2, 5, 3), "bias": (5,), "gain": ()}
 LEAST = {"min_dim_size_to_factor": 2}
@@ -49,20 +50,6 @@ def paper(params, grads, rate, momentum=None, decay=0.0, eps1=1e-30, eps2=1e-3, 
             step = m
         x = x - step - rate * decay * x
     return x
-
-
-def after(opt, params, grads):
-    """The parameters after one step with each of the gradients."""
-
-    @jax.jit
-    def step(params, state, g):
-        updates, state = opt.update(g, state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = opt.init(params)
-    for g in grads:
-        params, state = step(params, state, g)
-    return params, state
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"momentum": 0.9, "weight_decay": 0.1}], ids=["", "all"])

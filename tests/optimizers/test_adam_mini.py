@@ -12,6 +12,7 @@ import pytest
 import adamx
 from adamx.core import random_bits
 from adamx.storage import block_relative
+from tests.optimizers.stepped import after
 
 SHAPES = {
     "embed": {"embedding": (6, 4)},
@@ -63,20 +64,6 @@ def paper(x, grads, blocks, rate, b1=0.9, b2=0.999, eps=1e-8, decay=0.0):
         v = b2 * v + (1 - b2) * block_mean(g**2, blocks)
         x = x - rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + eps) - rate * decay * x
     return x
-
-
-def after(opt, params, grads):
-    """The parameters after one step with each of the gradients."""
-
-    @jax.jit
-    def step(params, state, g):
-        updates, state = opt.update(g, state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = opt.init(params)
-    for g in grads:
-        params, state = step(params, state, g)
-    return params, state
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

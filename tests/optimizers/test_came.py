@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import adamx
+from tests.optimizers.stepped import after
 
 SHAPES = {"kernel": (4, 6), "conv": (2, 3, 4), "bias": (5,)}
 
@@ -40,20 +41,6 @@ def paper(x, grads, rate, b1=0.9, b2=0.999, b3=0.9999, eps1=1e-30, eps2=1e-16, d
             step = m / np.sqrt(s)
         x = x - rate * step - rate * decay * x
     return x
-
-
-def after(opt, params, grads):
-    """The parameters after one step with each of the gradients."""
-
-    @jax.jit
-    def step(params, state, g):
-        updates, state = opt.update(g, state, params)
-        return optax.apply_updates(params, updates), state
-
-    state = opt.init(params)
-    for g in grads:
-        params, state = step(params, state, g)
-    return params, state
 
 
 def draws(steps, dtype=np.float64):
