@@ -164,6 +164,16 @@ def test_text_and_markdown_have_the_same_cells():
     assert text[-1] == ["all", "11", "4,544", "5,136"]  # by hand
 
 
+def test_bases_of_a_leaf_are_its_bytes():
+    params = {"kernel": jnp.ones((64, 32)), "bias": jnp.ones(64)}
+    opt = adamx.soap(1e-3)
+    found = adamx.describe(opt, params)
+    bytes_of = {row["leaves"]: row["state bytes"] for row in found.rows}
+    assert bytes_of == {"kernel": 4 * (2 * 64 * 32 + 2 * 64**2 + 2 * 32**2), "bias": 4 * 2 * 64}
+    counted = sum(x.nbytes for x in jax.tree.leaves(opt.init(params)))
+    assert counted - sum(bytes_of.values()) <= 16  # counters
+
+
 def test_train_describes_and_ends(tmp_path):
     line = "train --task digits --describe --storage int8 --compare optax"
     said = done(line, tmp_path)

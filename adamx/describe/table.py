@@ -2,7 +2,7 @@
 """What happens to each leaf, as a table."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -85,8 +85,11 @@ def describe(opt: optax.GradientTransformation, params: Any) -> Description:
     state = jax.eval_shape(opt.init, shapes)
     stored: dict[str, list[Any]] = {}
     for x in owned(state, shapes):
-        if x.owner is not None:
-            stored.setdefault(x.name, []).append(x.leaf)
+        name = x.name
+        if not name and x.leaf.ndim:  # not a counter, whose path may have a group's pattern in it
+            name = _inside(paths.name(x.path), paths.names(shapes))
+        if name:
+            stored.setdefault(name, []).append(x.leaf)
     known = [(link, _seen(link, shapes)) for link in links(opt)]
     flat = [(paths.name(path), leaf) for path, leaf in paths.flatten(shapes)[0]]
     mine = {name: [link for link, names in known if name in names] for name, _ in flat}
@@ -96,6 +99,13 @@ def describe(opt: optax.GradientTransformation, params: Any) -> Description:
         for (name, leaf), own in zip(flat, names, strict=True)
     ]
     return Description(folded(rows), " > ".join(around))
+
+
+def _inside(path: str, names: Iterable[str]) -> str:
+    """The longest of the names inside a path of the state, as of the bases that SOAP has for each
+    dimension of a leaf; empty if there is none."""
+    found = [name for name in names if f"/{name}/" in f"/{path}/"]
+    return max(found, key=len, default="")
 
 
 def _seen(link: Link, shapes: Any) -> set[str]:
