@@ -136,7 +136,8 @@ def test_what_never_trains_comes_last(monkeypatch, capsys):
 
     monkeypatch.setattr("adamx.cli.compare.command.sweep", swept)
     assert main(["compare", "--optimizers", "adam,sgd,lion", "--seeds", "1"]) == 0
-    rows = table(capsys.readouterr().out, "best rate")
+    out = capsys.readouterr().out
+    rows = table(out[: out.index("sgd: every setting")], "best rate")
     assert [name for name in rows if name != "header"] == ["lion", "adam", "sgd"]
     assert main(["compare", "--optimizers", "adam,lion", "--seeds", "1", "--markdown"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -161,6 +162,19 @@ def test_a_rate_that_breaks_down_is_never_the_best():
     found = results(rates(1e-3, 1e-2, 1e-1, 1.0), losses)
     assert found.best == 1
     assert list(found.trains) == [False, True, False, False]
+
+
+def test_nothing_is_the_best_of_what_diverged(monkeypatch, capsys, tmp_path):
+    found = results(rates(1e-3, 1e-2), np.full((2, 1), np.nan))
+    early = found._replace(losses=np.array([[0.5], [np.nan]]))  # dropped before the other's end
+    monkeypatch.setattr("adamx.cli.compare.command.sweep", lambda *_: early)
+    flags = ["--optimizers", "adam", "--seeds", "1", "--results", str(tmp_path / "runs.json")]
+    assert main(["compare", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "adam: every setting diverged: there is no best one" in out
+    assert not [said for said in ("widen it", "below", "0.001") if said in out]
+    best = json.loads((tmp_path / "runs.json").read_text())["best"]["adam"]
+    assert best == {"learning_rate": None, HELD_OUT: None, "deviation": None, "edges": {}}
 
 
 def test_neighbours_and_edges_of_a_grid():

@@ -91,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{tables(_header(list(others)), [rows[name] for name in order])}")
     if beside := [row for name in order for row in around(name, sweeps[name])]:
         print(f"\n{tables(AROUND, beside)}")
-    for line in (line for name in order for line in advice(name, sweeps[name])):
-        print(line)
+    if said := [line for name in order for line in advice(name, sweeps[name])]:
+        print(*([] if beside else [""]), *said, sep="\n")
     if args.picture:
         with writing(args.picture):
             picture(sweeps).savefig(args.picture, dpi=120)
@@ -117,6 +117,7 @@ def _row(name: str, found: Sweep, others: list[str], seconds: float) -> list[str
     trains = points["learning_rate"][found.trains]
     span = f"{trains.min():.2g} to {trains.max():.2g}" if trains.size else "none"
     settings = ("learning_rate", *others)
-    best = [shown(k, points[k][found.best]) if k in points else "" for k in settings]
+    known = points if found.has_best else {}
+    best = [shown(k, known[k][found.best]) if k in known else "" for k in settings]
     lost = f"{np.isnan(found.losses).sum()} of {found.losses.size}"
     return [name, *best, f"{mean:.3g} ± {spread:.2g}", accuracy, span, lost, f"{seconds:.0f}"]

@@ -19,6 +19,8 @@ AROUND = ["", "setting", "below", "best", "above", "edge"]
 def around(name: str, found: Sweep) -> list[list[str]]:
     """A row for each setting: the best value, those beside it with their losses, and whether it
     lies on an edge of the grid."""
+    if not found.has_best:
+        return []
     edges, rows = found.grid.edges(found.best), []
     for setting, (below, above) in found.grid.neighbours(found.best).items():
         cells = [_cell(found, setting, point) for point in (below, found.best, above)]
@@ -39,6 +41,8 @@ def _cell(found: Sweep, setting: str, point: int | None) -> str:
 
 def advice(name: str, found: Sweep) -> list[str]:
     """A sentence for each edge of the grid on which the best lies."""
+    if not found.has_best:
+        return [f"{name}: every setting diverged: there is no best one"]
     return [
         f"{name}: the best {setting} is the {side} edge of the grid, "
         f"{shown(setting, found.grid.points[setting][found.best])}: widen it"
@@ -88,6 +92,9 @@ def _rows(name: str, found: Sweep) -> list[dict[str, Any]]:
 
 
 def _best(found: Sweep) -> dict[str, Any]:
+    if not found.has_best:
+        nothing = [*found.grid.points, HELD_OUT, "deviation"]
+        return {**dict.fromkeys(nothing), "edges": {}}
     losses = found.scores[HELD_OUT][found.best]
     return {
         **{k: float(f"{x[found.best]:.7g}") for k, x in found.grid.points.items()},

@@ -53,6 +53,11 @@ class Sweep(NamedTuple):
         return int(np.argmin(np.where(np.isnan(losses), np.inf, losses)))
 
     @property
+    def has_best(self) -> bool:
+        """Whether any point has a loss at the end; `best` says nothing else."""
+        return not np.isnan(self.scores[HELD_OUT].mean(1)).all()
+
+    @property
     def trains(self) -> np.ndarray:
         """For each point, whether every seed ends within twice the best loss."""
         losses = self.scores[HELD_OUT]
