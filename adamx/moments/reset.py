@@ -37,11 +37,12 @@ def reset(
     kept nothing corrects for the zeros: Adam's first steps are up to (1 - b1) / sqrt(1 - b2) = 3.2
     rates long, and ADOPT divides by epsilon. Adan's count tells it whether there is a gradient
     before, as that of MARS does, so it is 0 in any case. Schedules count in links for learning rate
-    and decay and in `inject_hyperparams`.
+    and decay and in `inject_hyperparams`. Prodigy, ours and Optax's, has one count for both: where
+    it is 0, its learning-rate schedule starts again.
 
     Everything else stays: a landing's remainders, which are digits of the weights; snapshots of
     `rewind`, with their moments; gradients that wait in `accumulate`; the weights of
-    `schedule_free` and the distances of Prodigy.
+    `schedule_free`, the distances of Prodigy, and the covariances and bases of SOAP.
 
     Args:
       state: of any optimizer, ours or Optax's.
