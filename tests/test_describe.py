@@ -189,3 +189,65 @@ def test_changes_of_directions_and_joined_decay_are_told():
     (row,) = adamx.describe(adamx.cautious(inner), params).rows
     assert row["optimizer"] == "adamx.cautious(adamx.stable_adamw)"
     assert (row["storage"], row["decay"], row["rate"]) == ("int8", "0.2", "0.001")
+
+
+def zero_bias(*before):
+    return optax.chain(*before, optax.masked(optax.set_to_zero(), {"kernel": False, "bias": True}))
+
+
+MASKED = {"weight_decay": 0.1, "mask": "kernel"}
+# For each optimizer the decay and the rate of the kernel, then those of the bias.
+PLACES = {
+    "adafactor": (adamx.adafactor(1e-3, weight_decay=0.1), "0.1", "0.001", "0.1", "0.001"),
+    "adafactor's own": (
+        *(adamx.adafactor(1e-3, weight_decay_rate=0.1), "0.1 independent", "0.001"),
+        *("0.1 independent", "0.001"),
+    ),
+    "adafactor of Optax": (
+        *(optax.adafactor(1e-3, weight_decay_rate=0.1), "0.1 independent", "0.001"),
+        *("0.1 independent", "0.001"),
+    ),
+    "prodigy": (adamx.prodigy(0.5, **MASKED), "0.1", "0.5", "-", "0.5"),
+    "schedule-free": (adamx.schedule_free_adamw(0.5, **MASKED), "0.1", "0.5", "-", "0.5"),
+    "landed": (
+        *(adamx.schedule_free_adamw(0.5, landing="kahan", **MASKED), "0.1", "0.5", "-", "0.5"),
+    ),
+    "penalty": (
+        *(optax.chain(optax.add_decayed_weights(0.1), optax.adam(1e-3)), "0.1 l2", "0.001"),
+        *("0.1 l2", "0.001"),
+    ),
+    "growth": (
+        *(optax.chain(optax.adam(1e-3), optax.add_decayed_weights(0.1)), "-0.1 independent"),
+        *("0.001", "-0.1 independent", "0.001"),
+    ),
+    "scaled gradients": (
+        *(optax.chain(optax.scale(0.5), optax.adam(1e-3)), "-", "0.001", "-", "0.001"),
+    ),
+    "scaled steps": (
+        *(optax.chain(optax.scale(0.5), optax.sgd(1e-2, 0.9)), "-", "0.005", "-", "0.005"),
+    ),
+    "frozen": (zero_bias(optax.adamw(1e-3, weight_decay=0.1)), "0.1", "0.001", "-", "0"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_decays_and_rates_are_those_of_their_place(name):
+    opt, *wanted = PLACES[name]
+    leaf = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.bfloat16)
+    rows = adamx.describe(opt, {"kernel": leaf((4, 4)), "bias": leaf((4,))}).rows
+    found = {row["leaves"]: (row["decay"], row["rate"]) for row in rows}
+    assert [*found["kernel"], *found["bias"]] == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "opt"),
+    [
+        ("adamx.came", adamx.came(1e-3)),
+        ("adamx.schedule_free_adamw", adamx.schedule_free_adamw(1e-3)),
+        ("adamx.fold_micro_batches > adamx.adamw", adamx.fold_micro_batches(adamx.adamw(1e-3), 2)),
+    ],
+)
+def test_recipes_of_several_links_have_their_names(name, opt):
+    found = adamx.describe(opt, {"kernel": jax.ShapeDtypeStruct((4, 4), jnp.float32)})
+    told = [found.around, *(row["optimizer"] for row in found.rows)]
+    assert " > ".join(filter(None, told)) == name

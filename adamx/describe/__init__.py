@@ -6,7 +6,9 @@ out; its name is that of the function that made it.
 
     table.py      the table: one row a leaf, from the links that see it and the shapes of the state
     names.py      what optimizers and links are called
-    settings.py   the rate, the decay and the storage that links say they have
+    rates.py      the rate that links say they have
+    decays.py     the decay
+    settings.py   the storage
     folded.py     leaves alike in one row
 """
 

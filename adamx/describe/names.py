@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from adamx.core.links import Link, public
-from adamx.describe.settings import is_decay, is_rate, shown, value_at_start, value_of
+from adamx.describe.decays import is_decay
+from adamx.describe.rates import is_rate
+from adamx.describe.settings import shown, value_at_start, value_of
 from adamx.landing.transform import LandingLink
 from adamx.moments.scale_by import ScaleBy
 from adamx.transforms.clipping.bounded import Bounded

@@ -13,9 +13,11 @@ from adamx.core import dtypes, paths
 from adamx.core.links import Link, links
 from adamx.core.state_paths import owned
 from adamx.core.tables import as_markdown, as_text
+from adamx.describe.decays import decay_of
 from adamx.describe.folded import BYTES, folded
 from adamx.describe.names import nested, shared, told
-from adamx.describe.settings import decay_of, rate_of, shown, storage_of, value_of
+from adamx.describe.rates import rate_of
+from adamx.describe.settings import shown, storage_of, value_of
 from adamx.landing.float_words import HALVES
 from adamx.landing.transform import LandingLink
 
@@ -95,7 +97,7 @@ def describe(opt: optax.GradientTransformation, params: Any) -> Description:
     mine = {name: [link for link, names in known if name in names] for name, _ in flat}
     around, names = shared([told(mine[name]) for name, _ in flat])
     rows = [
-        _row(name, leaf, mine[name], nested(own) or "-", stored.get(name, []))
+        _row(name, leaf, mine[name], nested(own) or "-", stored.get(name, []), shapes)
         for (name, leaf), own in zip(flat, names, strict=True)
     ]
     return Description(folded(rows), " > ".join(around))
@@ -117,7 +119,7 @@ def _seen(link: Link, shapes: Any) -> set[str]:
 
 
 def _row(
-    name: str, leaf: Any, mine: Sequence[Link], optimizer: str, stored: list[Any]
+    name: str, leaf: Any, mine: Sequence[Link], optimizer: str, stored: list[Any], shapes: Any
 ) -> dict[str, Any]:
     half = leaf.dtype in HALVES
     landings = [link.made for link in mine if isinstance(value_of(link), LandingLink)]
@@ -127,7 +129,7 @@ def _row(
         "optimizer": optimizer,
         "storage": storage_of(name, leaf, mine, stored),
         "landing": (" + ".join(landings) or "nearest") if half else "-",
-        "decay": decay_of(mine),
+        "decay": decay_of(mine, name, shapes),
         "rate": rate_of(mine),
         "parameter bytes": leaf.size * leaf.dtype.itemsize,
         "state bytes": sum(x.size * x.dtype.itemsize for x in stored),

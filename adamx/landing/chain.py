@@ -10,6 +10,7 @@ from typing import Any
 import optax
 
 from adamx.core.compiled import Change, modified, transformation
+from adamx.core.links import Inside
 from adamx.core.values import value
 from adamx.landing.master import master_params
 
@@ -64,6 +65,11 @@ class Ended:
                 return Ended((*self.links[:i], found, *self.links[i + 1 :]), self.landing)
         return None
 
+    def inside(self) -> list[Inside]:
+        """The links, for tools that look into optimizers."""
+        last = [] if callable(self.landing) else [self.landing]
+        return [Inside((i,), link) for i, link in enumerate((*self.links, *last))]
+
     @property
     def _last(self) -> optax.GradientTransformationExtraArgs:
         """The landing, where it is a transformation."""
@@ -87,3 +93,7 @@ class Links:
             updates, now = link.update(updates, before, params, **extra)
             after.append(now)
         return updates, tuple(after)
+
+    def inside(self) -> list[Inside]:
+        """The links, for tools that look into optimizers."""
+        return [Inside((i,), link) for i, link in enumerate(self.links)]

@@ -12,6 +12,7 @@ from adamx.core import hyperparameters
 from adamx.core.arithmetic import weights
 from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
+from adamx.core.links import Inside
 from adamx.core.rule import Rule
 from adamx.core.values import bind, value
 from adamx.landing import LandingLike, Nearest
@@ -162,6 +163,10 @@ class Came:
         distances = jax.tree.map(jnp.subtract, u, m)
         steps, confidence = self.confidence.divided(m, distances, state.confidence, extra)
         return steps, CameState(square, mean, confidence)
+
+    def inside(self) -> list[Inside]:
+        """The links with a state, for tools that look into optimizers."""
+        return [Inside((k,), getattr(self, k)) for k in CameState._fields]
 
 
 def last_two(shape: Shape) -> Axes | None:

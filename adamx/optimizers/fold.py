@@ -12,6 +12,7 @@ import optax
 
 from adamx.core import dtypes
 from adamx.core.compiled import Compiled, transformation
+from adamx.core.links import Around, Inside
 from adamx.core.only_if import only_if
 from adamx.core.rule import Rule
 from adamx.core.values import parts, value
@@ -123,6 +124,10 @@ class Fold:
         due = state.micro_step + 1 == self.every
         found, rest = only_if(due, step, tuple(rest))
         return found, FoldState(jnp.where(due, 0, state.micro_step + 1), (moments, *rest))
+
+    def inside(self) -> list[Inside]:
+        """The recipe, for tools that look into optimizers."""
+        return [Inside(("inner",), self.chain, Around("adamx.fold_micro_batches", "wrapper", self))]
 
     def _folded(self, updates: Any, state: Any, micro: Any, extra: Any) -> tuple[Any, Any]:
         """The directions and the moments with one gradient more; noise differs in each call."""

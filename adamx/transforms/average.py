@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from adamx.core import dtypes, hyperparameters, paths, random_bits, shards
 from adamx.core.arithmetic import straight, times, weights
 from adamx.core.hyperparameters import Hyper
+from adamx.core.links import Around, Inside
 from adamx.core.per_leaf import leafwise
 from adamx.core.rows import check_floating, check_state, rows, widest
 from adamx.core.values import value
@@ -85,6 +86,13 @@ class Average:
         us, zs = [u for u, _ in moved], [z for _, z in moved]
         state = after._replace(base_optimizer_state=base_state, z=table.treedef.unflatten(zs))
         return table.treedef.unflatten(us), state
+
+    def inside(self) -> list[Inside]:
+        """The base optimizer, for tools that look into optimizers."""
+        kind = "wrapper" if hasattr(self.base, "_fields") else "recipe"
+        return [
+            Inside(("base_optimizer_state",), self.base, Around(f"adamx.{self.name}", kind, self))
+        ]
 
     def _scalars(self, state: Any, extra: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """What the step depends on beside its leaf, and the state with its new scalars."""
