@@ -62,7 +62,8 @@ def store(
       storage: `"bfloat16"`, `"int8"`, `"int4"`, a `Storage`, a table of path patterns of
         parameters, or a function of a leaf's path and shape. A mean without a square beside it, as
         Muon's, takes one byte in both integer formats: four numbers an octave up to 112, rounded
-        stochastically; below 3e-8 the rounding is as large as the mean.
+        stochastically; below 3e-8 the rounding is as large as the mean, and larger means than 112
+        are held there, without a word: unscale the gradients of a scaled loss first.
       kinds: what fields of the state are, where the table does not know it or should not decide:
         patterns of their paths, such as `{"*/x0": None, "*/m2": "signed"}`. None keeps a field as
         it is.
