@@ -17,6 +17,7 @@ from adamx.cli.compare.results import advice, around, write
 from adamx.cli.compare.sweep import HELD_OUT, OPTIMIZERS, OTHERS, Sweep, builder, sweep
 from adamx.cli.flags import UsageError
 from adamx.cli.tasks import digits, find
+from adamx.optimizers.recipe import TABLE
 from tests.cli.commands import done, number, table
 
 
@@ -271,4 +272,5 @@ def test_compare_refuses_what_it_does_not_know(capsys):
     with pytest.raises(SystemExit):
         main(["compare", "--learning-rates", "0.1,high"])
     assert "must be a finite number of at least 0, got 'high'" in capsys.readouterr().err
-    assert len(set(OPTIMIZERS)) == len(OPTIMIZERS)
+    assert sorted(OPTIMIZERS) == sorted({*OTHERS, *TABLE})
+    assert len(OTHERS) == 5

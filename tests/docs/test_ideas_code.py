@@ -56,6 +56,7 @@ def test_a_run_is_watched_logged_and_guarded():
 
 def test_a_run_moves_from_torch(capsys):
     torch = pytest.importorskip("torch")
+    torch.manual_seed(0)  # a weight that a step brings near 0 has fewer digits
     model = torch.nn.Sequential(torch.nn.Linear(4, 3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for _ in range(2):
@@ -73,8 +74,7 @@ def test_a_run_moves_from_torch(capsys):
         p.grad = torch.ones_like(p)
     optimizer.step()
     want = model[0].weight.detach().numpy().T
-    # Weights that a step of 0.1 has brought near 0 have its last bit, 7e-9.
-    np.testing.assert_allclose(params["0"]["kernel"], want, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(params["0"]["kernel"], want, rtol=1e-6)
     exec(recipes, reader)
     assert reader["opt"].init(template)
 

@@ -12,6 +12,8 @@ from tests.products import rest_slow
 
 STEPS, LAST, SIZE = 800, 200, 512
 RULES = {cases.RECIPES[name].link: cases.RECIPES[name] for name in cases.RULES}
+RULES |= {"scale_by_adam, nesterov": cases.RECIPES["nadamw"]}
+ADAMS = ("scale_by_adam", "scale_by_adam, nesterov")
 
 
 def streams():
@@ -75,7 +77,9 @@ WIDER = {
 
 
 @rest_slow(
-    "name, storage", product(RULES, BOUNDS), [*product(RULES, ["int8"]), ("scale_by_adam", "int4")]
+    "name, storage",
+    product(RULES, BOUNDS),
+    [*product(RULES, ["int8"]), ("scale_by_adam", "int4"), ("scale_by_adam, nesterov", "int4")],
 )
 def test_a_small_state_goes_where_float32_goes(name, storage, exact):
     rule = RULES[name]

@@ -3,8 +3,9 @@
 
 Where two programs evaluate one formula in float64, 200 steps part them by some 1e-13 of a step, and
 `1 - b**t` in torch's form costs a few digits more. The bound is 1e-9 of a step. Where decay is in
-the gradient and all else is small, weights swing around zero, and some runs are chaotic: there the
-bound is what a change of the start in its last bit makes of torch's own run, times ten.
+the gradient and all else is small, weights swing around zero, and some runs are chaotic: such a run
+is held to ten times what a change of the start in its last bit makes of torch's own, and another
+one is drawn for the bound.
 """
 
 import random
@@ -108,22 +109,27 @@ def grown(a, b):
 def test_recipe_takes_the_path_of_torch(double, name, scale):
     print("seed", SEED)
     rng = np.random.default_rng([SEED, *map(ord, name), SCALES.index(scale)])
-    for _ in range(2):
+    within = 0
+    for _ in range(12):
         kwargs = drawn(name, rng)
         print(kwargs)
         start, grads = problem(rng, scale)
 
         def run(start, grads=grads, kwargs=kwargs):
-            return by_torch(
-                lambda p: getattr(torch.optim, CLASSES[name])(p, **kwargs), start, grads
-            )
+            build = getattr(torch.optim, CLASSES[name])
+            return by_torch(lambda p: build(p, **kwargs), start, grads)
 
         theirs, ours = run(start), by_ours(getattr(interop.torch, name)(**kwargs), start, grads)
-        if apart(ours, theirs) / kwargs["lr"] > BOUND:
+        if apart(ours, theirs) / kwargs["lr"] <= BOUND:
+            within += 1
+        else:  # chaotic, or wrong; another run is drawn in its place
             nudged = run({k: np.nextafter(x, np.inf) for k, x in start.items()})
             allowed = np.maximum(BOUND * kwargs["lr"], 10 * grown(nudged, theirs))
             assert np.all(grown(ours, theirs) <= allowed)
             assert allowed[20] == BOUND * kwargs["lr"]  # at first no run is chaotic
+        if within == 2:
+            break
+    assert within == 2
 
 
 @pytest.mark.parametrize("name", CLASSES)
