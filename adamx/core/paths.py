@@ -151,6 +151,15 @@ def beside(updates: Any, params: Any, who: str) -> Any:
     return treedef.unflatten([None if u is None else p for u, p in zip(leaves, held, strict=True)])
 
 
+def needed(updates: Any, params: Any, who: str) -> Any:
+    """As `beside`; raises also where the parameters are missing."""
+    if params is not None:
+        return beside(updates, params, who)
+    if jax.tree.leaves(updates):
+        raise ValueError(f"{who} needs the parameters: call `update(g, state, params)`")
+    return None
+
+
 def is_one_for_many(updates: Any, tree: Any) -> bool:
     """Whether `updates` is one array and `tree` is not, as where the loss is given as gradient."""
     one = jax.tree.structure(updates)

@@ -93,9 +93,7 @@ class Prodigy:
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         check_state(self.name, state, State)
-        if params is None and jax.tree.leaves(updates):
-            raise ValueError(f"{self.name} needs the parameters: call `update(g, state, params)`")
-        params = None if params is None else paths.beside(updates, params, self.name)
+        params = paths.needed(updates, params, self.name)
         rate, hyper = self._at(state, extra)
         grad_sum, inner, size = self._sums(updates, state, params, hyper)
         d, real = state.estim_lr, state.estim_lr.dtype

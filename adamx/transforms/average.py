@@ -67,9 +67,7 @@ class Average:
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         check_state(self.name, state, State)
-        if params is None and jax.tree.leaves(updates):
-            raise ValueError(f"{self.name} needs the parameters: call `update(g, state, params)`")
-        params = None if params is None else paths.beside(updates, params, self.name)
+        params = paths.needed(updates, params, self.name)
         table = rows(self.name, updates, params=params, z=state.z)
         wide = jax.tree.map(dtypes.widen, (updates, params))
         steps, base_state = self.base.update(wide[0], state.base_optimizer_state, wide[1], **extra)

@@ -26,11 +26,7 @@ class ScaleByParameterRms:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if params is None and jax.tree.leaves(updates):
-            raise ValueError(
-                "a step relative to the parameters needs them: call `update(g, state, params)`"
-            )
-        params = None if params is None else paths.beside(updates, params, "the relative step")
+        params = paths.needed(updates, params, "the relative step")
         leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)
         rows = zip(leaves, treedef.flatten_up_to(params), strict=True)
         return treedef.unflatten(

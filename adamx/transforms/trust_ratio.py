@@ -75,11 +75,7 @@ class TrustRatio:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if params is None and jax.tree.leaves(updates):
-            raise ValueError(
-                "the trust ratio needs the parameters: call `update(g, state, params)`"
-            )
-        params = None if params is None else paths.beside(updates, params, "the trust ratio")
+        params = paths.needed(updates, params, "the trust ratio")
         scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 
         leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)

@@ -188,9 +188,7 @@ class Pull:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if params is None and jax.tree.leaves(updates):
-            raise ValueError("weight decay needs the parameters: call `update(g, state, params)`")
-        params = None if params is None else paths.beside(updates, params, "weight decay")
+        params = paths.needed(updates, params, "weight decay")
         weight, state = self.weight(state, extra)
         if weight is None:
             return updates, state
