@@ -36,7 +36,8 @@ def with_change(
         return transformation(found)
     if updates not in ("uphill", "downhill"):
         raise ValueError(
-            f"{who}: `opt` is no recipe of ours: `updates` must say where its updates point, "
+            f"{who}: `opt` has no rule of ours, element by element, whose directions are known: "
+            "`updates` must say where its updates point, "
             f"'uphill' (a scale_by_*) or 'downhill' (an optimizer), got {updates!r}"
         )
     return transformation(Around(optax.with_extra_args_support(opt), change, updates))
