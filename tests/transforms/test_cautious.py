@@ -76,7 +76,9 @@ def test_a_direction_of_ours_and_an_optimizer_of_others_are_masked_alike():
 
 
 def test_where_updates_point_has_to_be_said_of_others_alone():
-    with pytest.raises(ValueError, match=r"cautious: `opt` has no rule of ours, .*: `updates` must"):
+    with pytest.raises(
+        ValueError, match=r"cautious: `opt` has no rule of ours, .*: `updates` must"
+    ):
         adamx.cautious(optax.adam(0.1))
     with pytest.raises(ValueError, match="got 'up'"):
         adamx.cautious(optax.adam(0.1), updates="up")
