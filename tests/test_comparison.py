@@ -27,7 +27,7 @@ def test_the_best_rate_then_the_best_decay_are_judged_on_other_seeds():
     rows, stages = tuned(lambda rate, decay, seed: abs(math.log2(rate) - 1) + abs(decay - 0.4))
     assert protocol.best(rows) == (2.0, 0.4)
     assert not protocol.on_edge(rows)
-    assert [len(runs) for runs in stages] == [14, 4, 5]
+    assert [len(runs) for runs in stages] == [14, 4, 2, 4, 5]
     assert {seed for _, _, seed in stages[-1]}.isdisjoint(protocol.TUNING)
     assert len(protocol.judged(rows)) == 5
 
@@ -37,7 +37,21 @@ def test_a_grid_grows_at_its_edge_twice_and_says_if_that_was_not_enough():
     assert protocol.best(rows)[0] == 16.0
     assert not protocol.on_edge(rows)
     rows, _ = tuned(lambda rate, decay, seed: rate)
-    assert protocol.best(rows)[0] == 2**-5
+    assert protocol.best(rows)[0] == 2**-7
+    assert protocol.on_edge(rows)
+
+
+def test_decays_grow_upwards_and_the_rate_is_looked_at_again():
+    def loss(rate, decay, seed):
+        return abs(math.log2(rate) - (decay == 1.6)) + abs(decay - 1.6)
+
+    rows, stages = tuned(loss)
+    assert protocol.best(rows) == (2.0, 1.6)
+    assert not protocol.on_edge(rows)
+    assert {decay for run in stages for _, decay, _ in run} == {0.0, 0.1, 0.4, 1.6, 6.4}
+    assert {rate for rate, decay, _ in stages[-3] + stages[-2] if decay == 1.6} == {0.5, 2.0, 4.0}
+    rows, _ = tuned(lambda rate, decay, seed: abs(math.log2(rate)) + 1 / (decay + 1))
+    assert protocol.best(rows) == (1.0, 6.4)
     assert protocol.on_edge(rows)
 
 

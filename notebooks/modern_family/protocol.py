@@ -2,9 +2,10 @@
 """The protocol, as a function of the rows so far: which runs are next.
 
 Every entrant gets the same budget: seven learning rates in factors of 2 around its own middle at a
-decay of 0.1, then two other decays at the best of them, with two tuning seeds each. Where the best
-rate is an end of the grid, the grid grows there, at most twice. The best pair is then judged on
-five seeds that tuning never saw.
+decay of 0.1, then the decays 0 and 0.4 at the best of them, then half and twice the rate at the
+best decay, with two tuning seeds each. Where the best is an end of what was tried, the grid grows
+there, at most twice. The best pair is then judged on five seeds that tuning never saw; a seed draws
+the same parameters and batches for every entrant.
 """
 
 import math
@@ -14,7 +15,7 @@ import numpy as np
 
 from notebooks.modern_family.results import Row
 
-SPAN, DECAYS, FIRST_DECAY = 3, (0.0, 0.1, 0.4), 0.1
+SPAN, FIRST_DECAY, DECAYS = 3, 0.1, (0.0, 0.1, 0.4)
 TUNING, JUDGES = (0, 1), (10, 11, 12, 13, 14)
 GROWS = 2
 
@@ -28,11 +29,13 @@ def next_runs(middle: float, rows: Sequence[Row]) -> list[Run]:
       middle: the rate in the middle of the grid.
       rows: those of one entrant on one workload.
     """
-    done = {(row.rate, row.decay, row.seed) for row in rows}
-    for stage in _stages(middle, rows):
+    done = {(row.rate, row.decay, row.seed): row for row in rows}
+    known: list[Row] = []
+    for stage in _stages(middle, known):
         missing = [run for run in stage if run not in done]
         if missing:
             return missing
+        known += [done[run] for run in stage if done[run] not in known]
     return []
 
 
@@ -44,9 +47,11 @@ def best(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def on_edge(rows: Sequence[Row]) -> bool:
-    """Whether the best rate is an end of the grid of rates at the first decay."""
-    rates = sorted({row.rate for row in rows if row.decay == FIRST_DECAY})
-    return best(rows)[0] in (rates[0], rates[-1])
+    """Whether half or twice the best rate was not tried, or no decay above the best."""
+    rate, decay = best(rows)
+    rates = {row.rate for row in rows if row.decay == decay}
+    inside = {rounded(rate / 2), rounded(2 * rate)} <= rates
+    return not inside or decay == max(row.decay for row in rows)
 
 
 def judged(rows: Sequence[Row]) -> list[float]:
@@ -56,18 +61,26 @@ def judged(rows: Sequence[Row]) -> list[float]:
 
 
 def _stages(middle: float, rows: Sequence[Row]) -> Iterator[list[Run]]:
+    """Stage by stage; `rows` grows by those of a stage before the next is asked for."""
     rates = [rounded(middle * 2.0**k) for k in range(-SPAN, SPAN + 1)]
     yield _tuning(rates, [FIRST_DECAY])
     for _ in range(GROWS):
-        first = [row for row in rows if row.decay == FIRST_DECAY]
-        rate, _ = best([row for row in first if row.rate in rates])
+        rate, _ = best(rows)
         if rate == rates[-1]:
             rates.append(rounded(2 * rate))
         elif rate == rates[0]:
             rates.insert(0, rounded(rate / 2))
         yield _tuning(rates, [FIRST_DECAY])
-    rate, _ = best([row for row in rows if row.decay == FIRST_DECAY])
-    yield _tuning([rate], DECAYS)
+    rate, _ = best(rows)
+    decays = list(DECAYS)
+    yield _tuning([rate], decays)
+    for _ in range(GROWS):
+        if best(rows)[1] == decays[-1]:
+            decays.append(rounded(4 * decays[-1]))
+        yield _tuning([rate], decays)
+    for _ in range(GROWS):
+        rate, decay = best(rows)
+        yield _tuning([rounded(rate / 2), rounded(2 * rate)], [decay])
     pair = best(rows)
     yield [(*pair, seed) for seed in JUDGES]
 
