@@ -16,9 +16,9 @@ from notebooks.modern_family.run import train
 def tuned(loss, middle=1.0):
     """All rows of an entrant whose loss is a function of rate, decay and seed, stage by stage."""
     rows, stages = [], []
-    while runs := protocol.next_runs(middle, rows):
+    while runs := protocol.next_runs("text", middle, rows):
         stages.append(runs)
-        rows += [Row("digits", "adamw", *run, loss(*run), 0.0) for run in runs]
+        rows += [Row("text", "adamw", *run, loss(*run), 0.0) for run in runs]
         assert len(stages) < 10
     return rows, stages
 
@@ -28,7 +28,7 @@ def test_the_best_rate_then_the_best_decay_are_judged_on_other_seeds():
     assert protocol.best(rows) == (2.0, 0.4)
     assert not protocol.on_edge(rows)
     assert [len(runs) for runs in stages] == [14, 4, 2, 4, 5]
-    assert {seed for _, _, seed in stages[-1]}.isdisjoint(protocol.TUNING)
+    assert {seed for _, _, seed in stages[-1]}.isdisjoint(protocol.TUNING["text"])
     assert len(protocol.judged(rows)) == 5
 
 

@@ -42,7 +42,7 @@ def complete(out: pathlib.Path, workload: str, entrant: str) -> None:
     middle = ENTRANTS[entrant].middle[workload]
     while True:
         rows = [r for r in results.read(out) if (r.workload, r.entrant) == (workload, entrant)]
-        runs = protocol.next_runs(middle, rows)
+        runs = protocol.next_runs(workload, middle, rows)
         if not runs:
             return
         for rate, decay, seed in runs:
