@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol, as a function of the rows so far: which runs are next.
 
-Every entrant gets the same budget: seven learning rates in factors of 2 around its own middle at a
-decay of 0.1, then the decays 0 and 0.4 at the best of them, then half and twice the rate at the
-best decay, on tuning seeds. Where the best is an end of what was tried, the grid grows there, at
-most twice. The best pair is then judged on seeds that tuning never saw. A seed draws the same
+Every entrant gets the same budget: a grid of seven learning rates, in factors of 2 around its own
+middle, times three decays. From the best of them we climb: its neighbours, half and twice the rate
+and a quarter and four times the decay, are tried where they were not, and again from the best then,
+at most four times. The best pair is judged on seeds that tuning never saw. A seed draws the same
 parameters and batches for every entrant.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from notebooks.modern_family.results import Row
 
-SPAN, FIRST_DECAY, DECAYS = 3, 0.1, (0.0, 0.1, 0.4)
-TUNING = {"digits": range(5), "text": range(2)}
+SPAN, DECAYS, CLIMBS = 3, (0.0, 0.1, 0.4), 4
+TUNING = {"digits": range(5), "text": range(1)}
 JUDGES = {"digits": range(10, 30), "text": range(10, 15)}
-GROWS = 2
 
 Run = tuple[float, float, int]
 
@@ -50,11 +49,8 @@ def best(rows: Sequence[Row]) -> tuple[float, float]:
 
 
 def on_edge(rows: Sequence[Row]) -> bool:
-    """Whether half or twice the best rate was not tried, or no decay above the best."""
-    rate, decay = best(rows)
-    rates = {row.rate for row in rows if row.decay == decay}
-    inside = {rounded(rate / 2), rounded(2 * rate)} <= rates
-    return not inside or decay == max(row.decay for row in rows)
+    """Whether a neighbour of the best pair was not tried."""
+    return not set(_around(*best(rows))) <= {(row.rate, row.decay) for row in rows}
 
 
 def judged(rows: Sequence[Row]) -> list[float]:
@@ -66,31 +62,22 @@ def judged(rows: Sequence[Row]) -> list[float]:
 
 def _stages(workload: str, middle: float, rows: Sequence[Row]) -> Iterator[list[Run]]:
     """Stage by stage; `rows` grows by those of a stage before the next is asked for."""
-
-    def tuning(rates: Sequence[float], decays: Sequence[float]) -> list[Run]:
-        return list(itertools.product(rates, decays, TUNING[workload]))
-
     rates = [rounded(middle * 2.0**k) for k in range(-SPAN, SPAN + 1)]
-    yield tuning(rates, [FIRST_DECAY])
-    for _ in range(GROWS):
-        rate, _ = best(rows)
-        if rate == rates[-1]:
-            rates.append(rounded(2 * rate))
-        elif rate == rates[0]:
-            rates.insert(0, rounded(rate / 2))
-        yield tuning(rates, [FIRST_DECAY])
-    rate, _ = best(rows)
-    decays = list(DECAYS)
-    yield tuning([rate], decays)
-    for _ in range(GROWS):
-        if best(rows)[1] == decays[-1]:
-            decays.append(rounded(4 * decays[-1]))
-        yield tuning([rate], decays)
-    for _ in range(GROWS):
-        rate, decay = best(rows)
-        yield tuning([rounded(rate / 2), rounded(2 * rate)], [decay])
-    pair = best(rows)
-    yield [(*pair, seed) for seed in JUDGES[workload]]
+    yield _with(itertools.product(rates, DECAYS), TUNING[workload])
+    for _ in range(CLIMBS):
+        yield _with(_around(*best(rows)), TUNING[workload])
+    yield _with([best(rows)], JUDGES[workload])
+
+
+def _with(pairs: Iterable[tuple[float, float]], seeds: Iterable[int]) -> list[Run]:
+    return [(rate, decay, seed) for (rate, decay), seed in itertools.product(pairs, seeds)]
+
+
+def _around(rate: float, decay: float) -> list[tuple[float, float]]:
+    """The neighbours of a pair. Below the least decay above zero there is zero."""
+    least = next(filter(None, DECAYS))
+    decays = [decay / 4 if decay > least else 0.0, 4 * decay or least]
+    return [(rounded(rate * k), decay) for k in (0.5, 2)] + [(rate, rounded(d)) for d in decays]
 
 
 def _mean(rows: Sequence[Row], rate: float, decay: float) -> float:
