@@ -45,7 +45,9 @@ class Cost(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures all entrants, and writes the CSV anew."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "costs.csv")
     args = parser.parse_args(arguments)
     found = costs(tree(), STEPS, ROUNDS)
