@@ -194,6 +194,7 @@ FORMATS = [(s, "nearest") for s in cases.STORAGES] + [("int8", x) for x in cases
 def test_given_the_same_gradients_codes_are_the_same_on_every_layout(storage, landing, layouts):
     opt = adamx.adamw(1e-2, storage=storage, landing=landing)
     params = {name: model(jnp.bfloat16)[name] for name in ("kernel", "odd", "scale")}
+    params["eight"] = jnp.ones(8, jnp.bfloat16)  # padded, a part is as large as the whole
     rng = np.random.default_rng(1)
     grads = jax.tree.map(
         lambda p: np.asarray(jnp.bfloat16(rng.normal(size=p.size)), np.float32), params
