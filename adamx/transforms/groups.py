@@ -71,7 +71,9 @@ class Groups:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        _check_alike(params, updates)
+        if params is not None and jax.tree.structure(params) != jax.tree.structure(updates):
+            what = paths.difference(params, updates, "the tree of parameters", "the gradient")
+            raise ValueError(f"groups: {what}")
         return self._partition().update(updates, self._checked(state), params, **extra)
 
     def step(
@@ -80,7 +82,6 @@ class Groups:
         """Update and apply at once, group by group; None where a clip's `scale` is to be taken."""
         if scale is not None:
             return None
-        _check_alike(params, grads)
         labels, states = self.labels(grads), {}
         inner = self._checked(state).inner_states
         for pattern, opt in self.rows:
@@ -173,12 +174,6 @@ def only(labels: Any, label: Any) -> Callable[[Any], Any]:
         return jax.tree.map(lambda x, y: y if x == label else optax.MaskedNode(), labels, tree)
 
     return see
-
-
-def _check_alike(params: Any, updates: Any) -> None:
-    if params is not None and jax.tree.structure(params) != jax.tree.structure(updates):
-        what = paths.difference(params, updates, "the tree of parameters", "the gradient")
-        raise ValueError(f"groups: {what}")
 
 
 def _either(held: Any, whole: Any) -> Any:

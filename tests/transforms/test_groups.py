@@ -118,15 +118,12 @@ def test_what_is_no_optimizer_and_what_is_no_state_of_these_groups_is_named():
         opt.update(params, other, params)
 
 
-@pytest.mark.parametrize("order", ["kernel", "bias"])
-def test_a_leaf_without_a_gradient_is_named(order):
-    params, rest = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, optax.sgd(0.1)
-    opt = adamx.groups({order: adamx.adam(0.1), "*": rest})
-    state, grads = opt.init(params), {"kernel": jnp.ones(2), "bias": None}
+def test_a_leaf_without_a_gradient_is_named():
+    params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+    opt = adamx.groups({"kernel": adamx.adam(0.1), "*": optax.sgd(0.1)})
     said = "groups: bias: the tree of parameters has this leaf, the gradient does not"
-    for call in (opt.update, lambda g, s, p: adamx.step(opt, p, s, g)):
-        with pytest.raises(ValueError, match=said):
-            call(grads, state, params)
+    with pytest.raises(ValueError, match=said):
+        opt.update({"kernel": jnp.ones(2), "bias": None}, opt.init(params), params)
 
 
 @pytest.mark.parametrize("how", ["shard_map", pytest.param("jit", marks=pytest.mark.slow)])
