@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same steps by published implementations in PyTorch, where those are installed, in float64.
 
-`pip install --no-deps schedulefree prodigyopt heavyball pytorch_optimizer`. Where two programs
-evaluate one formula in float64, a hundred steps part them by some 1e-13 of a step; the bound is
-1e-9. What a published implementation does that its paper does not is said beside its row.
+`pip install --no-deps schedulefree prodigyopt pytorch_optimizer timm`; timm asks for torchvision.
+Where two programs evaluate one formula in float64, a hundred steps part them by some 1e-13 of a
+step; the bound is 1e-9. What a published implementation does that its paper does not is said beside
+its row.
 """
 
 import inspect
@@ -187,6 +188,22 @@ ROWS = {
             "multiply_by_parameter_scale": False,
         },
     ),
+    "spam": (
+        "pytorch_optimizer",
+        "SPAM",
+        # Theirs warms up after each reset, but not at first, and corrects by the steps since the start.
+        {"lr": RATE, "betas": (0.8, 0.9), "threshold": 1.5, "grad_accu_steps": 6, "eps": 0.0},
+        "spam",
+        {
+            "learning_rate": RATE,
+            "b1": 0.8,
+            "b2": 0.9,
+            "theta": 1.5,
+            "clip_after": 5,
+            "warmup_steps": 0,
+            "eps": 0.0,
+        },
+    ),
 }
 BEFORE = {"schedulefree": "train"}
 
@@ -207,12 +224,43 @@ def test_a_published_implementation_takes_our_steps(row):
     compare(path, want, BOUNDS.get(row, BOUND))
 
 
-@pytest.mark.parametrize("modifier, name", [("grams", "Grams")])
-def test_a_published_modifier_takes_our_steps(modifier, name):
-    arguments = {"lr": RATE, "eps": 1e-8, "foreach": False}
-    want, _, _ = by_torch("pytorch_optimizer", name, arguments, LEAVES)
+MODIFIERS = {
+    "grams": ("pytorch_optimizer", "Grams", {}),
+    "cautious": ("timm.optim", "AdamWLegacy", {"caution": True, "weight_decay": 0.0}),
+}
+
+
+@pytest.mark.parametrize("modifier", MODIFIERS)
+def test_a_published_modifier_takes_our_steps(modifier):
+    module, name, arguments = MODIFIERS[modifier]
+    arguments = {"lr": RATE, "eps": 1e-8, "foreach": False, **arguments}
+    want, _, _ = by_torch(module, name, arguments, LEAVES)
     path, _ = by_us(ours(modifier, adamx.adamw(RATE, weight_decay=0.0)), LEAVES)
     compare(path, want)
+
+
+def test_the_published_adam_mini_takes_our_steps():
+    module = pytest.importorskip("pytorch_optimizer")
+    params, noise = problem(LEAVES)
+    model = torch.nn.Module()
+    model.q_proj, model.rest = torch.nn.Linear(4, 4, bias=False), torch.nn.Linear(1, 3, bias=True)
+    leaves = {"kernel": model.q_proj.weight, "bias": model.rest.bias}
+    model.rest.weight.requires_grad_(False)
+    with torch.no_grad():
+        for k, p in leaves.items():
+            p.copy_(torch.tensor(params[k]))
+    opt = module.AdamMini(
+        model, lr=RATE, betas=(0.8, 0.9), weight_decay=0.0, num_embeds=4, num_heads=2, foreach=False
+    )
+    want = []
+    for row in noise:
+        for k, p in leaves.items():
+            p.grad = torch.tanh(p.detach()) + torch.tensor(row[k])
+        opt.step()
+        want.append({k: p.detach().numpy().copy() for k, p in leaves.items()})
+    mini = adamx.adam_mini(RATE, b1=0.8, b2=0.9, weight_decay=0.0, heads={"kernel": (2, 0)})
+    path, _ = by_us(mini, LEAVES)
+    compare(path, want, 1e-5)  # theirs keeps its moments in float32
 
 
 def test_the_published_average_is_ours():
