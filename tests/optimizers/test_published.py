@@ -191,7 +191,7 @@ ROWS = {
     "spam": (
         "pytorch_optimizer",
         "SPAM",
-        # Theirs warms up after each reset, but not at first, and corrects by the steps since the start.
+        # Theirs warms up after resets only, and corrects by the steps since the start.
         {"lr": RATE, "betas": (0.8, 0.9), "threshold": 1.5, "grad_accu_steps": 6, "eps": 0.0},
         "spam",
         {
