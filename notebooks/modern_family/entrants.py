@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who competes, on what, and around which learning rates.
 
-Every entrant is used as its paper says, with Adam's b1 and the workload's b2 where it leaves these
-open, behind the workload's clipping of gradients and with its schedule: a warm-up, then a cosine to
-zero. Schedule-free has the warm-up alone. The grids are centred where each entrant's rates usually
-lie; `protocol.py` moves them on if that was wrong.
+Every entrant is used as its paper says, behind the workload's clipping of gradients and with its
+schedule: a warm-up, then a cosine to zero. Schedule-free has the warm-up alone. Those that are Adam
+but for one change have Adam's b1 and the workload's b2. Memories longer than a whole run are
+shortened: ADOPT's b2, AdEMAMix's and CAME's b3. AdamW also competes with shorter means, as what
+looks like a better method may only be another b1. The grids are centred where an entrant's rates
+usually lie; `protocol.py` moves them on if that was wrong.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -46,9 +49,8 @@ class Entrant:
 def _ours(build: Callable[..., Any], times: float = 1.0, b2: bool = True, **kwargs: Any) -> Entrant:
     def made(workload: Workload, rate: Any, decay: Any) -> Any:
         own = {"b2": workload.recipe["b2"]} if b2 else {}
-        mask = workload.recipe["mask"]
-        rate = workload.schedule(rate)
-        return build(rate, weight_decay=decay, mask=mask, **own, **kwargs)
+        own |= {"mask": workload.recipe["mask"], **kwargs}
+        return build(workload.schedule(rate), weight_decay=decay, **own)
 
     return Entrant(made, _around(times))
 
@@ -65,7 +67,7 @@ def _ademamix(workload: Workload, rate: Any, decay: Any) -> Any:
     return adamx.ademamix(
         workload.schedule(rate),
         b2=workload.recipe["b2"],
-        b3=0.999,  # the runs are short: the slow mean has to be shorter than they are
+        b3=0.99,
         weight_decay=decay,
         mask=workload.recipe["mask"],
         warmup_steps=workload.steps,
@@ -144,12 +146,14 @@ def _muon(storage: str | None) -> Build:
 
 ENTRANTS = {
     "adamw": _ours(adamx.adamw),
+    "adamw b1=0.8": _ours(adamx.adamw, b1=0.8),
+    "adamw b1=b2=0.95": _ours(functools.partial(adamx.adamw, b1=0.95, b2=0.95), b2=False),
     "adamw int8": _ours(adamx.adamw, storage="int8"),
     "adamw int4": _ours(adamx.adamw, storage="int4"),
     "nadamw": _ours(adamx.nadamw),
     "lion": _ours(adamx.lion, 1 / 8, b2=False),
-    "adan": _ours(adamx.adan, b2=False),
-    "adopt": _ours(adamx.adopt, b2=False),
+    "adan": _ours(adamx.adan, 2.0, False, difference_weight=0.92, eps_root=0.0),
+    "adopt": _ours(adamx.adopt),
     "laprop": _ours(adamx.laprop),
     "ademamix": Entrant(_ademamix, _around(0.5)),
     "mars": _ours(adamx.mars, b2=False),
@@ -162,14 +166,15 @@ ENTRANTS = {
         lambda workload, rate, decay: adamx.prodigy(
             workload.schedule(rate),
             (0.9, workload.recipe["b2"]),
+            safeguard_warmup=True,
             weight_decay=decay,
             mask=workload.recipe["mask"],
         ),
         {"digits": 1.0, "text": 1.0},
     ),
     "adafactor": Entrant(_adafactor(None), _around(1.0)),
-    "adafactor, momentum": Entrant(_adafactor(0.9), _around(1.0)),
-    "came": _ours(adamx.came, 0.25, b2=False),
+    "adafactor with momentum": Entrant(_adafactor(0.9), _around(1.0)),
+    "came": _ours(adamx.came, 0.25, b3=0.99),
     "adam_mini": _ours(adamx.adam_mini),
     "adam_mini int8": _ours(adamx.adam_mini, storage="int8"),
     "soap": _ours(adamx.soap, b2=False),

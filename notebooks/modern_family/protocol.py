@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol, as a function of the rows so far: which runs are next.
 
-Every entrant gets the same budget: a grid of seven learning rates, in factors of 2 around its own
-middle, times three decays. From the best of them we climb: its neighbours, half and twice the rate
-and a quarter and four times the decay, are tried where they were not, and again from the best then,
-at most four times. The best pair is judged on seeds that tuning never saw. A seed draws the same
-parameters and batches for every entrant.
+Every entrant gets a grid of seven learning rates, in factors of 2 around its own middle, times
+three decays. From the best of them we climb: its neighbours, half and twice the rate and a quarter
+and four times the decay, are tried where they were not, and again from the best then, at most four
+times. The few best are tried on further seeds, and the best of these is judged on seeds that tuning
+never saw. A seed draws the same parameters and batches for every entrant.
 """
 
 import itertools
@@ -18,6 +18,8 @@ from notebooks.modern_family.results import Row
 
 SPAN, DECAYS, CLIMBS = 3, (0.0, 0.1, 0.4), 4
 TUNING = {"digits": range(5), "text": range(1)}
+FINALISTS = {"digits": 5, "text": 3}
+FURTHER = {"digits": range(100, 125), "text": range(1, 2)}
 JUDGES = {"digits": range(10, 30), "text": range(10, 15)}
 
 Run = tuple[float, float, int]
@@ -42,15 +44,30 @@ def next_runs(workload: str, middle: float, rows: Sequence[Row]) -> list[Run]:
 
 
 def best(rows: Sequence[Row]) -> tuple[float, float]:
-    """The rate and decay of the lowest mean validation loss over the tuning seeds."""
-    tuned = [row for row in rows if row.seed in TUNING[row.workload]]
-    pairs = sorted({(row.rate, row.decay) for row in tuned})
-    return pairs[int(np.argmin([_mean(tuned, *pair) for pair in pairs]))]
+    """The rate and decay of the lowest mean validation loss over the tuning seeds, of the pairs
+    that were tried on most."""
+    return ranked(rows)[0]
+
+
+def ranked(rows: Sequence[Row]) -> list[tuple[float, float]]:
+    """The pairs that were tried on most seeds of tuning, best first."""
+    tried: dict[tuple[float, float], list[float]] = {}
+    for row in rows:
+        if row.seed not in JUDGES[row.workload]:
+            loss = row.loss if math.isfinite(row.loss) else math.inf
+            tried.setdefault((row.rate, row.decay), []).append(loss)
+    most = max(map(len, tried.values()))
+    return sorted(
+        (pair for pair in tried if len(tried[pair]) == most),
+        key=lambda pair: (np.mean(tried[pair]), pair),
+    )
 
 
 def on_edge(rows: Sequence[Row]) -> bool:
-    """Whether a neighbour of the best pair was not tried."""
-    return not set(_around(*best(rows))) <= {(row.rate, row.decay) for row in rows}
+    """Whether the best rate is the lowest or highest that was tried, or the decay the highest."""
+    rate, decay = best(rows)
+    rates = {row.rate for row in rows}
+    return rate in (min(rates), max(rates)) or decay == max(row.decay for row in rows)
 
 
 def judged(rows: Sequence[Row]) -> list[float]:
@@ -66,6 +83,7 @@ def _stages(workload: str, middle: float, rows: Sequence[Row]) -> Iterator[list[
     yield _with(itertools.product(rates, DECAYS), TUNING[workload])
     for _ in range(CLIMBS):
         yield _with(_around(*best(rows)), TUNING[workload])
+    yield _with(ranked(rows)[: FINALISTS[workload]], FURTHER[workload])
     yield _with([best(rows)], JUDGES[workload])
 
 
@@ -78,11 +96,6 @@ def _around(rate: float, decay: float) -> list[tuple[float, float]]:
     least = next(filter(None, DECAYS))
     decays = [decay / 4 if decay > least else 0.0, 4 * decay or least]
     return [(rounded(rate * k), decay) for k in (0.5, 2)] + [(rate, rounded(d)) for d in decays]
-
-
-def _mean(rows: Sequence[Row], rate: float, decay: float) -> float:
-    losses = [row.loss for row in rows if (row.rate, row.decay) == (rate, decay)]
-    return float(np.mean([x if math.isfinite(x) else math.inf for x in losses]))
 
 
 def rounded(rate: float) -> float:

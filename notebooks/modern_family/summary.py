@@ -44,6 +44,8 @@ class Judged(NamedTuple):
     @property
     def verdict(self) -> int:
         """1 where AdamW is beaten, -1 where it is not reached, 0 where the seeds cannot tell."""
+        if math.isnan(self.gain):
+            return -1
         return int(np.sign(self.gain)) if abs(self.gain) > self.within else 0
 
 
@@ -98,6 +100,8 @@ def _cells(name: str, found: Sequence[Judged], cost: Cost) -> Iterator[str]:
 
 
 def _plus_minus(mean: float, spread: float, sign: str = "") -> str:
+    if not spread > 0:  # or NaN: a run diverged
+        return f"{mean:{sign}.3g}"
     digits = max(0, 1 - math.floor(math.log10(spread)))
     return f"{mean:{sign}.{digits}f} ± {spread:.{digits}f}"
 
