@@ -7,18 +7,18 @@ import math
 import jax
 import pytest
 
-from notebooks.modern_family import protocol, results
+from notebooks.modern_family import longer, protocol, results, summary
 from notebooks.modern_family.entrants import ENTRANTS, WORKLOADS
 from notebooks.modern_family.results import Row
 from notebooks.modern_family.run import train
 
 
-def tuned(loss, middle=1.0):
+def tuned(loss, middle=1.0, entrant="adamw"):
     """All rows of an entrant whose loss is a function of rate, decay and seed, stage by stage."""
     rows, stages = [], []
     while runs := protocol.next_runs("text", middle, rows):
         stages.append(runs)
-        rows += [Row("text", "adamw", *run, loss(*run), 0.0) for run in runs]
+        rows += [Row("text", entrant, *run, loss(*run), 0.0) for run in runs]
         assert len(stages) < 10
     return rows, stages
 
@@ -60,6 +60,59 @@ def test_rows_are_read_as_they_were_written(tmp_path):
     for row in rows:
         results.append(tmp_path / "runs.csv", row)
     assert str(results.read(tmp_path / "runs.csv")) == str(rows)
+
+
+def noise(rate, decay, seed):
+    return 2 + abs(math.log2(rate)) + 0.1 * math.sin(seed)
+
+
+@pytest.mark.parametrize(
+    "better, verdict", [(0.2, 1), (-0.2, -1), (0.0, 0), (0.003, 0), (math.nan, -1)]
+)
+def test_gains_are_those_of_pairs_of_seeds(better, verdict):
+    def loss(rate, decay, seed):
+        gain = better if seed in protocol.JUDGES["text"] or better == better else 0.1
+        return noise(rate, decay, seed) - gain - 0.002 * math.cos(seed)
+
+    rows = tuned(noise)[0] + tuned(loss, entrant="soap")[0]
+    found = summary.judged(rows, "text", "soap")
+    assert found.verdict == verdict
+    if better == better:
+        # The noise of 0.1 that seeds share is gone from the difference.
+        assert abs(found.gain - better) < found.within < found.surely < 0.01 < found.spread
+
+
+def test_a_table_names_what_is_better_and_what_diverged():
+    def loss(name):
+        shift = {"soap": 0.5, "lion": -0.5, "came": math.nan}.get(name, 0.0)
+        return lambda rate, decay, seed: (
+            noise(rate, decay, seed)
+            - (shift + 0.001 * math.cos(seed * len(name)) if seed > 9 else 0)
+        )
+
+    rows = [row for name in ENTRANTS for row in tuned(loss(name), entrant=name)[0]]
+    rows += [row._replace(workload="digits") for row in rows]
+    costs = {name: summary.Cost(name, 8.0, 0.9, 1.0, 1.1) for name in ENTRANTS}
+    lines = {line.split("|")[1].strip(): line for line in summary.table(rows, costs).splitlines()}
+    assert list(lines)[2] == "soap"  # the first below the header
+    assert list(lines)[-1] == "came"
+    assert "-0.50" in lines["soap"]
+    assert "better" in lines["soap"]
+    assert "worse" in lines["lion"]
+    assert "nan" in lines["came"]
+    assert "better" not in lines["adan"]
+    assert not summary.finished(rows)  # digits have other seeds
+
+
+def test_of_longer_runs_the_better_rate_counts():
+    rows = [
+        Row(longer.NAME, "soap", rate, 0.1, seed, loss + seed / 100, 0.0)
+        for rate, loss in [(1.0, 2.0), (0.5, 1.9)]
+        for seed in longer.SEEDS
+    ]
+    assert longer.best(rows, "soap") == [2.0, 2.01]
+    rows[-1] = rows[-1]._replace(loss=math.nan)
+    assert longer.best(rows, "soap") == [2.1, 2.11]
 
 
 @pytest.mark.slow

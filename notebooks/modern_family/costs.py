@@ -4,7 +4,7 @@
     python -m notebooks.modern_family.costs
 
 The tree is that of the text's transformer, wider, so that memory and arithmetic count and not the
-calls: 6.7 million parameters. A sample is `STEPS` steps, in which SOAP renews its bases twice; all
+calls: 6.6 million parameters. A sample is `STEPS` steps, in which SOAP renews its bases twice; all
 take their samples in turn, and each is divided by Optax's of the same round.
 """
 

@@ -3,7 +3,7 @@
 
     python -m notebooks.modern_family.longer --entrants adamw,soap
 
-Each entrant at its best decay, at its best rate and at half of it, on three seeds. What is better
+Each entrant at its best decay, at its best rate and at half of it, on two seeds. What is better
 at the end of 400 steps may only have been faster at first.
 """
 
@@ -20,8 +20,8 @@ from notebooks.modern_family.results import Row
 from notebooks.modern_family.run import train
 from notebooks.modern_family.training import RESULTS
 
-TIMES, SEEDS = 4, (10, 11, 12)
-LONGER = ("adamw", "nadamw", "schedule_free", "muon + adamw", "soap")
+TIMES, SEEDS = 4, (10, 11)
+LONGER = ("adamw", "nadamw", "grams", "schedule_free", "muon + adamw", "soap")
 NAME = "text, longer"
 
 

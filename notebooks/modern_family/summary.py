@@ -29,6 +29,7 @@ class Judged(NamedTuple):
       loss, spread: mean and standard deviation of the validation loss over the seeds.
       gain: how much lower than AdamW's, in the mean over the seeds that both share.
       within: half the width of the interval that holds the gain with 95%, by Student's t.
+      surely: the same for the gains of all entrants at once, by Bonferroni's rule.
       rate, decay: the best pair.
       edge: whether the best might lie beyond what was tried.
     """
@@ -37,16 +38,18 @@ class Judged(NamedTuple):
     spread: float
     gain: float
     within: float
+    surely: float
     rate: float
     decay: float
     edge: bool
 
     @property
     def verdict(self) -> int:
-        """1 where AdamW is beaten, -1 where it is not reached, 0 where the seeds cannot tell."""
+        """1 where AdamW is beaten, -1 where it is not reached, 0 where the seeds cannot tell,
+        with 95% for all entrants at once."""
         if math.isnan(self.gain):
             return -1
-        return int(np.sign(self.gain)) if abs(self.gain) > self.within else 0
+        return int(np.sign(self.gain)) if abs(self.gain) > self.surely else 0
 
 
 def main() -> None:
@@ -57,7 +60,7 @@ def main() -> None:
 def table(rows: Sequence[Row], costs: Mapping[str, Cost]) -> str:
     """A row per entrant, by its loss on text."""
     found = {name: [judged(rows, on, name) for on in ("text", "digits")] for name in ENTRANTS}
-    order = sorted(found, key=lambda name: found[name][0].loss)
+    order = sorted(found, key=lambda name: _last_if_nan(found[name][0].loss))
     return as_markdown(HEADER, [list(_cells(name, found[name], costs[name])) for name in order])
 
 
@@ -70,7 +73,8 @@ def judged(rows: Sequence[Row], workload: str, entrant: str) -> Judged:
         float(np.mean(losses)),
         float(np.std(losses, ddof=1)),
         float(np.mean(gains)),
-        _half_width(gains),
+        _half_width(gains, 0.05),
+        _half_width(gains, 0.05 / (len(ENTRANTS) - 1)),
         *protocol.best(mine),
         protocol.on_edge(mine),
     )
@@ -94,9 +98,15 @@ def _cells(name: str, found: Sequence[Judged], cost: Cost) -> Iterator[str]:
     yield name
     for one in found:
         yield _plus_minus(one.loss, one.spread) + (" at an edge" if one.edge else "")
-        yield "" if name == REFERENCE else _plus_minus(-one.gain, one.within, "+")
+        better = {1: " **better**", 0: "", -1: " worse"}[one.verdict]
+        beside = _plus_minus(-one.gain, one.within, "+") + better
+        yield "" if name == REFERENCE else beside
     yield f"{cost.bytes:.2g}"
     yield f"{cost.time:.2g} ×"
+
+
+def _last_if_nan(loss: float) -> float:
+    return math.inf if math.isnan(loss) else loss
 
 
 def _plus_minus(mean: float, spread: float, sign: str = "") -> str:
@@ -106,9 +116,9 @@ def _plus_minus(mean: float, spread: float, sign: str = "") -> str:
     return f"{mean:{sign}.{digits}f} ± {spread:.{digits}f}"
 
 
-def _half_width(gains: np.ndarray) -> float:
+def _half_width(gains: np.ndarray, outside: float) -> float:
     error = np.std(gains, ddof=1) / math.sqrt(len(gains))
-    return float(error * stats.t.ppf(0.975, len(gains) - 1))
+    return float(error * stats.t.ppf(1 - outside / 2, len(gains) - 1))
 
 
 if __name__ == "__main__":
