@@ -7,10 +7,12 @@ import math
 import jax
 import pytest
 
-from notebooks.modern_family import longer, protocol, results, summary
+from notebooks.modern_family import costs, longer, protocol, results, summary
 from notebooks.modern_family.entrants import ENTRANTS, WORKLOADS
 from notebooks.modern_family.results import Row
 from notebooks.modern_family.run import train
+from notebooks.modern_family.training import RESULTS
+from tests.docs.reader import DOCS
 
 
 def tuned(loss, middle=1.0, entrant="adamw"):
@@ -92,8 +94,8 @@ def test_a_table_names_what_is_better_and_what_diverged():
 
     rows = [row for name in ENTRANTS for row in tuned(loss(name), entrant=name)[0]]
     rows += [row._replace(workload="digits") for row in rows]
-    costs = {name: summary.Cost(name, 8.0, 0.9, 1.0, 1.1) for name in ENTRANTS}
-    lines = {line.split("|")[1].strip(): line for line in summary.table(rows, costs).splitlines()}
+    prices = {name: summary.Cost(name, 8.0, 0.9, 1.0, 1.1) for name in ENTRANTS}
+    lines = {line.split("|")[1].strip(): line for line in summary.table(rows, prices).splitlines()}
     assert list(lines)[2] == "soap"  # the first below the header
     assert list(lines)[-1] == "came"
     assert "-0.50" in lines["soap"]
@@ -113,6 +115,23 @@ def test_of_longer_runs_the_better_rate_counts():
     assert longer.best(rows, "soap") == [2.0, 2.01]
     rows[-1] = rows[-1]._replace(loss=math.nan)
     assert longer.best(rows, "soap") == [2.1, 2.11]
+
+
+def test_the_runs_are_all_there_and_the_page_has_their_table():
+    rows, prices = results.read(RESULTS / "runs.csv"), costs.read()
+    assert summary.finished(rows)
+    assert list(prices) == list(ENTRANTS)
+    page = (DOCS / "ideas" / "family.md").read_text(encoding="utf-8")
+    assert summary.table(rows, prices) in page
+
+
+@pytest.mark.parametrize("name, held", [("adam_mini int8", 1.1), ("muon + adamw", 5.6)])
+def test_costs_are_measured(name, held, monkeypatch):
+    monkeypatch.setattr(costs, "ENTRANTS", {name: ENTRANTS[name]})
+    with jax.numpy_dtype_promotion("standard"):
+        (found,) = costs.costs(costs.tree(width=64, layers=1), steps=1, rounds=2)
+    assert 0 < found.low <= found.time <= found.high
+    assert found.bytes == pytest.approx(held, abs=0.1)
 
 
 @pytest.mark.slow
