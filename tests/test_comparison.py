@@ -7,7 +7,7 @@ import math
 import jax
 import pytest
 
-from notebooks.modern_family import costs, longer, protocol, results, summary
+from notebooks.modern_family import costs, protocol, results, summary
 from notebooks.modern_family.entrants import ENTRANTS, WORKLOADS
 from notebooks.modern_family.results import Row
 from notebooks.modern_family.run import train
@@ -104,17 +104,6 @@ def test_a_table_names_what_is_better_and_what_diverged():
     assert "nan" in lines["came"]
     assert "better" not in lines["adan"]
     assert not summary.finished(rows)  # digits have other seeds
-
-
-def test_of_longer_runs_the_better_rate_counts():
-    rows = [
-        Row(longer.NAME, "soap", rate, 0.1, seed, loss + seed / 100, 0.0)
-        for rate, loss in [(1.0, 2.0), (0.5, 1.9)]
-        for seed in longer.SEEDS
-    ]
-    assert longer.best(rows, "soap") == [2.0, 2.01]
-    rows[-1] = rows[-1]._replace(loss=math.nan)
-    assert longer.best(rows, "soap") == [2.1, 2.11]
 
 
 def test_the_runs_are_all_there_and_the_page_has_their_table():
