@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each optimizer's validation loss beside AdamW's, with 95% intervals, from the comparison's CSV."""
+"""Each optimizer's loss beside AdamW's, with 95% intervals, from the comparison's CSV."""
 
 from pathlib import Path
 from typing import Any

@@ -96,24 +96,18 @@ def finished(rows: Sequence[Row]) -> bool:
 
 def _cells(name: str, found: Sequence[Judged], cost: Cost) -> Iterator[str]:
     yield name
-    for one in found:
-        yield _plus_minus(one.loss, one.spread) + (" at an edge" if one.edge else "")
-        better = {1: " **better**", 0: "", -1: " worse"}[one.verdict]
-        beside = _plus_minus(-one.gain, one.within, "+") + better
+    for one, digits in zip(found, (3, 4), strict=True):
+        edge = " at an edge" if one.edge else ""
+        yield f"{one.loss:.{digits}f} ± {one.spread:.{digits}f}{edge}"
+        verdict = {1: " **better**", 0: "", -1: " worse"}[one.verdict]
+        beside = f"{-one.gain:+.{digits}f} ± {one.within:.{digits}f}{verdict}"
         yield "" if name == REFERENCE else beside
     yield f"{cost.bytes:.2g}"
-    yield f"{cost.time:.2g} ×"
+    yield f"{float(f'{cost.time:.2g}'):g} ×"
 
 
 def _last_if_nan(loss: float) -> float:
     return math.inf if math.isnan(loss) else loss
-
-
-def _plus_minus(mean: float, spread: float, sign: str = "") -> str:
-    if not spread > 0:  # or NaN: a run diverged
-        return f"{mean:{sign}.3g}"
-    digits = max(0, 1 - math.floor(math.log10(spread)))
-    return f"{mean:{sign}.{digits}f} ± {spread:.{digits}f}"
 
 
 def _half_width(gains: np.ndarray, outside: float) -> float:

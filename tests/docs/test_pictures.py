@@ -16,7 +16,7 @@ from tests.docs.reader import DOCS
 
 pytest.importorskip("matplotlib", reason='needs pip install -e ".[plot]"')
 
-SCRIPTS = ("bytes", "curves", "landings", "rates", "roofline", "step")
+SCRIPTS = ("bytes", "curves", "family", "landings", "rates", "roofline", "step")
 
 
 def words(path):
