@@ -9,7 +9,7 @@ from notebooks.modern_family import results, summary
 from notebooks.modern_family.entrants import ENTRANTS
 from notebooks.modern_family.training import RESULTS
 
-PANELS = {"text": "bytes of source code, 400 steps", "digits": "MLP on digits, 500 steps"}
+PANELS = ("text", "digits")
 
 
 def picture(folder: Path = HERE) -> None:
@@ -23,13 +23,13 @@ def _draw(figure: Any, theme: Theme) -> None:
     order = sorted(ENTRANTS, key=lambda name: -found["text"][name].loss)
     colours = {1: theme.blue, 0: theme.faint, -1: theme.red}
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, (on, title) in zip(panels, PANELS.items(), strict=True):
+    for axes, on in zip(panels, PANELS, strict=True):
         axes.axvline(0, color=theme.ink, lw=0.8)
         for place, name in enumerate(order):
             one = found[on][name]
             colour = colours[one.verdict]
             axes.errorbar(-one.gain, place, xerr=one.within, fmt="o", ms=4, color=colour)
-        axes.set_title(title, fontsize=9)
+        axes.set_title(on)
         axes.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(range(len(order)), order)
     figure.supxlabel("validation loss beside AdamW's: lower is better", fontsize=9)
