@@ -9,6 +9,8 @@ from typing import Any
 FOLDER = Path(__file__).parents[2] / "notebooks"
 STUDY = FOLDER / "small_states" / "README.md"
 
+LATER = "---\nsearch:\n  boost: 0.5\n---\n\n"  # a search finds pages first
+
 
 def on_config(config: Any) -> Any:
     """Puts the notebooks into the navigation, in their order."""
@@ -25,7 +27,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     for path in _paths():
         text, pictures = converted(path)
-        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=LATER + text))
         for name, data in pictures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=data))
     study = STUDY.read_text(encoding="utf-8")

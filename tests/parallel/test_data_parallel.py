@@ -617,7 +617,7 @@ PADDED = {
 def test_padding_counts_for_nothing(how, name):
     opt, params = PADDED[name], {"w": jnp.linspace(0.1, 1, 6), "m": jnp.ones((5, 3))}
     grads = {"w": jnp.array([0.5, -1, 2, 0.25, -0.5, 1])}
-    # Not alike: centred, they would be what the rounding of a mean left, which Adam makes a step of.
+    # Not alike: centred, they would be what the rounding of a mean left, of which Adam makes steps.
     grads["m"] = jnp.linspace(0.2, 1, 15).reshape(5, 3) ** 2
     data = jax.tree.map(lambda g: np.tile(np.ravel(g), (16, 1)), grads)
     with jax.numpy_dtype_promotion("standard"):
