@@ -30,12 +30,8 @@ def test_the_best_of_the_grid_is_judged_on_other_seeds():
     rows, stages = tuned(lambda rate, decay, seed: abs(math.log2(rate) + 1) + abs(decay - 0.4))
     assert protocol.best(rows) == (0.5, 0.4)
     assert not protocol.on_edge(rows)
-    assert [len(runs) for runs in stages] == [
-        21,
-        1,
-        3,
-        5,
-    ]  # a climb to the decay 1.6
+    # The grid, a climb to the decay 1.6, the finalists, the judges.
+    assert [len(runs) for runs in stages] == [21, 1, 3, 5]
     assert {seed for _, _, seed in stages[-1]}.isdisjoint(protocol.TUNING["text"])
     assert len(protocol.judged(rows)) == 5
 
