@@ -110,7 +110,7 @@ def _collect_steps(
     grads: dict[str, np.ndarray],
     repeats: int,
 ) -> None:
-    calls = {name: _started(entry, grads, _whole_step) for name, entry in entries.items()}
+    calls = _started(entries, grads, _whole_step)
     calls |= dict([fused] if (fused := torch_step(recipe, grads)) else [])
     calls[PASS] = _pass_over(grads)
     seconds = in_turn(calls, repeats)
@@ -131,18 +131,23 @@ def _collect(
     measure: str,
     start: Callable[..., Callable[[], None]],
 ) -> None:
-    calls = {name: _started(entry, grads, start) for name, entry in entries.items()}
+    calls = _started(entries, grads, start)
     for name, seconds in in_turn(calls, repeats).items():
         samples[name][measure] = seconds
     calls.clear()
     gc.collect()
 
 
-def _started(entry: Contestant, grads: Any, start: Callable[..., Callable[[], None]]) -> Any:
-    """The call that takes one step after the other, with all that it needs on the device."""
-    on_device = jax.tree.map(lambda g: jnp.asarray(g, entry.dtype), grads)
-    step = start(entry.build(), on_device)
+def _started(
+    entries: Mapping[str, Contestant], grads: Any, start: Callable[..., Callable[[], None]]
+) -> dict[str, Callable[[], None]]:
+    """Calls that take one step after the other. Only the gradients lie in memory once for all."""
+    dtypes = {entry.dtype for entry in entries.values()}
+    held = {x: {k: jnp.asarray(g, x) for k, g in grads.items()} for x in dtypes}
+    return {k: _call(x, start(x.build(), held[x.dtype])) for k, x in entries.items()}
 
+
+def _call(entry: Contestant, step: Callable[[], None]) -> Callable[[], None]:
     def call() -> None:
         with kernels.using(entry.kernels):
             step()
