@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from adamx.core.one_map import one_map
+
 
 def leafwise(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function(arrays, scalars, *static)` as one inner call that leaves of the same shape share.
@@ -19,7 +21,10 @@ def leafwise(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.partial(jax.jit, static_argnums=(2, 3))
     def call(arrays: Any, traced: Mapping[str, Any], known: tuple, static: tuple) -> Any:
-        return function(arrays, {**traced, **dict(known)}, *static)
+        def leaf(arrays: Any, traced: Mapping[str, Any]) -> Any:
+            return function(arrays, {**traced, **dict(known)}, *static)
+
+        return one_map(leaf, arrays, traced)
 
     def outer(arrays: Any, scalars: Mapping[str, Any], *static: Any) -> Any:
         return call(arrays, *split(scalars), static)

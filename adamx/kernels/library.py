@@ -3,7 +3,6 @@
 
 import ctypes
 import functools
-import os
 import pathlib
 import re
 from typing import NamedTuple
@@ -42,7 +41,7 @@ def available() -> Availability:
       >>> print("loops in C++" if found else f"XLA alone: {found}")  # doctest: +SKIP
       XLA alone: ADAMX_KERNELS=0 turns them off
     """
-    if os.environ.get("ADAMX_KERNELS", "1") == "0":
+    if kernel_use.turned_off():
         return Availability(False, "ADAMX_KERNELS=0 turns them off")
     return _loaded()
 
@@ -57,7 +56,7 @@ def used() -> bool:
     partly = mesh.manual_axes and set(mesh.manual_axes) != set(mesh.axis_names)
     shardy = getattr(jax.config, "jax_use_shardy_partitioner", True)
     wanted = kernel_use.now().kernels and shardy and not partly
-    return bool(wanted and available()) and jax.default_backend() == "cpu"
+    return bool(wanted and available()) and kernel_use.platform() == "cpu"
 
 
 @functools.cache

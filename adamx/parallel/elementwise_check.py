@@ -12,6 +12,8 @@ from typing import Any
 
 from jax.extend.core import Literal
 
+from adamx.core.by_number import ELEMENTWISE
+
 # The layout of an array over the devices: a dimension's number if sharded along it; WHOLE if equal
 # on all devices; PARTIAL if each device has its own; POSITION if it numbers a shard's elements as
 # if they were the whole array (an iota, random bits); PLACE if it is the index of the device;
@@ -19,17 +21,10 @@ from jax.extend.core import Literal
 WHOLE, PARTIAL, POSITION, PLACE, PLACED = None, -1, -2, -3, -4
 Layout = int | None
 
-_ELEMENTWISE = frozenset(
-    """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
-    bitcast_convert_type cbrt ceil clamp clz complex conj convert_element_type copy copy_p cos cosh
-    device_put digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge ge_to gt
-    gt_to igamma igammac imag integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max
-    min mul ne neg nextafter not optimization_barrier or pcast polygamma population_count pow pvary
-    real reduce_precision rem reshard round rsqrt select_n sharding_constraint shift_left
-    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
-    xor
-    """.split()
+_ELEMENTWISE = ELEMENTWISE | frozenset(
+    "bessel_i0e bessel_i1e clz complex conj device_put digamma eq_to ge_to gt_to igamma igammac "
+    "imag le_to lgamma lt_to optimization_barrier pcast polygamma population_count pvary real "
+    "reshard sharding_constraint".split()
 )
 _REDUCTIONS = frozenset(
     "argmax argmin reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_xor "

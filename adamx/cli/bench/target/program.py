@@ -16,6 +16,7 @@ from adamx.cli.bench.target import machine_code
 from adamx.cli.bench.target.hlo import Kernel, kernels
 from adamx.cli.bench.timing import timed
 from adamx.cli.shapes import Shapes
+from adamx.core.kernel_use import compiling_for
 
 LEARNING_RATE = 1e-3
 
@@ -61,21 +62,29 @@ def compile_step(step: Step, device: Any) -> Program:
     params = _on(device, avals)
     state = _on(device, jax.eval_shape(_optimizer(step).init, avals))
     is_gpu = device.platform != "tpu"
+    platform = "gpu" if is_gpu else "tpu"
     with tempfile.TemporaryDirectory() as folder:
         options = {"xla_dump_to": folder, "xla_dump_emitter_re": "ptx"} if is_gpu else {}
-        first, compiled = _compile(step, params, state, options)
+        first, compiled = _compile(step, platform, params, state, options)
         program = _figures(compiled, params, state)
         if is_gpu:
             program = _with_bound(program, compiled.as_text(), Path(folder), params, state)
-    more = [_compile(step, params, state, {})[0] for _ in range(step.repeats - 1)]
+    more = [_compile(step, platform, params, state, {})[0] for _ in range(step.repeats - 1)]
     return program._replace(seconds=[first, *more])
 
 
-def _compile(step: Step, params: Any, state: Any, options: dict[str, str]) -> tuple[float, Any]:
+def _compile(
+    step: Step, platform: str, params: Any, state: Any, options: dict[str, str]
+) -> tuple[float, Any]:
     """Seconds to trace, lower and compile on empty caches, and the compiled step."""
     jax.clear_caches()
     jitted = step_of(_optimizer(step))
-    return timed(lambda: jitted.lower(params, state, params).compile(compiler_options=options))
+
+    def compiled() -> Any:
+        with compiling_for(platform):
+            return jitted.lower(params, state, params).compile(compiler_options=options)
+
+    return timed(compiled)
 
 
 def _optimizer(step: Step) -> optax.GradientTransformationExtraArgs:
