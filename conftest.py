@@ -4,6 +4,7 @@
 import importlib.metadata
 import itertools
 import os
+from collections import Counter
 from pathlib import Path
 
 # Before JAX is imported, and in the environment, so that child processes share the cache too.
@@ -23,6 +24,25 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 if jax.config.jax_platforms == "cpu":
     jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--one-in", type=int, default=1, metavar="N", help="of a test's cases, run one in N"
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after `-m`
+def pytest_collection_modifyitems(config, items):
+    """Leaves out all but one in N of each test's cases."""
+    count, seen = config.getoption("--one-in"), Counter()
+    parts = [], []
+    for item in items:
+        test = item.nodeid.split("[")[0]
+        parts[seen[test] % count > 0].append(item)
+        seen[test] += 1
+    items[:], left_out = parts
+    config.hook.pytest_deselected(items=left_out)
 
 
 _tests, _maps = itertools.count(1), Path("/proc/self/maps")

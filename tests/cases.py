@@ -119,6 +119,13 @@ def pairs(*others: Any, fast_rules: Sequence[str] = tuple(RECIPES)) -> Any:
     return pytest.mark.parametrize("recipe, storage, dtype" if others else "recipe, storage", found)
 
 
+each_rule = pytest.mark.parametrize(  # the other recipes of a rule are slow
+    "recipe",
+    [
+        pytest.param(recipe, id=name, marks=() if name in RULES else pytest.mark.slow)
+        for name, recipe in RECIPES.items()
+    ],
+)
 every_recipe = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 every_pair = pairs()
 

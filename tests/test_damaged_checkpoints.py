@@ -20,6 +20,7 @@ from adamx import parallel
 from adamx.checkpoints import Checkpoints, DamagedError, SaveError, about
 from adamx.checkpoints.checksums import checksums
 from adamx.checkpoints.quiet import quiet
+from tests.products import some_slow
 from tests.test_checkpoints import blank, mesh
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -75,7 +76,7 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("said", DAMAGE)
+@some_slow("said", DAMAGE, list(DAMAGE)[1::3])
 def test_a_damaged_checkpoint_is_refused_and_the_newest_whole_one_named(said, folder, capfd):
     DAMAGE[said](folder / "3")
     overwrite(folder / "2")

@@ -5,6 +5,7 @@ import pytest
 
 import adamx
 from tests.interop.keras_side import keras
+from tests.products import some_slow
 
 ROWS = {
     "Adam": {"learning_rate": 3e-4, "amsgrad": True},
@@ -16,7 +17,7 @@ ROWS = {
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
-@pytest.mark.parametrize("name", ROWS)
+@some_slow("name", ROWS, ["Adam", "Lamb"])
 def test_an_optimizer_of_keras_and_its_configurations_are_understood(name):
     live = getattr(keras().optimizers, name)(**ROWS[name])
     words = ", ".join(f"{k}={v!r}" for k, v in ROWS[name].items())

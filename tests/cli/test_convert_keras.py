@@ -12,6 +12,7 @@ import adamx
 from adamx.parallel import Run
 from tests.cli.commands import done, refused, table
 from tests.interop.keras_side import keras
+from tests.products import values_in_turn
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -39,8 +40,7 @@ def model(tmp_path):
     return model
 
 
-@pytest.mark.parametrize("kind", ["keras", "weights.h5"])
-@pytest.mark.parametrize("storage", ["float32", "int8"])
+@values_in_turn("storage, kind", ["float32", "int8"], ["keras", "weights.h5"])
 def test_a_file_goes_there_goes_on_and_comes_back(model, tmp_path, kind, storage):
     flags = f"--mapping names.json --storage {storage}"
     out = done(f"convert-state there.{kind} moved {flags}", tmp_path)

@@ -24,6 +24,7 @@ from adamx.cli.plan.formats import side_by_side
 from adamx.cli.plan.models import MODELS
 from adamx.footprint import Footprint
 from tests import cases
+from tests.products import some_slow, values_in_turn
 
 FORMATS = [(s, land) for s in storage.NAMED for land in landing.NAMED]
 
@@ -39,8 +40,7 @@ def live(tree: Any) -> int:
 # adamx.nbytes
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("recipe", cases.RECIPES)
+@values_in_turn("recipe, dtype", cases.RECIPES, ["bfloat16", "float32"])
 def test_figures_are_those_of_live_arrays(recipe: str, dtype: str):
     params = cases.params(dtype)
     size = 3 * 5 + 5 + 1
@@ -330,7 +330,7 @@ def test_no_table_is_wider_than_eighty_columns(words: str, capsys: pytest.Captur
     assert max(map(len, plan(words, capsys).splitlines())) <= 80
 
 
-@pytest.mark.parametrize("recipe", cases.RECIPES)
+@some_slow("recipe", cases.RECIPES, cases.RULES)
 def test_rows_are_what_nbytes_says_of_the_whole_tree(recipe: str):
     params = {
         name: jax.ShapeDtypeStruct(shape, dtype)

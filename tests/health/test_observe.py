@@ -157,11 +157,14 @@ def test_moments_at_the_end_of_their_format_are_counted(storage):
     assert found["at_ceiling"] == pytest.approx(1 / 3)
 
 
+SOME_RULES = ("lion", "adopt", "adan")
+
+
 # An observer sees moments, and so rules, and how they are stored.
 @rest_slow(
     "recipe, storage",
     cases.TELLING,
-    [*((rule, "float32") for rule in cases.RULES), *(("adam", s) for s in cases.STORAGES)],
+    [*((rule, "float32") for rule in SOME_RULES), *(("adam", s) for s in cases.STORAGES)],
 )
 def test_whoever_watches_changes_no_step(recipe, storage):
     params = {"kernel": jnp.full((8, 4), 0.5)}

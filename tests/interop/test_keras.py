@@ -14,6 +14,7 @@ import pytest
 from adamx.interop import keras
 from tests.interop.keras_side import RATE, Side, distance, double, ours, problem
 from tests.interop.keras_side import keras as real
+from tests.products import some_slow
 
 BOUND = 1e-9
 STEPS = 200
@@ -72,7 +73,7 @@ def drawn(row):
     return rng, arguments
 
 
-@pytest.mark.parametrize("row", ROWS)
+@some_slow("row", ROWS, list(ROWS)[::2])
 def test_recipe_takes_the_path_of_keras(row):
     name, asked = ROWS[row]
     rng, arguments = drawn(row)

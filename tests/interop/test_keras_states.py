@@ -12,9 +12,11 @@ import pytest
 
 import adamx
 from adamx import interop
+from tests.cases import STORAGES
 from tests.interop.keras_side import RATE, Side, distance, double, ours, problem
 from tests.interop.keras_side import keras as real
 from tests.interop.test_keras import BOUND, CLASSES, ROWS, drawn
+from tests.products import values_in_turn
 
 STEPS = 100  # on each side; between two steps of the row that accumulates six gradients
 
@@ -90,8 +92,7 @@ def test_the_optimizer_is_built_from_the_configuration_of_keras():
     assert distance(ours(opt)(params, grads, state)[0], want) < BOUND
 
 
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int8", "int4"])
-@pytest.mark.parametrize("landing", ["nearest", "exact", "kahan", "compensated8"])
+@values_in_turn("landing, storage", ["nearest", "exact", "kahan", "compensated8"], STORAGES)
 def test_every_storage_and_landing_holds_what_it_can(storage, landing):
     theirs, params, _, plain, _ = trained("adam")
     kept = {k: getattr(theirs.opt, k) for k in ("beta_1", "beta_2", "epsilon")}

@@ -10,6 +10,7 @@ import pytest
 
 import adamx
 from adamx.interop import optax as as_optax
+from tests.products import values_in_turn
 
 STEPS = 20
 
@@ -43,9 +44,7 @@ def same_bits(a, b):
     )
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", as_optax.NAMES)
+@values_in_turn("name, dtype, compiled", as_optax.NAMES, ["float32", "bfloat16"], [False, True])
 def test_bits_are_those_of_optax(name, dtype, compiled):
     theirs = getattr(optax, name, None) or getattr(optax.contrib, name)
     want, theirs_state = path(theirs(1e-2), dtype, compiled, 5)

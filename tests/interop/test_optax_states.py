@@ -12,6 +12,7 @@ import adamx
 from adamx import interop
 from tests.cases import form
 from tests.interop.keras_side import distance, ours, problem
+from tests.products import some_slow
 
 BOUND, STEPS, RATE = 1e-9, 100, 1e-3
 
@@ -62,7 +63,7 @@ def trained(opt):
     return {k: x[-1] for k, x in path.items()}, state, second
 
 
-@pytest.mark.parametrize("row", ROWS)
+@some_slow("row", ROWS, ("adamw", "amsgrad", "lion", "adan", "ademamix", "partition", "injected"))
 def test_a_run_goes_on_here_and_there_again(in_double, row):
     theirs, opt = ROWS[row](optax), ROWS[row](adamx)
     params, state, grads = trained(theirs)

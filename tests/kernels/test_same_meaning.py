@@ -11,6 +11,7 @@ import pytest
 import adamx
 from adamx import kernels
 from tests import cases
+from tests.products import rest_slow, values_in_turn
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
 
@@ -23,7 +24,9 @@ WITHOUT = {"adopt nesterov", "lion smooth", "lion refined", "ademamix", "ademami
 WITHOUT |= {"simplified_ademamix", "laprop", "spam", "spam often"}
 
 
+TWINS = [name for name in RECIPES if name not in WITHOUT]
 SMALL = ("bfloat16", "int8", "int4")  # in float32, XLA makes directions as fast
+DTYPES = ("float32", "bfloat16")
 
 
 def gradients(shape, dtype, steps=4, seed=0):
@@ -59,9 +62,11 @@ def test_most_formulas_have_a_twin():
             assert found == (name not in WITHOUT), name
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("storage", SMALL)
-@pytest.mark.parametrize("name", [n for n in RECIPES if n not in WITHOUT])
+@rest_slow(
+    "name, storage, dtype",
+    itertools.product(TWINS, SMALL, DTYPES),
+    zip(TWINS, itertools.cycle(SMALL), itertools.cycle(DTYPES)),
+)
 def test_directions_and_moments_are_the_same(name, storage, dtype):
     params = jnp.ones((37, 29), dtype)
     opt, grads = RECIPES[name].scale_by(storage=storage), gradients(params.shape, dtype)
@@ -109,10 +114,9 @@ def steps(opt, params, grads, loops):
     return params, state
 
 
-@pytest.mark.parametrize("decay", DECAYS)
-@pytest.mark.parametrize("storage", ["float32", "int8"])
-@pytest.mark.parametrize("dtype, gradient, landing", PRECISIONS)
-def test_whole_steps_are_the_same(dtype, gradient, landing, storage, decay):
+@values_in_turn("precision, storage, decay", PRECISIONS, ["float32", "int8"], DECAYS)
+def test_whole_steps_are_the_same(precision, storage, decay):
+    dtype, gradient, landing = precision
     params = tree(dtype)
     rows = [tree(gradient, seed) for seed in range(3)]
     rate = falling if decay == "some" else 1e-2
@@ -137,11 +141,10 @@ def close(got, want, rtol, dtype):
         np.testing.assert_allclose(a, b, rtol=rtol + unit)
 
 
-OTHERS = {"adabelief", "adopt", "adan", *WITHOUT}
+STEPPED = sorted(set(cases.RECIPES) - {"adabelief", "adopt", "adan", *WITHOUT})
 
 
-@pytest.mark.parametrize("name", sorted(set(cases.RECIPES) - OTHERS))
-@pytest.mark.parametrize("storage", ["float32", "bfloat16", "int4"])
+@values_in_turn("name, storage", STEPPED, ["float32", "bfloat16", "int4"])
 def test_whole_steps_of_every_recipe_are_the_same(name, storage):
     params, rows = tree("float32"), [tree("float32", seed) for seed in range(3)]
     opt = cases.RECIPES[name](storage=storage)

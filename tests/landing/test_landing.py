@@ -253,7 +253,7 @@ def test_exact_follows_gradients_that_the_bfloat16_parameters_gave():
         np.testing.assert_array_equal(adamx.master_params(state, p), w)
 
 
-@every_recipe
+@cases.each_rule
 def test_every_recipe_lands_exactly_on_its_float32_run(recipe):
     rng = np.random.default_rng(0)
     steps = 20
@@ -511,11 +511,11 @@ def test_parameters_changed_from_outside_take_at_most_a_unit_along(dtype, name):
 @pytest.mark.parametrize(
     "recipe, name",
     [
-        # No landing sees a recipe: each recipe once by default, and each landing once.
+        # No landing sees a recipe: some recipes by default, and each landing once.
         pytest.param(recipe, name, id=f"{key}-{name}", marks=() if fast else pytest.mark.slow)
         for key, recipe in cases.RECIPES.items()
         for name in cases.LANDINGS
-        for fast in [key == "adamw" or name == "kahan"]
+        for fast in [key == "adamw" or (name == "kahan" and key in ("adan", "lion", "lamb"))]
     ],
 )
 def test_states_never_change_their_form_and_nothing_compiles_twice(recipe, name):

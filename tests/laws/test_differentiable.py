@@ -10,10 +10,10 @@ import pytest
 
 import adamx
 from tests import cases
-from tests.cases import every_recipe
+from tests.cases import each_rule
 
 
-@every_recipe
+@each_rule
 def test_gradients_through_the_update_are_finite_hyperparameters_included(recipe):
     names = {"b1": 0.9, "b2": 0.99, "learning_rate": 0.1}
     if "eps" in _hypers(recipe):

@@ -9,7 +9,7 @@ import optax
 
 import adamx
 from tests import cases
-from tests.cases import every_recipe
+from tests.cases import each_rule, every_recipe
 
 
 @every_recipe
@@ -60,7 +60,7 @@ def test_changing_a_value_never_recompiles(recipe):
     assert traces == 1
 
 
-@every_recipe
+@each_rule
 def test_hyperparameters_vmap(recipe):
     params = cases.params()
     grads = cases.grads(params)

@@ -104,7 +104,7 @@ def four_clipped_steps():
 @rest_slow(
     "how, zero, kind",
     [(*way, kind) for way in WAYS for kind in ("Auto", "Explicit")],
-    [*((*way, "Auto") for way in WAYS), ("jit", True, "Explicit")],
+    [*((*way, "Auto") for way in IN_TURN), ("jit", True, "Explicit")],
 )
 def test_every_way_makes_the_steps_of_one_device(how, zero, kind):
     opt = CLIPPED

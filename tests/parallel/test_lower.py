@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 import adamx
 from adamx import parallel
 from tests.parallel import targets
-from tests.products import HOWS, WAYS, rest_slow, ways
+from tests.products import HOWS, IN_TURN, WAYS, rest_slow, ways
 
 OPT = adamx.adamw(1e-2, storage="int8")
 COMPILE = "jax._src.compiler.compile_or_get_cached"
@@ -47,7 +47,7 @@ def mesh(kind="Auto"):
 @rest_slow(
     "how, zero, kind",
     [(*way, kind) for way in WAYS for kind in ("Auto", "Explicit")],
-    [*((*way, "Auto") for way in WAYS), ("jit", True, "Explicit")],
+    [*((*way, "Auto") for way in IN_TURN), ("jit", True, "Explicit")],
 )
 def test_the_program_is_the_one_that_a_step_compiles(how, zero, kind, monkeypatch):
     params, batch = shapes()

@@ -14,6 +14,7 @@ import pytest
 
 from adamx import interop
 from tests.interop.torch import models
+from tests.products import some_slow
 
 torch = pytest.importorskip("torch", reason="carries states of torch.optim over")
 
@@ -55,7 +56,7 @@ def carried(model, opt, **kwargs):
     return interop.from_torch(model.state_dict(), opt.state_dict(), models.template(), **kwargs)
 
 
-@pytest.mark.parametrize("row", CLASSES)
+@some_slow("row", CLASSES, list(CLASSES)[::2])
 def test_a_run_goes_on_here_and_back_there(row):
     model = models.network(torch)
     theirs = make(row, model.parameters())

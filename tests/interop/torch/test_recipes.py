@@ -17,6 +17,7 @@ import optax
 import pytest
 
 from adamx import interop
+from tests.products import values_in_turn
 
 torch = pytest.importorskip("torch", reason="compares with torch.optim")
 
@@ -104,8 +105,7 @@ def grown(a, b):
     )
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", CLASSES)
+@values_in_turn("name, scale", CLASSES, SCALES)
 def test_recipe_takes_the_path_of_torch(double, name, scale):
     print("seed", SEED)
     rng = np.random.default_rng([SEED, *map(ord, name), SCALES.index(scale)])

@@ -10,7 +10,9 @@ import pytest
 import adamx
 from adamx import interop
 from adamx.core import paths
+from tests.cases import LANDINGS
 from tests.interop.torch import models
+from tests.products import values_in_turn
 
 torch = pytest.importorskip("torch", reason="carries states of torch.optim over")
 
@@ -78,8 +80,7 @@ def test_the_state_is_the_very_state_that_the_optimizer_makes(run):
         assert all(jax.tree.leaves(same))
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("landing", ["nearest", "stochastic", "kahan", "exact", "compensated8"])
+@values_in_turn("landing, dtype", LANDINGS, ["bfloat16", "float16"])
 def test_half_precision_weights_keep_the_float32_master_in_the_landing(run, landing, dtype):
     model, opt = run
     moved = interop.from_torch(
