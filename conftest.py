@@ -12,10 +12,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / "
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 # JAX 0.10 has two ways to make machine code of a fusion. The older takes half the time for programs
-# as small as ours. `XLA_FLAGS= pytest` tests what users run; newer JAX knows no other.
+# as small as a test's. `XLA_FLAGS= pytest` tests what users run; newer JAX knows no other.
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ.setdefault("XLA_FLAGS", QUICK)
+quickly = importlib.metadata.version("jaxlib").startswith("0.10.") and "XLA_FLAGS" not in os.environ
+if quickly:
+    os.environ["XLA_FLAGS"] = QUICK
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -24,6 +25,9 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
 if jax.config.jax_platforms == "cpu":
     jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+if quickly:
+    jax.devices()  # reads the flags
+    del os.environ["XLA_FLAGS"]  # child processes train, and that is slower when compiled so
 
 
 def pytest_addoption(parser):
