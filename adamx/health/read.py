@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,10 @@ class JsonLines:
     """
 
     def __init__(self, path: Any):
+        begins = _ends_a_line(Path(path))
         self._file = Path(path).open("a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
+        if not begins:
+            self._file.write("\n")
 
     def __enter__(self) -> "JsonLines":
         return self
@@ -88,6 +92,15 @@ class JsonLines:
         row = {"step": int(step), "time": round(time.time(), 3)}
         self._file.write(as_line(row | {k: _short(float(x)) for k, x in figures.items()}))
         self._file.flush()
+
+
+def _ends_a_line(path: Path) -> bool:
+    """Whether a row may follow what is in a file: a crash may have cut its last line short."""
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def as_line(row: dict[str, Any]) -> str:
@@ -110,7 +123,7 @@ def _short(x: float) -> float:
 
 
 def history(path: Any) -> list[dict[str, Any]]:
-    """The rows of a `JsonLines` file, without a last line that a crash has cut short.
+    """The rows of a `JsonLines` file, without lines that a crash has cut short.
 
     NaN and infinities are numbers again. A loss of null, as older logs have it, is NaN.
 
@@ -126,8 +139,8 @@ def history(path: Any) -> list[dict[str, Any]]:
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
-            break
+        except (ValueError, RecursionError):
+            continue
         rows.append(numbers(row) if isinstance(row, dict) else row)
     return rows
 
