@@ -2,7 +2,7 @@
 """The folder of a run: settings, log, checkpoints, report and picture."""
 
 import json
-import math
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -136,7 +136,7 @@ def _row(line: str) -> dict[str, Any] | None:
 def _is_figure(value: Any) -> bool:
     """Whether `JsonLines` may have written this value, which spells numbers that are not finite."""
     if type(value) in (int, float):
-        return math.isfinite(value)
+        return abs(value) <= sys.float_info.max  # NaN is not
     return value is None or (isinstance(value, str) and value in NOT_FINITE)
 
 

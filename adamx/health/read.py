@@ -4,8 +4,9 @@
 import json
 import math
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -146,6 +147,22 @@ def history(path: Any) -> list[dict[str, Any]]:
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the log with its spelled NaN and infinities as numbers."""
-    found = {k: float(x) if x in NOT_FINITE else x for k, x in row.items()}
+    """A row of the log with its spelled NaN and infinities, and any scalars, as numbers."""
+    found = {k: _number(x) for k, x in row.items()}
     return found | {"loss": math.nan} if found.get("loss", 0) is None else found
+
+
+def figures_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a row, without what other loggers write beside them."""
+    return {k: x for k, x in numbers(dict(row)).items() if isinstance(x, int | float)}
+
+
+def _number(x: Any) -> Any:
+    if isinstance(x, str):
+        return float(x) if x in NOT_FINITE else x
+    if hasattr(x, "dtype") and np.size(x) == 1:  # a scalar of NumPy or JAX
+        x = np.asarray(x).reshape(())
+        return int(x) if np.issubdtype(x.dtype, np.integer) else float(x)
+    if isinstance(x, int) and abs(x) > sys.float_info.max:
+        return math.inf if x > 0 else -math.inf
+    return x

@@ -2,6 +2,7 @@
 """The flags of `python -m adamx report`, and what it does."""
 
 import argparse
+import math
 from pathlib import Path
 
 from adamx.cli.flags import PICTURES, UsageError, check_picture, optional_import
@@ -9,6 +10,7 @@ from adamx.cli.folder import LOG, REPORT
 from adamx.cli.report import side_by_side
 from adamx.core.tables import as_text
 from adamx.health import doctor, history
+from adamx.health.read import figures_of
 from adamx.health.report.doctor import WELL, too_short
 from adamx.health.report.page import page
 from adamx.health.report.plot import History
@@ -49,7 +51,8 @@ def _rows(path: Path) -> History:
         found = history(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a log of figures: {error}") from error
-    rows = [r for r in found if isinstance(r, dict) and isinstance(r.get("step"), int | float)]
+    rows = [figures_of(row) for row in found if isinstance(row, dict)]
+    rows = [row for row in rows if math.isfinite(row.get("step", math.nan))]
     if not rows:
         raise UsageError(f"{path}: no line has a step; is this a log of figures?")
     return rows

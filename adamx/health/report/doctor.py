@@ -42,6 +42,9 @@ def doctor(health: Any) -> list[Finding]:
       health: an optimizer's state, its figures (`health.read`), or a history of them
         (`health.history`).
 
+    Raises:
+      ValueError: if there are no figures, as in the state of an optimizer without `observe`.
+
     Example:
       >>> for finding in doctor({"lost": 0.02, "lost/decoder/*/bias": 0.42}):
       ...     print(finding)

@@ -2,14 +2,15 @@
 """What the rules of the doctor judge by: each figure of a group of leaves, over time."""
 
 import math
+import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from adamx.health.figures import NAMES
-from adamx.health.read import numbers, read
+from adamx.health.read import figures_of, read
 from adamx.health.scalars import first
 from adamx.health.states import ObserveState, nodes
 
@@ -85,15 +86,29 @@ def gathered(rows: Rows, enough: int) -> dict[str, Evidence]:
 
 def rows_of(health: Any) -> tuple[Rows, int]:
     """The rows of a state, of its figures or of a history, and how many observations it takes."""
-    if isinstance(health, Mapping):
-        rows, enough = [numbers(dict(health))], 1
-    elif isinstance(health, Sequence) and health and isinstance(health[0], Mapping):
-        rows, enough = [numbers(dict(row)) for row in health], ENOUGH
+    if isinstance(health, str | os.PathLike):
+        raise TypeError(
+            f"`doctor` takes rows or a state, got the path {os.fspath(health)!r}: call "
+            "`health.doctor(health.history(path))`"
+        )
+    health = list(health) if isinstance(health, Iterator) else health
+    if _is_history(health):
+        rows, enough = [figures_of(row) for row in health], ENOUGH
     else:
-        rows, enough = [_row(health)], 1
+        row = figures_of(health) if isinstance(health, Mapping) else _row(health)
+        if not row.keys() - {"step", "time"}:
+            raise ValueError("there are no figures: wrap the optimizer in `health.observe`")
+        rows, enough = [row], 1
     if enough == 1 and rows[0].get("step", EARLY) < EARLY:
         enough = 2
     return [row for row in rows if not _is_blank(row)], enough
+
+
+def _is_history(health: Any) -> bool:
+    """Whether these are rows. A state is a tuple too, which may begin with a dictionary."""
+    if not isinstance(health, Sequence) or hasattr(health, "_fields"):
+        return False
+    return not health or isinstance(health[0], Mapping)
 
 
 def _row(state: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from adamx.health.read import figures_of
 from adamx.health.report.doctor import RESCUE, WELL, doctor, too_short
 from adamx.health.report.plot import EVENTS, History, plot, series
 
@@ -45,6 +46,7 @@ def page(history: History, title: str = "A run of Adam") -> str:
       >>> "42% of updates are lost to rounding" in page(rows)
       True
     """
+    history = [figures_of(row) for row in history]
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         f'<p class="note">{html.escape(_span(history))}</p>',

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from adamx.health.read import figures_of
 from adamx.health.report.not_finite import broken_spans
 
 History = Sequence[Mapping[str, Any]]
@@ -58,6 +59,8 @@ def plot(history: History, title: str = "", width: float = 10) -> Any:
 
     if not history:
         raise ValueError("`history` is empty: there is nothing to plot")
+    known = ", ".join(history[-1])
+    history = [figures_of(row) for row in history]
     leaves = _leaves(history)
     panels: list[tuple[Callable[[Any, History], None], float]] = [
         (panel, 1.0)
@@ -67,7 +70,7 @@ def plot(history: History, title: str = "", width: float = 10) -> Any:
     if leaves:
         panels.append((lambda axes, rows: _heat(axes, rows, leaves), 0.6 + 0.13 * len(leaves)))
     if not panels:
-        raise ValueError(f"`history` has nothing to plot, only {', '.join(history[-1])}")
+        raise ValueError(f"`history` has nothing to plot, only {known}")
     heights = [height for _, height in panels]
     figure = Figure(figsize=(width, 0.6 + 2.1 * sum(heights)), layout="constrained")
     if title:
