@@ -11,10 +11,11 @@ Guards are nested in this order; orders that cannot work raise an error:
 
 from adamx.health.guards.check import TooManySkippedError, check
 from adamx.health.guards.count_clips import counted
+from adamx.health.guards.leaf_names import first_bad
 from adamx.health.guards.loss_scale import scale_loss, scaled
 from adamx.health.guards.outliers import skip_outliers
 from adamx.health.guards.rewind import rewind
-from adamx.health.guards.skip import first_bad, skip_nonfinite, skip_spikes
+from adamx.health.guards.skip import skip_nonfinite, skip_spikes
 from adamx.health.observe import observe
 from adamx.health.read import JsonLines, history, read
 from adamx.health.report.doctor import Finding, doctor

@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.core import paths
 from adamx.core.norms import scaled
 from adamx.health.guards.verdict import Verdict, finite, unless
 from adamx.health.running_stats import Usual, deviation, learned, usual
-from adamx.health.scalars import first
 from adamx.health.states import LossScaleState, RewindState, SkipState, check_inside
 
 
@@ -157,23 +155,3 @@ def guard(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def first_bad(state: Any, params: optax.Params) -> str | None:
-    """The name of the leaf that caused a guard's last skip; None before the first.
-
-    Example:
-      >>> import adamx, jax.numpy as jnp
-      >>> params = {"kernel": jnp.ones(2)}
-      >>> print(first_bad(skip_nonfinite(adamx.adam(0.1)).init(params), params))
-      None
-    """
-    number = int(first(state.first_bad))
-    return None if number < 0 else leaf_name(number, params)
-
-
-def leaf_name(number: int, params: optax.Params | None) -> str:
-    """The name of a leaf by its number; the number after the last leaf's stands for the state."""
-    if params is None:
-        return f"leaf {number}"
-    return [*paths.names(params), "the optimizer's state"][number]
