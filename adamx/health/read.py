@@ -3,10 +3,11 @@
 
 import json
 import math
+import operator
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,12 +19,12 @@ import optax
 from adamx.health import trend
 from adamx.health.scalars import first
 from adamx.health.states import (
+    KINDS,
     CountedState,
     LossScaleState,
     ObserveState,
     RewindState,
     SkipState,
-    nodes,
 )
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
@@ -33,7 +34,8 @@ def read(state: optax.OptState) -> dict[str, float]:
     """All figures in a state, by name.
 
     The state may come from `jit`, a mesh or `pmap` (whose rows are equal; the first is read). The
-    call blocks until the step that made the state is done.
+    call blocks until the step that made the state is done. Counts of several guards are added;
+    figures of an observer in a group of `adamx.groups` carry the group's pattern.
 
     Example:
       >>> import adamx, jax.numpy as jnp
@@ -42,10 +44,29 @@ def read(state: optax.OptState) -> dict[str, float]:
       >>> health.read(opt.init(jnp.ones(3)))
       {'skipped': 0.0, 'skipped_in_a_row': 0.0}
     """
-    found: dict[str, Any] = {}
-    for node in nodes(state):
-        found |= _FIGURES[type(node)](node)
-    return {name: float(first(x)) for name, x in found.items()}
+    found: dict[str, float] = {}
+    for group, node in _with_groups(state):
+        for name, value in _FIGURES[type(node)](node).items():
+            if isinstance(node, ObserveState) and group and "/" not in name:
+                name = f"{name}/{group}"
+            x = float(first(value))
+            found[name] = (
+                _TOGETHER[name](found[name], x) if name in found and name in _TOGETHER else x
+            )
+    return found
+
+
+def _with_groups(state: Any, group: str = "") -> Iterator[tuple[str, Any]]:
+    """All observers and guards, outermost first, and the pattern of the group each is in."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(state, is_leaf=lambda x: isinstance(x, KINDS))
+    for path, node in paths:
+        if isinstance(node, KINDS):
+            keys = [getattr(at, "key", "") for at in path]
+            tables = [getattr(at, "name", "") == "inner_states" for at in path]
+            labels = [str(key) for key, is_label in zip(keys[1:], tables, strict=False) if is_label]
+            here = (labels or [group])[-1]
+            yield here, node
+            yield from _with_groups(node.inner, here)
 
 
 def _skipped(node: SkipState) -> dict[str, Any]:
@@ -60,6 +81,11 @@ _FIGURES: dict[type, Callable[[Any], dict[str, Any]]] = {
     LossScaleState: lambda node: {"loss_scale": node.scale, "overflows": node.overflows},
     RewindState: lambda node: {"rewinds": node.total},
 }
+
+
+_COUNTS = ("skipped", "spikes", "clipped", "overflows", "rewinds")
+_RECENT = ("skipped_in_a_row", "spikes_in_a_row", "clip_rate")
+_TOGETHER = {**dict.fromkeys(_COUNTS, operator.add), **dict.fromkeys(_RECENT, max)}
 
 
 class JsonLines:

@@ -73,3 +73,37 @@ def test_a_scale_that_begins_at_the_least_is_no_overflow():
     _, state = opt.update(spoiled(4), state, PARAMS)
     with pytest.raises(health.TooManySkippedError, match=r"^mid is not finite"):
         health.check(state, PARAMS)
+
+
+def test_counts_of_all_groups_are_read():
+    opt = WAYS["groups"]()
+    state = opt.init(PARAMS)
+    for bad in (4, 4, 5):
+        _, state = opt.update(spoiled(bad), state, PARAMS)
+    assert health.read(state) == {"skipped": 3, "skipped_in_a_row": 1}
+    _, state = opt.update(spoiled(5), state, PARAMS)
+    assert health.read(state) == {"skipped": 4, "skipped_in_a_row": 2}
+
+
+def test_counts_of_links_in_a_row_are_read():
+    clips = [health.counted(adamx.clip_by_global_norm(x)) for x in (1.0, 1e9)]
+    opt = optax.chain(*clips, adamx.adam(0.1))
+    _, state = opt.update(PARAMS, opt.init(PARAMS), PARAMS)
+    assert health.read(state) == {"clipped": 1, "clip_rate": 1}
+    opt = health.skip_outliers(health.skip_spikes(adamx.adam(0.1), warmup=3), window=256)
+    state, update = opt.init(PARAMS), jax.jit(opt.update)
+    for size in (1.0, 1.0, 1.0, 1.0, 1e9):
+        _, state = update(jax.tree.map(lambda p: size * p, PARAMS), state, PARAMS)  # noqa: B023
+    assert health.read(state) == {"spikes": 1, "spikes_in_a_row": 1}
+
+
+def test_figures_of_an_observer_in_a_group_carry_its_pattern():
+    inner = health.observe(adamx.adam(0.1), per_leaf=True)
+    opt = adamx.groups({"enc/*": inner, "out": health.observe(optax.sgd(0.1)), "*": inner})
+    _, state = opt.update(PARAMS, opt.init(PARAMS), PARAMS)
+    found = {k: x for k, x in health.read(state).items() if k.startswith("grad_norm")}
+    want = {"enc/*": 5, "enc/a": 2, "enc/b": 3, "out": 5, "*": 4, "mid": 4}
+    assert found == pytest.approx({f"grad_norm/{k}": x**0.5 for k, x in want.items()})
+    opt = adamx.groups({"*": inner})
+    _, state = opt.update(PARAMS, opt.init(PARAMS), PARAMS)
+    assert health.read(state)["grad_norm/*"] == pytest.approx(14**0.5)
