@@ -30,8 +30,15 @@ def put_back(params: optax.Params, state: optax.OptState) -> optax.Params:
     """
     kinds = jax.tree.leaves(state, is_leaf=_is_snapshot)
     for kept in (x for x in kinds if _is_snapshot(x)):
-        params = lax.cond(kept.due, lambda kept=kept: on_device(kept.params), lambda p=params: p)
+        params = lax.cond(kept.due, _of_snapshot, lambda kept, p: p, kept.params, params)
     return params
+
+
+def _of_snapshot(kept: optax.Params, params: optax.Params) -> optax.Params:
+    """The kept parameters; in a group of leaves, those of other groups stay."""
+    return jax.tree.map(
+        lambda x, p: p if _is_hole(x) else on_device(x), kept, params, is_leaf=_is_hole
+    )
 
 
 def on_device(tree: Any) -> Any:
@@ -42,6 +49,10 @@ def on_device(tree: Any) -> Any:
         return jax.device_put(x, jax.memory.Space.Device) if there else x
 
     return jax.tree.map(one, tree)
+
+
+def _is_hole(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)
 
 
 def _is_snapshot(x: Any) -> bool:

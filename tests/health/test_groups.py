@@ -107,3 +107,23 @@ def test_figures_of_an_observer_in_a_group_carry_its_pattern():
     opt = adamx.groups({"*": inner})
     _, state = opt.update(PARAMS, opt.init(PARAMS), PARAMS)
     assert health.read(state)["grad_norm/*"] == pytest.approx(14**0.5)
+
+
+@pytest.mark.parametrize("way", ["groups", "partition"])
+def test_a_group_goes_back_bit_for_bit_and_leaves_the_others(way):
+    inner = health.rewind(adamx.adam(0.1), every=1, patience=1)
+    opt = {
+        "groups": adamx.groups({"enc/*": optax.sgd(0.1), "*": inner}),
+        "partition": optax.partition(
+            {"x": optax.sgd(0.1), "y": inner}, {"enc": "x", "mid": "y", "out": "y"}
+        ),
+    }[way]
+    params, state, step = PARAMS, opt.init(PARAMS), adamx.jit_step(opt)
+    params = jax.tree.map(jnp.array, params)
+    for loss in [1.0] * 22 + [jnp.nan]:
+        before = jax.tree.map(jnp.array, params)
+        params, state = step(params, state, PARAMS, value=jnp.float32(loss))
+    assert health.read(state)["rewinds"] == 1
+    guarded = state.inner_states["*" if way == "groups" else "y"].inner_state
+    assert jnp.array_equal(params["mid"], guarded.kept.params["mid"])
+    assert jnp.array_equal(params["enc"]["a"], before["enc"]["a"] - jnp.float32(0.1))
