@@ -105,3 +105,15 @@ def test_the_loss_may_be_left_out():
 def test_wrong_arguments_are_refused(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         health.skip_outliers(adamx.adam(0.1), **arguments)
+
+
+def test_the_loss_may_come_as_for_rewind():
+    """As in a chain of guards, and as `data_parallel` hands it in."""
+    opt = health.skip_outliers(adamx.adam(0.1), window=8)
+    p = {"kernel": jnp.ones(2)}
+    state, update = opt.init(p), jax.jit(opt.update)
+    for loss in (1.0, 1.2, 0.9, 1.1, 50.0):
+        _, state = update(p, state, p, value=loss)
+    assert health.read(state)["spikes"] == 1
+    _, state = update(p, state, p, value=jnp.nan, loss=1.0)  # `loss` is the more exact word
+    assert health.read(state)["spikes"] == 1

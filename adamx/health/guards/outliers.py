@@ -38,8 +38,9 @@ def skip_outliers(
       max_consecutive: as for `skip_nonfinite`.
 
     Returns:
-      A transformation whose `update` takes `loss=` and `grad_norm=`. Without a loss only the norm
-      is looked at; without a norm it is computed.
+      A transformation whose `update` takes `loss=`, or `value=` as `rewind` does and
+      `data_parallel` hands it in, and `grad_norm=`. Without a loss only the norm is looked at;
+      without a norm it is computed.
 
     Example:
       >>> import adamx, jax.numpy as jnp
@@ -67,7 +68,7 @@ def skip_outliers(
         if norm is None:
             root, factor = scaled.global_norm(grads)
             norm = root / factor
-        loss = extra.get("loss")
+        loss = extra.get("value") if extra.get("loss") is None else extra["loss"]
         now = jnp.stack([_given("loss", 0.0 if loss is None else loss), _given("grad_norm", norm)])
         given = jnp.array([loss is not None, True])
         skip = anywhere(jnp.any(_is_outlier(known, now, sigmas) & given))
