@@ -14,6 +14,7 @@ from jax import lax
 
 from adamx.core import arithmetic, dtypes, hyperparameters, norms, paths, shards
 from adamx.core.norms import mapped_axes
+from adamx.core.values import parts
 from adamx.moments.find import is_moments, side, template
 
 SAMPLES = 1024
@@ -124,7 +125,15 @@ def _known(rule: Any, storage: Any, stored: dict, count: jax.Array) -> Known:
     if square is not None:
         square = square * scalars.get("av", 1.0)
     ends = storage.ends(stored, rule.moments)
-    return Known(mean, square, scalars.get("eps", 0.0), left, *ends)
+    return Known(mean, square, _epsilon(rule, scalars), left, *ends)
+
+
+def _epsilon(rule: Any, scalars: dict[str, Any]) -> Any:
+    """The root below which epsilon makes steps shorter."""
+    if parts(rule.formula)[1].get("eps_mode") == "atan2":
+        return 0.0
+    inside = scalars.get("eps_root", 0.0) if "squared" in rule.moments.values() else 0.0
+    return scalars.get("eps", 0.0) + jnp.sqrt(inside)
 
 
 def _leaf(name: str, g: Any, u: Any, p: Any, known: Known) -> Leaf:

@@ -120,6 +120,19 @@ def test_tiny_gradients_are_under_epsilon_and_small_steps_are_lost():
             assert health.read(state)["lost"] == lost
 
 
+def test_epsilon_is_judged_where_it_is_used():
+    params = {"a": jnp.ones(64)}
+    grads = stream(params, 5, scale=1e-5)
+    for settings, share in (
+        ({"eps": 1e-3, "eps_mode": "outside"}, 1),
+        ({"eps": 1e-3, "eps_mode": "atan2"}, 0),
+        ({"eps_root": 1e-6}, 1),
+        ({"eps_root": 1e-16}, 0),
+    ):
+        state, _, _ = observed(adamx.adam(1e-3, **settings), params, grads)
+        assert health.read(state)["under_epsilon"] == share, settings
+
+
 @rest_slow("storage", [(s,) for s in cases.STORAGES], [("float32",), ("int4",)])
 def test_rows_that_get_no_gradient_are_idle_after_a_while(storage):
     params = {"embed": jnp.ones((10, 8)), "kernel": jnp.ones((8, 8))}

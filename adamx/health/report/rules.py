@@ -96,7 +96,7 @@ RULES = (
                 else ""
             )
         ),
-        'use a smaller `eps` or eps_mode="atan2", or scale the loss up',
+        'use a smaller `eps` or `eps_root`, or eps_mode="atan2", or scale the loss up',
     ),
     Rule(
         "at ceiling",
