@@ -87,18 +87,29 @@ def broken_spans(rows: Sequence[Row]) -> list[tuple[float, float]]:
 def bad_figure(row: Row) -> str:
     """The first loss or norm of the whole tree that is not finite; empty if there is none.
 
-    A gradient that a guard has kept out, so that the update is finite, does not count.
+    A gradient that a guard has kept out, so that the update is finite, does not count. Of a
+    state with observers in groups only, the norms of the groups count.
     """
-    for name in (*LOSSES, "update_norm", "param_norm", "grad_norm"):
-        if _number(row, name) and not math.isfinite(row[name]):
-            if name == "grad_norm" and math.isfinite(row.get("update_norm", math.nan)):
-                continue
-            return name
+    for where in ("", *_groups(row)):
+        for name in (*LOSSES, "update_norm", "param_norm", "grad_norm"):
+            if _number(row, name + where) and not math.isfinite(row[name + where]):
+                update = row.get(f"update_norm{where}", math.nan)
+                if name == "grad_norm" and math.isfinite(update):
+                    continue
+                return name
     return ""
 
 
+def _groups(row: Row) -> list[str]:
+    """What the names of norms end in, if there are none of the whole tree, and no loss."""
+    if any(name in row for name in (*LOSSES, *NORMS)):
+        return []
+    parts = (name.partition("/") for name in row)
+    return list(dict.fromkeys(f"/{where}" for figure, _, where in parts if figure in NORMS))
+
+
 def _tells(row: Row) -> bool:
-    return any(_number(row, name) for name in (*LOSSES, *NORMS))
+    return any(_number(row, name + x) for x in ("", *_groups(row)) for name in (*LOSSES, *NORMS))
 
 
 def _number(row: Row, name: str) -> bool:
