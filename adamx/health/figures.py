@@ -32,6 +32,8 @@ NAMES = (
 
 def of(leaves: Sequence[Leaf]) -> dict[str, jax.Array]:
     """The figures of a group of leaves, keyed by `NAMES`."""
+    if not leaves:
+        return dict.fromkeys(NAMES, jnp.full([], jnp.nan, jnp.float32))
     size = max(1, sum(leaf.size for leaf in leaves))
     grad, update, param, mean, root = (
         _norm([getattr(leaf, k) for leaf in leaves])

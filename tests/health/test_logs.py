@@ -75,3 +75,15 @@ def test_what_other_loggers_write_is_left_out(tmp_path):
     assert said.startswith("Nothing that the doctor knows of is wrong.")
     path.write_text('{"step": 1, "loss": 1}\n{"step": 2, "loss": 1' + "0" * 400 + "}\n")
     assert folder.rows(tmp_path, 9) == [{"step": 1, "loss": 1}]
+
+
+@pytest.mark.parametrize(
+    "wrap", [health.observe, health.skip_nonfinite, health.skip_spikes, health.skip_outliers]
+)
+@pytest.mark.parametrize("tree", [{}, {"a": None}, ()])
+def test_a_tree_without_leaves_is_watched_and_guarded(wrap, tree):
+    opt = wrap(adamx.adam(0.1))
+    params, state = adamx.step(opt, tree, opt.init(tree), tree)
+    assert params == tree
+    health.check(state, params)
+    assert health.doctor(health.read(state)) == []

@@ -9,7 +9,7 @@ import optax
 
 from adamx.core.norms import scaled
 from adamx.health.guards.skip import guard
-from adamx.health.guards.verdict import Verdict, anywhere
+from adamx.health.guards.verdict import Verdict, anywhere, nothing
 from adamx.health.states import Window
 
 _ROUNDING = 4 * 2.0**-24  # of a float32 mean of equal values, and of the value itself
@@ -63,6 +63,8 @@ def skip_outliers(
     def judge(
         grads: list, steps: Any, inner: Any, before: Any, known: Window, extra: Any
     ) -> tuple[Verdict, Window]:
+        if not grads:
+            return nothing(), known
         sizes = [root / factor for root, factor in scaled.leaf_norms(grads)]
         norm = extra.get("grad_norm")
         if norm is None:

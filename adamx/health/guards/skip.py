@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.norms import scaled
-from adamx.health.guards.verdict import Verdict, finite, unless
+from adamx.health.guards.verdict import Verdict, finite, nothing, unless
 from adamx.health.running_stats import Usual, deviation, learned, usual
 from adamx.health.states import LossScaleState, RewindState, SkipState, check_inside
 
@@ -102,7 +102,7 @@ def skip_spikes(
     def judge(
         grads: list, steps: Any, inner: Any, before: Any, known: Usual, extra: Any
     ) -> tuple[Verdict, Usual]:
-        return looked(grads, known)
+        return looked(grads, known) if grads else (nothing(), known)
 
     return guard("skip_spikes", opt, max_consecutive, lambda leaves: usual((leaves,)), judge)
 

@@ -22,6 +22,11 @@ class Verdict(NamedTuple):
     leaf: jax.Array
 
 
+def nothing() -> Verdict:
+    """The verdict on a tree without leaves."""
+    return Verdict(jnp.zeros([], bool), jnp.zeros([], jnp.int32))
+
+
 def finite(grads: list, steps: Any, inner: Any, before: Any) -> Verdict:
     """Skips if a gradient, a step or the state is not finite; `leaf` is the first, the state last.
 
