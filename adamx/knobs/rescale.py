@@ -73,13 +73,16 @@ def rescale(
 def _faster(name: str, b: float, k: float) -> float:
     """The decay rate that forgets in one step what `b` forgets in `k`, to first order."""
     weight = k * (1 - b)
-    if weight > 1:
+    if weight > 1 + _ROUNDING:
         raise ValueError(
             f"`{name}`: a batch {k:g} times as large needs 1 - {name} = {weight:g}, which must be "
             f"at most 1: keep `batch_to` within {1 / (1 - b):g} times `batch_from`, or start from "
             f"a larger {name} than {b:g}"
         )
-    return 1 - weight
+    return max(0.0, 1 - weight)
+
+
+_ROUNDING = 1e-9  # 20 * (1 - 0.95) is 1 + 9e-16 in floats
 
 
 def _rescaled(count: Any, *, schedule: Callable[[Any], Any], k: float) -> Any:

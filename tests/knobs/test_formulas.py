@@ -62,6 +62,13 @@ def test_rescaling_back_leads_back():
     np.testing.assert_allclose(back, list(settings.values()), 1e-12)
 
 
+@pytest.mark.parametrize("k, b1", [(20, 0.95), (100, 0.99), (1000, 0.999), (10, 0.9)])
+def test_the_largest_batch_that_a_rate_allows_is_allowed(k, b1):
+    found = knobs.rescale(32, 32 * k, learning_rate=1e-3, b1=b1, b2=0.99999)
+    np.testing.assert_allclose(found.b1, 0, atol=1e-12)
+    assert adamx.adam(**found._asdict()) is not None
+
+
 def test_weights_without_gradients_fall_to_one_e_th_within_the_time_scale():
     rate, epochs, each = 1e-2, 4, 50
     decay = knobs.decay_from_timescale(rate, epochs, each)
