@@ -36,10 +36,10 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
       >>> print(updates, adamx.master_params(state, params))
       [0.] [0.9999]
     """
-    remainders = _remainders(state)
+    found = remainders(state)
     leaves, treedef = paths.flatten(params)
     there = dict(leaves)
-    for path, remainder in remainders.items():
+    for path, remainder in found.items():
         name = paths.name(path)
         if path not in there:
             raise ValueError(f"{name}: the state has a remainder for this leaf, `params` lacks it")
@@ -49,10 +49,10 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
                 f"{name}: the state's remainder is for a half-precision parameter of shape "
                 f"{remainder.shape}, got {dtypes.of(p)} of shape {jnp.shape(p)}. {WIDENED}"
             )
-    return treedef.unflatten([_weight(p, remainders.get(path)) for path, p in leaves])
+    return treedef.unflatten([_weight(p, found.get(path)) for path, p in leaves])
 
 
-def _remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
+def remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
     """All remainders in `state`, by the path of their parameter."""
     found: dict[KeyPath, jax.Array] = {}
     for landing in jax.tree.leaves(state, is_leaf=_stops):

@@ -10,6 +10,7 @@ import optax
 from jax.core import Tracer
 
 from adamx.core import dtypes, paths, random_bits
+from adamx.landing.master import remainders
 from adamx.moments.described import Described
 from adamx.moments.find import Side, is_moments, leaves, side, template
 from adamx.moments.store import Store, StoredState
@@ -31,8 +32,8 @@ def convert(
     Args:
       state: of `opt_from`.
       opt_from, opt_to: the two optimizers, ours or Optax's.
-      params: the parameters, or their shapes: only needed where the moments in `state` don't have
-        the parameters' structure, as under `optax.masked` or `optax.partition`.
+      params: the parameters, or their shapes: only needed where the moments in `state` don't tell
+        the parameters, as under `optax.masked`, which hides some from all moments.
 
     Returns:
       A state of `opt_to`.
@@ -48,11 +49,12 @@ def convert(
     stores = [getattr(opt.update, "link", None) for opt in (opt_from, opt_to)]
     if any(isinstance(link, Store) for link in stores):
         return _of_stores(state, opt_from, opt_to, params)
-    params = _shapes(state) if params is None else params
+    guessed = params is None
+    params = _shapes(state) if guessed else params
     source, target = template(opt_from, params), template(opt_to, params)
     marks, held = jax.tree.flatten(source, is_leaf=is_moments)
     goals, treedef = paths.flatten(target, is_leaf=is_moments)
-    given = _beside(state, marks, held)
+    given = _beside(state, marks, held, guessed)
     if held != treedef:
         raise ValueError(
             f"`opt_from` and `opt_to` differ in more than how moments are stored: {held} and "
@@ -80,8 +82,9 @@ def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
     return after.narrowed(inner, params, count=count)
 
 
-def _beside(state: Any, marks: list[Any], held: Any) -> list[Any]:
-    """What `state` has for each leaf of the template of `opt_from`, moments of a leaf as one."""
+def _beside(state: Any, marks: list[Any], held: Any, guessed: bool) -> list[Any]:
+    """What `state` has for each leaf of the template of `opt_from`, moments of a leaf as one;
+    `guessed` where the parameters of the template are what moments tell of them."""
     try:
         given = held.flatten_up_to(state)
         fits = all(
@@ -92,8 +95,12 @@ def _beside(state: Any, marks: list[Any], held: Any) -> list[Any]:
         fits, given = False, []
     if not fits:
         found = jax.tree.structure(state, is_leaf=is_moments)
-        raise ValueError(f"`state` is not a state of `opt_from`: {found} instead of {held}")
+        advice = f" (or its moments do not tell the parameters: {_GIVE})" if guessed else ""
+        raise ValueError(f"`state` is not a state of `opt_from`{advice}: {found} instead of {held}")
     return given
+
+
+_GIVE = "give `params`, the parameters or their shapes"
 
 
 def _kept(x: Any, path: Any, goal: Any) -> Any:
@@ -149,6 +156,8 @@ def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, li
         if not stored:
             found.append({})
             continue
+        if storage is None:
+            raise ValueError(f"{name}: `state` has moments of a leaf that others lack: {_GIVE}")
         stored = stored if is_ours else _in_working_precision(stored)
         if complaint := storage.complaint(stored, kinds, _dtype(stored.values())):
             raise TypeError(f"{name}: {complaint}: `state` is not one of `opt_from`")
@@ -198,7 +207,21 @@ def _shapes(state: optax.OptState) -> Any:
             "`state` has no moments of ours or Optax's; give `params` if that is meant"
         )
     _, rows, treedef = leaves(held[0])
-    return treedef.unflatten([_shape(row) for row in rows])
+    for other in held[1:]:  # of groups each knows its own leaves
+        _, more, form = leaves(other)
+        if form == treedef:
+            rows = [row or x for row, x in zip(rows, more, strict=True)]
+    halves = remainders(state)
+    found, treedef = paths.flatten(treedef.unflatten([_shape(row) for row in rows]))
+    return treedef.unflatten([_narrowed(x, halves.get(path)) for path, x in found])
+
+
+def _narrowed(shape: Any, remainder: Any) -> Any:
+    """The shape of a parameter beside which a landing keeps a remainder: in half precision."""
+    if remainder is None:
+        return shape
+    is_float = jnp.issubdtype(remainder.dtype, jnp.inexact)
+    return shape.update(dtype=remainder.dtype if is_float else jnp.bfloat16)
 
 
 def _shape(row: list[Any]) -> Any:

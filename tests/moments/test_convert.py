@@ -94,6 +94,40 @@ def test_wrappers_and_masks_are_no_hindrance():
         after.update(params, new, params)
 
 
+@pytest.mark.parametrize("landing", ["kahan", "exact", "compensated8"])
+def test_remainders_tell_which_parameters_are_in_half_precision(landing):
+    """The state of a bfloat16 run with a landing goes on in two bytes, without its parameters."""
+    params = {"kernel": jnp.ones((2, 3), jnp.bfloat16), "gain": jnp.ones(())}
+    before, after = (adamx.adamw(1e-2, storage=s, landing=landing) for s in ("float32", "int8"))
+    _, state = before.update(params, before.init(params), params)
+    found = adamx.convert(state, before, after)
+    chex.assert_trees_all_equal(found, adamx.convert(state, before, after, params))
+    assert found[0].nu["kernel"].dtype == jnp.uint8
+
+
+def test_a_state_of_groups_needs_no_parameters():
+    params = {"bias": jnp.ones(3, jnp.bfloat16), "kernel": jnp.ones((2, 3)), "gain": jnp.ones(())}
+
+    def opt(storage):
+        table = {"*": adamx.adam(1e-2, storage=storage, landing="kahan")}
+        return adamx.groups({"kernel": adamx.adam(1e-2, storage=storage)} | table)
+
+    _, state = opt("float32").update(params, opt("float32").init(params), params)
+    found = adamx.convert(state, opt("float32"), opt("int4"))
+    chex.assert_trees_all_equal(found, adamx.convert(state, opt("float32"), opt("int4"), params))
+
+
+def test_a_state_that_does_not_tell_the_parameters_asks_for_them():
+    params = {"kernel": jnp.ones((2, 3)), "gain": jnp.ones(())}
+    mask = {"kernel": False, "gain": True}
+    before, after = (
+        optax.chain(optax.masked(adamx.adam(1e-2, storage=storage), mask), optax.trace(0.9))
+        for storage in ("float32", "int8")
+    )
+    with pytest.raises(ValueError, match="do not tell the parameters: give `params`"):
+        adamx.convert(before.init(params), before, after)
+
+
 def test_what_cannot_be_converted_is_named():
     _, state = advanced(adamx.adam(1e-2))
     with pytest.raises(ValueError, match="differ in more than how moments are stored"):
