@@ -114,16 +114,18 @@ class Fold:
         self.chain._check(state.inner)
         ended: Ended = self.chain.links
         moments, *rest = state.inner
-        directions, moments = self._folded(updates, moments, state.micro_step, extra)
+        # A state of a larger `every` may be beyond the last gradient of a step: then this is it.
+        micro = jnp.minimum(state.micro_step, self.every - 1)
+        directions, moments = self._folded(updates, moments, micro, extra)
 
         def step(rest: Any) -> tuple[Any, Any]:
             after = Ended(ended.links[1:], ended.landing)
             steps, rest = after.update(directions, rest, params, **extra)
             return _like_plain(steps, updates, params) if ended.landing is nearest else steps, rest
 
-        due = state.micro_step + 1 == self.every
+        due = micro + 1 == self.every
         found, rest = only_if(due, step, tuple(rest))
-        return found, FoldState(jnp.where(due, 0, state.micro_step + 1), (moments, *rest))
+        return found, FoldState(jnp.where(due, 0, micro + 1), (moments, *rest))
 
     def inside(self) -> list[Inside]:
         """The recipe, for tools that look into optimizers."""

@@ -131,6 +131,18 @@ def test_equal_micro_batches_are_one_batch(make, storage):
     )
 
 
+@pytest.mark.parametrize("waiting", [2, 3])
+def test_a_run_goes_on_with_fewer_micro_batches_in_a_step(waiting):
+    """Where as many gradients wait as a step has from now on, or more."""
+    before, after = (adamx.fold_micro_batches(adamx.adam(0.1), every=n) for n in (4, 2))
+    params, state = run(before, np.ones(3), [np.ones(3)] * waiting)
+    for taken in (1, 1, 2, 2, 3):
+        params, state = adamx.step(after, params, state, jnp.ones(3))
+        assert state.inner[0].count == taken
+        # Gradients are equal; those of the first step were weighed as quarters, not as halves.
+        np.testing.assert_allclose(params, 1 - 0.1 * taken, atol=0.02)
+
+
 @pytest.mark.parametrize(
     "opt, said",
     [
