@@ -38,7 +38,7 @@ def reset(
     rates long, and ADOPT divides by epsilon. Adan's count tells it whether there is a gradient
     before, as that of MARS does, so it is 0 in any case. Schedules count in links for learning rate
     and decay and in `inject_hyperparams`. Prodigy, ours and Optax's, has one count for both: where
-    it is 0, its learning-rate schedule starts again.
+    it is 0, its learning-rate schedule starts again. `fold_micro_batches` begins a new step.
 
     Everything else stays: a landing's remainders, which are digits of the weights; snapshots of
     `rewind`, with their moments; gradients that wait in `accumulate`; the weights of
@@ -81,6 +81,9 @@ def _walked(state: Any, start: Any, keep: Keep, zero: bool) -> Any:
 
 
 def _node(x: Any, start: Any, keep: Keep, zero: bool) -> Any:
+    if _folds(x):  # gradients that are in the moments are forgotten with them
+        inner = _walked(x.inner, start.inner, keep, zero)
+        return x._replace(micro_step=jnp.zeros_like(x.micro_step), inner=inner)
     if not (_moments(x) or isinstance(x, _SCHEDULES)):
         return x
     restarts = keep == "none" or (bool(_moments(x)) and (keep == "schedule" or _has_last(x)))
@@ -101,7 +104,12 @@ def _like(first: Any, field: Any) -> Any:
 
 
 def _stops(x: Any) -> bool:
-    return isinstance(x, (Snapshot, *_SCHEDULES)) or bool(_moments(x))
+    return isinstance(x, (Snapshot, *_SCHEDULES)) or bool(_moments(x)) or _folds(x)
+
+
+def _folds(x: Any) -> bool:
+    """Whether this is the state of `fold_micro_batches`."""
+    return getattr(x, "_fields", ()) == ("micro_step", "inner")
 
 
 def _moments(x: Any) -> tuple[str, ...]:

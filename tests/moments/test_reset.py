@@ -94,6 +94,17 @@ def test_the_first_step_after_it_is_a_first_step():
     np.testing.assert_allclose(late["bias"], 0, atol=1e-6)  # where the schedule has ended
 
 
+def test_a_fold_forgets_the_gradients_that_are_in_its_moments():
+    opt, g = adamx.fold_micro_batches(adamx.adam(0.1), every=3), {"a": jnp.array([-3.0, 0.5])}
+    params, state = g, opt.init(g)
+    for _ in range(4):
+        params, state = adamx.step(opt, params, state, g)
+    state, before = adamx.reset(state), params
+    for _ in range(3):
+        params, state = adamx.step(opt, params, state, g)
+    np.testing.assert_allclose(before["a"] - params["a"], [-0.1, 0.1], rtol=1e-5)  # Adam's first
+
+
 def test_with_the_count_kept_nothing_corrects_for_the_zeros():
     opt, g = adamx.adam(1.0), {"a": jnp.array([-3.0, 0.5])}
     state = jax.tree.map(lambda x: x + jnp.asarray(50_000, x.dtype), opt.init(g))
