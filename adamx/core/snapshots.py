@@ -30,15 +30,28 @@ def put_back(params: optax.Params, state: optax.OptState) -> optax.Params:
     """
     kinds = jax.tree.leaves(state, is_leaf=_is_snapshot)
     for kept in (x for x in kinds if _is_snapshot(x)):
-        params = lax.cond(kept.due, _of_snapshot, lambda kept, p: p, kept.params, params)
+        held = _over(kept.params, params)
+        params = lax.cond(kept.due, lambda held=held: on_device(held), lambda p=params: p)
     return params
 
 
-def _of_snapshot(kept: optax.Params, params: optax.Params) -> optax.Params:
-    """The kept parameters; in a group of leaves, those of other groups stay."""
-    return jax.tree.map(
-        lambda x, p: p if _is_hole(x) else on_device(x), kept, params, is_leaf=_is_hole
-    )
+def _over(kept: Any, params: Any) -> Any:
+    """`params` with those of a snapshot, which lacks what a mask or other groups hid from it."""
+
+    def one(held: Any, now: Any) -> Any:
+        return now if isinstance(held, optax.MaskedNode) else held
+
+    try:
+        found = jax.tree.map(one, kept, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+        fits = jax.tree.structure(found) == jax.tree.structure(params)
+    except ValueError:
+        found, fits = params, False
+    if not fits:
+        raise ValueError(
+            "the parameters that a snapshot keeps are not those of the step: put `health.rewind` "
+            "around what changes their tree, such as `optax.flatten`"
+        )
+    return found
 
 
 def on_device(tree: Any) -> Any:
@@ -49,10 +62,6 @@ def on_device(tree: Any) -> Any:
         return jax.device_put(x, jax.memory.Space.Device) if there else x
 
     return jax.tree.map(one, tree)
-
-
-def _is_hole(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
 
 
 def _is_snapshot(x: Any) -> bool:

@@ -44,6 +44,18 @@ def test_a_guard_in_a_group_names_the_leaf(way, size, name):
             health.check(state, PARAMS)
 
 
+def test_the_state_of_a_guard_by_itself_knows_its_leaves():
+    opt = adamx.groups({"out": guarded(), "*": adamx.adam(0.1)})
+    _, state = opt.update(spoiled(5), opt.init(PARAMS), PARAMS)
+    assert health.first_bad(state.inner_states["out"].inner_state, PARAMS) == "out"
+
+
+def test_a_snapshot_of_another_tree_is_named():
+    opt = optax.flatten(health.rewind(adamx.adam(0.1), every=1, patience=1))
+    with pytest.raises(ValueError, match=r"put `health\.rewind` around what changes their tree"):
+        adamx.step(opt, PARAMS, opt.init(PARAMS), PARAMS, value=1.0)
+
+
 def test_a_guard_that_cannot_know_its_leaves_gives_a_number():
     opt = health.skip_nonfinite(optax.sgd(0.1), max_consecutive=0)
     opt = optax.masked(opt, {"enc": False, "mid": True, "out": True})

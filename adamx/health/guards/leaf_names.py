@@ -20,7 +20,7 @@ def first_bad(state: Any, params: optax.Params) -> str | None:
     skipped one.
 
     Args:
-      state: the optimizer's state, or that of a guard which is in no group of leaves.
+      state: the optimizer's state, or that of a guard.
       params: the parameters.
 
     Example:
@@ -66,8 +66,15 @@ def _guards(state: Any, is_masked: bool) -> Iterator[tuple[Any, bool]]:
         if isinstance(node, optax.MaskedState):
             yield from _guards(node.inner_state, True)
         elif isinstance(node, KINDS):
-            yield node, is_masked
+            yield node, is_masked or _has_holes(node.inner)
             yield from _guards(node.inner, is_masked)
+
+
+def _has_holes(state: Any) -> bool:
+    """Whether a mask hides leaves from a state itself, and not only from a part of it."""
+    kinds = optax.MaskedNode | optax.MaskedState
+    found = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds))
+    return any(isinstance(x, optax.MaskedNode) for x in found)
 
 
 def _skips(guard: SkipState | LossScaleState) -> bool:
