@@ -12,7 +12,8 @@ idle            share of elements without a gradient for a long time, as in dead
 lost            share of updates that are lost to rounding in the parameter's dtype
 at_floor, at_ceiling  share of second moments at the smallest or largest value of their format
 
-A figure is NaN where it is unknown, for example if the moments are not of an adamx rule.
+A figure is NaN where it is unknown: those of moments with any optimizer that is not adamx's, such
+as `optax.adamw`, and those of mean squares with a rule that has none, such as Lion's.
 """
 
 from collections.abc import Sequence
@@ -81,6 +82,7 @@ def _noise_scale(leaves: Sequence[Leaf], mean: jax.Array, root: jax.Array) -> ja
     x variance."""
     share = jnp.max(jnp.stack([leaf.mean_share for leaf in leaves]))
     ratio = jnp.square(_over(mean, root))
-    return jnp.where(
+    known = jnp.where(
         ratio > share, (1 - ratio) / jnp.where(ratio > share, ratio - share, 1), jnp.inf
     )
+    return jnp.where(root == 0, jnp.nan, known)

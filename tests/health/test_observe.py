@@ -103,6 +103,16 @@ def test_every_figure_is_that_of_float64():
     assert len(found) == len(NAMES) * len(sets) + 2
 
 
+@pytest.mark.parametrize("recipe", [optax.adam, optax.sgd, adamx.lion])
+def test_a_figure_of_unknown_moments_is_not_a_number(recipe):
+    params = {"a": jnp.ones(8)}
+    with jax.numpy_dtype_promotion("standard"):  # of Optax's
+        state, _, _ = observed(recipe(1e-3), params, [params] * 2)
+    found = health.read(state)
+    assert np.isnan(found["noise_scale"]), found["noise_scale"]
+    assert np.isnan(found["under_epsilon"])
+
+
 def test_tiny_gradients_are_under_epsilon_and_small_steps_are_lost():
     params = {"a": jnp.full((8, 8), 100.0), "b": jnp.ones(64)}
     grads = [{"a": jnp.full((8, 8), 1e-10), "b": jnp.ones(64)}] * 3
