@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the state of one optimizer to that of another that keeps its moments differently."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.core import Tracer
 
 from adamx.core import dtypes, paths, random_bits
 from adamx.landing.master import remainders
+from adamx.moments import late_landing
 from adamx.moments.described import Described
 from adamx.moments.find import Side, is_moments, leaves, side, template
 from adamx.moments.store import Store, StoredState
@@ -27,13 +29,15 @@ def convert(
 
     Moments are decoded from the storage of the one and encoded in the storage of the other, Optax's
     own state included; everything else is handed over as it is. So the two have to differ in
-    storage alone, with or without `adamx.store` around either. Rounding is that of a step.
+    storage alone, with or without `adamx.store` around either, and in a landing that `opt_to` has
+    and `opt_from` has not: that starts now. Rounding is that of a step.
 
     Args:
       state: of `opt_from`.
       opt_from, opt_to: the two optimizers, ours or Optax's.
-      params: the parameters, or their shapes: only needed where the moments in `state` don't tell
-        the parameters, as under `optax.masked`, which hides some from all moments.
+      params: the parameters, or their shapes. Needed where only `opt_to` has a landing, and where
+        the moments in `state` don't tell the parameters, as under `optax.masked`, which hides some
+        from all moments.
 
     Returns:
       A state of `opt_to`.
@@ -49,17 +53,27 @@ def convert(
     stores = [getattr(opt.update, "link", None) for opt in (opt_from, opt_to)]
     if any(isinstance(link, Store) for link in stores):
         return _of_stores(state, opt_from, opt_to, params)
-    guessed = params is None
-    params = _shapes(state) if guessed else params
-    source, target = template(opt_from, params), template(opt_to, params)
+    shapes = _shapes(state) if params is None else params
+    source, target = template(opt_from, shapes), template(opt_to, shapes)
+    if not late_landing.starts(source, target):
+        return _carried(state, source, target, params is None)
+    if params is None:
+        raise ValueError(
+            "`opt_to` has a landing, `opt_from` has none: give the parameters as well, "
+            "`convert(state, opt_from, opt_to, params)`"
+        )
+    found = _carried(state, source, late_landing.without(target), False)
+    return late_landing.started(found, target)
+
+
+def _carried(state: Any, source: Any, target: Any, is_guessed: bool) -> Any:
+    """`state`, which is like the template `source`, as one like `target`."""
     marks, held = jax.tree.flatten(source, is_leaf=is_moments)
     goals, treedef = paths.flatten(target, is_leaf=is_moments)
-    given = _beside(state, marks, held, guessed)
+    given = _beside(state, source, marks, held, is_guessed)
     if held != treedef:
-        raise ValueError(
-            f"`opt_from` and `opt_to` differ in more than how moments are stored: {held} and "
-            f"{treedef}"
-        )
+        what = "`opt_from` and `opt_to` differ in more than how moments are stored"
+        raise ValueError(f"{what}: {_difference(target, source)}")
     return treedef.unflatten(
         [
             _converted(x, mark, goal) if is_moments(goal) else _kept(x, path, goal)
@@ -82,9 +96,9 @@ def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
     return after.narrowed(inner, params, count=count)
 
 
-def _beside(state: Any, marks: list[Any], held: Any, guessed: bool) -> list[Any]:
+def _beside(state: Any, source: Any, marks: list[Any], held: Any, is_guessed: bool) -> list[Any]:
     """What `state` has for each leaf of the template of `opt_from`, moments of a leaf as one;
-    `guessed` where the parameters of the template are what moments tell of them."""
+    guessed where the parameters of the template are what moments tell of them."""
     try:
         given = held.flatten_up_to(state)
         fits = all(
@@ -94,13 +108,41 @@ def _beside(state: Any, marks: list[Any], held: Any, guessed: bool) -> list[Any]
     except (ValueError, TypeError):
         fits, given = False, []
     if not fits:
-        found = jax.tree.structure(state, is_leaf=is_moments)
-        advice = f" (or its moments do not tell the parameters: {_GIVE})" if guessed else ""
-        raise ValueError(f"`state` is not a state of `opt_from`{advice}: {found} instead of {held}")
+        advice = f" (or its moments do not tell the parameters: {_GIVE})" if is_guessed else ""
+        raise ValueError(
+            f"`state` is not a state of `opt_from`{advice}: {_difference(state, source)}"
+        )
     return given
 
 
 _GIVE = "give `params`, the parameters or their shapes"
+
+
+def _difference(one: Any, other: Any) -> str:
+    """The parts of two states, or their structures where the parts are the same."""
+    parts, others = (", ".join(_parts(x)) or "nothing" for x in (one, other))
+    if parts != others:
+        return f"{parts} instead of {others}"
+    found, expected = (jax.tree.structure(x, is_leaf=is_moments) for x in (one, other))
+    return f"{found} instead of {expected}"
+
+
+def _parts(state: Any) -> list[str]:
+    """The classes of a state's parts, outside in; those in a row with their number."""
+
+    def is_part(x: Any) -> bool:
+        return is_moments(x) or hasattr(x, "_fields")
+
+    found: list[str] = []
+    for x in filter(is_part, jax.tree.leaves(state, is_leaf=is_part)):
+        found.append(_class(x))
+        found += [] if is_moments(x) else _parts(tuple(x))
+    rows = [(name, len([*row])) for name, row in itertools.groupby(found)]
+    return [name if number == 1 else f"{number} {name}" for name, number in rows]
+
+
+def _class(x: Any) -> str:
+    return type(x.state if isinstance(x, Described) else x).__name__
 
 
 def _kept(x: Any, path: Any, goal: Any) -> Any:

@@ -130,9 +130,10 @@ def test_a_state_that_does_not_tell_the_parameters_asks_for_them():
 
 def test_what_cannot_be_converted_is_named():
     _, state = advanced(adamx.adam(1e-2))
-    with pytest.raises(ValueError, match="differ in more than how moments are stored"):
-        adamx.convert(state, adamx.adam(1e-2), adamx.adam(1e-2, landing="kahan"))
-    with pytest.raises(ValueError, match="is not a state of `opt_from`"):
+    clipped = optax.chain(adamx.clip(1.0), adamx.scale_by_adam())
+    with pytest.raises(ValueError, match="stored: EmptyState, ScaleByAdamState instead of"):
+        adamx.convert(state, adamx.adam(1e-2), clipped)
+    with pytest.raises(ValueError, match=r"is not a state of `opt_from`.*LandingState"):
         adamx.convert(state, adamx.adam(1e-2, landing="kahan"), adamx.adam(1e-2))
     with pytest.raises(
         TypeError, match="dense/bias: the state's `mu` is float32, storage 'int8' has int8"
@@ -185,6 +186,34 @@ def test_a_half_precision_run_of_optax_goes_on(storage, mu_dtype):
         np.testing.assert_array_equal(found[0].nu["kernel"], state[0].nu["kernel"])
         with pytest.raises(TypeError, match=r"the state's `(mu|nu)` is bfloat16"):
             after.update(grads, state, params)
+
+
+@pytest.mark.parametrize("landing", ["stochastic", "compensated8", "exact"])
+def test_a_landing_starts_in_the_middle_of_a_run(landing):
+    params = {"kernel": jnp.ones((8, 4), jnp.bfloat16), "gain": jnp.ones(4)}
+    before = optax.chain(optax.clip(1.0), optax.adamw(1e-3, weight_decay=0.1))
+    with jax.numpy_dtype_promotion("standard"):  # of Optax's own
+        _, state = before.update(params, before.init(params), params)
+    ours = adamx.adamw(1e-3, weight_decay=0.1, storage="int8", landing=landing)
+    after = optax.chain(optax.clip(1.0), ours)
+    new = adamx.convert(state, before, after, params)
+    blank = after.init(params)
+    chex.assert_trees_all_equal_structs(new, blank)
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, blank)
+    chex.assert_trees_all_equal(new[1][-1], blank[1][-1])
+    assert int(new[1][0].count) == 1
+    adamx.step(after, params, new, params)
+    with pytest.raises(ValueError, match=r"`opt_to` has a landing.*give the parameters"):
+        adamx.convert(state, before, after)
+
+
+def test_a_landing_starts_behind_a_chain_of_optaxs():
+    params = {"kernel": jnp.ones((8, 4), jnp.bfloat16)}
+    for links in ([optax.adamw(1e-3)], [optax.clip(1.0), optax.adamw(1e-3)]):
+        before = links[0] if len(links) == 1 else optax.chain(*links)
+        after = optax.chain(*links, adamx.landing.kahan())
+        new = adamx.convert(before.init(params), before, after, params)
+        chex.assert_trees_all_equal(new, after.init(params))
 
 
 def test_a_conversion_takes_a_traced_seed():
