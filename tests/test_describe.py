@@ -66,6 +66,16 @@ def test_a_large_model_in_groups_has_a_row_for_each_kind_of_leaf():
     }
 
 
+@pytest.mark.parametrize("recipe", [optax.adamw, adamx.adamw, adamx.prodigy])
+def test_a_mask_that_asks_for_arrays_sees_arrays(recipe):
+    def mask(tree):
+        return jax.tree.map(lambda p: isinstance(p, jax.Array) and p.ndim > 1, tree)
+
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    rows = adamx.describe(recipe(1e-3, weight_decay=0.1, mask=mask), params).rows
+    assert {row["leaves"]: row["decay"] for row in rows} == {"kernel": "0.1", "bias": "-"}
+
+
 def test_bytes_add_up_to_those_of_the_run():
     opt, params = adamx.groups(GROUPS), model()
     rows, run = adamx.describe(opt, params).rows, adamx.nbytes(opt, params)

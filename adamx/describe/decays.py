@@ -4,10 +4,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from adamx.core import paths
-from adamx.core.links import Link
+from adamx.core.links import Link, Narrow
 from adamx.describe.rates import factor_of, is_rate, normalises
 from adamx.describe.settings import shown, value_at_start, value_of
 from adamx.transforms.masked import Masked, frozen
@@ -60,7 +61,15 @@ def _pulls(link: Link, name: str, like: Any) -> bool:
         return False
     mask = link.held.get("mask")
     narrow = None if mask is None else Masked(link, frozen(mask)).inside()[0].narrow
-    return narrow is None or name in paths.names(narrow(like))
+    return narrow is None or name in names_seen(narrow, like)
+
+
+def names_seen(narrow: Narrow, shapes: Any) -> set[str]:
+    """The names of the leaves that are left. The mask sees traced arrays, as in `init` under `jit`:
+    one that asks `eqx.is_array` of a leaf would take a shape for something else."""
+    found: set[str] = set()
+    jax.eval_shape(lambda tree: found.update(paths.names(narrow(tree))), shapes)
+    return found
 
 
 def _that_count(mine: Sequence[Link]) -> Sequence[Link]:

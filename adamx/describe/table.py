@@ -13,7 +13,7 @@ from adamx.core import dtypes, paths
 from adamx.core.links import Link, links
 from adamx.core.state_paths import owned
 from adamx.core.tables import as_markdown, as_text
-from adamx.describe.decays import decay_of
+from adamx.describe.decays import decay_of, names_seen
 from adamx.describe.folded import BYTES, folded
 from adamx.describe.names import nested, shared, told
 from adamx.describe.rates import rate_of
@@ -113,7 +113,7 @@ def _inside(path: str, names: Iterable[str]) -> str:
 def _seen(link: Link, shapes: Any) -> set[str]:
     """The names of the leaves that a link sees; all where that cannot be told of shapes."""
     try:
-        return set(paths.names(link.narrow(shapes)))
+        return names_seen(link.narrow, shapes)
     except (TypeError, AttributeError):
         return set(paths.names(shapes))
 
