@@ -93,8 +93,9 @@ def mask(pattern: str) -> Callable[[Any], Any]:
 def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
     """Raises where a pattern matches no leaf, negated ones without their `!`; `*` may.
 
-    A tree of which another mask hides a part, or which has None, is not checked: the leaf may be
-    there.
+    A tree of which another mask hides a part is not checked: the leaf may be there. None, as
+    Equinox has it for what is not trained, counts as a leaf, and as all that a pattern that begins
+    with its name means.
 
     Example:
       >>> check_used("`mask`", ["!*/biass"], {"dense": {"kernel": 1.0, "bias": 1.0}})
@@ -102,10 +103,15 @@ def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
       ...
       ValueError: `mask`: no leaf matches '!*/biass'; the nearest are dense/bias, dense/kernel
     """
-    found = names(tree)
-    unused = [p for p in patterns if not any(matches(p.removeprefix("!"), n) for n in found)]
-    unused = [pattern for pattern in unused if pattern != "*"]
-    if not unused or not found or is_hidden(tree):
+    found, holes = names(tree), _holes(tree)
+    unused = [
+        p
+        for p in patterns
+        if p != "*"
+        and not any(matches(p.removeprefix("!"), n) for n in found + holes)
+        and not any(glob.strip(" !").startswith(f"{n}/") for glob in p.split("|") for n in holes)
+    ]
+    if not unused or not found or _is_masked(tree):
         return
     raise ValueError(
         f"{argument}: no leaf matches {unused[0]!r}; the nearest are {nearest(unused[0], found)}"
@@ -127,9 +133,21 @@ def nearest(pattern: str, names: list[str], most: int = 5) -> str:
 
 def is_hidden(tree: Any) -> bool:
     """Whether a part of a tree is missing: behind a mask of Optax's, or None as in Equinox."""
+    return bool(_holes(tree)) or _is_masked(tree)
 
+
+def _holes(tree: Any) -> list[str]:
+    """The names of the places that have None."""
+    return [name(path) for path, x in flatten(tree, is_leaf=_is_none)[0] if x is None]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _is_masked(tree: Any) -> bool:
     def masked(x: Any) -> bool:
-        return x is None or isinstance(x, optax.MaskedNode)
+        return isinstance(x, optax.MaskedNode)
 
     return any(map(masked, jax.tree.leaves(tree, is_leaf=masked)))
 

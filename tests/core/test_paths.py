@@ -65,3 +65,15 @@ def test_a_tree_with_holes_may_lack_what_a_pattern_names():
     np.testing.assert_allclose(updates["kernel"], -0.15, rtol=1e-6)
     nu = adamx.adam(0.1, storage={"*/bias": "float32", "*": "int8"}).init(hidden)[0].nu
     assert nu["kernel"].dtype == jnp.uint8
+
+
+def test_a_tree_with_holes_is_checked_all_the_same():
+    """Equinox has None where a model has a function or something that is not trained."""
+    model = equinox.filter(
+        equinox.nn.MLP(2, 2, 4, 1, key=jax.random.key(0)), equinox.is_inexact_array
+    )
+    with pytest.raises(ValueError, match=r"no leaf matches '\*/kernel'; the nearest are layers/"):
+        adamx.adamw(0.1, mask="*/kernel").init(model)
+    adamx.adamw(0.1, mask="!*/bias").init(model)
+    hidden = {"encoder": None, "head": {"w": jnp.ones(2)}}
+    adamx.adam(0.1, storage={"encoder/*/kernel": "float32", "*": "int8"}).init(hidden)
