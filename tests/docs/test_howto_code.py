@@ -30,12 +30,19 @@ def test_flax_nnx_trains():
 
     reader = {"adamx": adamx, "nnx": nnx, "model": Net(nnx.Rngs(0))}
     reader["loss_fn"] = lambda model, batch: jnp.mean((model(batch) - 1) ** 2)
-    exec(blocks(DOCS / "howto/flax.md")[0], reader)
+    whole, smaller, *_ = blocks(DOCS / "howto/flax.md")
+    exec(whole, reader)
     batch = theirs()["batch"]
-    before = reader["loss_fn"](reader["model"], batch)
-    for _ in range(3):
-        reader["train_step"](reader["model"], reader["optimizer"], batch)
-    assert reader["loss_fn"](reader["model"], batch) < before
+    losses = [reader["loss_fn"](reader["model"], batch)]
+    for block in ("", smaller):
+        exec(block, reader)
+        for _ in range(3):
+            reader["train_step"](reader["model"], reader["optimizer"], batch)
+        losses.append(reader["loss_fn"](reader["model"], batch))
+    assert losses == sorted(losses, reverse=True)
+    state = nnx.as_pure(reader["optimizer"].opt_state)[0]
+    assert int(state.count) == 6
+    assert state.nu["dense"]["kernel"].dtype == jnp.uint8
 
 
 @pytest.mark.parametrize("boxed", [False, True])
@@ -49,7 +56,7 @@ def test_flax_linen_trains(boxed):
             return linen.Dense(1, kernel_init=first)(table) * batch
 
     reader = theirs() | {"model": Net(), "loss_fn": lambda out: jnp.mean((out - 1) ** 2)}
-    _, plain, train_state = blocks(DOCS / "howto/flax.md")
+    *_, plain, train_state = blocks(DOCS / "howto/flax.md")
     exec(plain, reader)
     before = reader["params"]
     params, state = reader["train_step"](before, reader["state"], reader["batch"])
