@@ -172,7 +172,7 @@ def test_what_cannot_be_converted_is_said(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
     for line, said in {
-        "there.pt moved": "2 groups and no names: give `order`",
+        "there.pt moved": "[2, 4] of them (on the command line in the --mapping)",
         "weights.pt moved": "must hold the state dicts of one model and one optimizer",
         "cut.pt moved": "is no torch file (or not a whole one)",
         "none.pt moved": "there is no such file",

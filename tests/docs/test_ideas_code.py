@@ -64,7 +64,7 @@ def test_a_run_moves_from_torch(capsys):
         model(torch.ones(2, 4)).square().sum().backward()
         optimizer.step()
     template = {"0": {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}}
-    carried, recipes = blocks(DOCS / "ideas/moving.md")
+    carried, grouped, recipes = blocks(DOCS / "ideas/moving.md")
     reader = theirs() | {"model": model, "optimizer": optimizer, "params": template}
     exec(carried, reader)
     assert "kernel" in capsys.readouterr().out
@@ -75,6 +75,9 @@ def test_a_run_moves_from_torch(capsys):
     optimizer.step()
     want = model[0].weight.detach().numpy().T
     np.testing.assert_allclose(params["0"]["kernel"], want, rtol=1e-6)
+    exec(grouped, reader)
+    _, clipped = adamx.step(reader["opt"], reader["params"], reader["state"], grads)
+    assert int(clipped[1][0].count) == 4
     exec(recipes, reader)
     assert reader["opt"].init(template)
 

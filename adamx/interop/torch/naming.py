@@ -45,7 +45,7 @@ def names_of(
     if found is None:
         problems.add(
             f"the optimizer has {len(groups)} groups and no names: give `order`, torch's names of "
-            f"the parameters of each, {sizes} of them"
+            f"the parameters of each, {sizes} of them (on the command line in the --mapping)"
             if len(groups) > 1
             else "the optimizer has no names, and their order is in doubt, as the weights "
             f"are sorted, or arrays of a file that sorts them: give `{HOW}`"
