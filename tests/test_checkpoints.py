@@ -259,3 +259,24 @@ def test_a_process_killed_while_it_saves_loses_that_save_only(after, tmp_path):
         kept.save(2, back)  # what the dead one left does not stand in the way
     with Checkpoints(tmp_path, opt) as kept:
         assert kept.latest == 2
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    params = {"kernel": jnp.ones(2)}
+    opt = adamx.adam(0.1)
+    pair = (params, opt.init(params))
+    with Checkpoints(tmp_path, opt) as kept:
+        with pytest.raises(TypeError, match=r"`run` must be a run, .*Run\(params.* got a tuple"):
+            kept.save(1, pair)
+        with pytest.raises(TypeError, match="`like` must be a run"):
+            kept.restore(pair)
+
+
+def test_a_landing_starts_from_a_checkpoint(tmp_path):
+    params = {"kernel": jnp.ones(2, jnp.bfloat16)}
+    before, after = optax.adamw(0.1), adamx.adamw(0.1, landing="compensated8")
+    with Checkpoints(tmp_path, before) as kept:
+        kept.save(1, parallel.Run(params, before.init(params)))
+    with Checkpoints(tmp_path, after) as kept:
+        run = kept.restore(parallel.Run(params, after.init(params)), saved_by=before)
+    assert run.state[-1].remainder["kernel"].dtype == jnp.int8

@@ -89,6 +89,7 @@ class Checkpoints:
         Raises:
           SaveError: if the previous save failed, such as on a full disk.
         """
+        _check("run", run)
         self._wait()
         described = about.describe(self._opt, run) | {"checksums": checksums(plain(run))}
         save = self._orbax.args.StandardSave
@@ -118,13 +119,14 @@ class Checkpoints:
           like: a run of the same layout, of arrays or of shapes with shardings
             (`DataParallel.like`).
           step: the step.
-          saved_by: the optimizer that the run was saved with, if it has another storage: the
-            moments are converted.
+          saved_by: the optimizer that the run was saved with, if it has another storage, or no
+            landing where that of now has one: the state is converted, by `adamx.convert`.
 
         Raises:
           DamagedError: if the checkpoint is not what was saved; names the newest one that is.
           ValueError: if the checkpoint does not fit the optimizer or `like`.
         """
+        _check("like", like)
         self._wait()
         step = self.latest if step is None else step
         if step is None or step not in self.steps:
@@ -220,3 +222,11 @@ class Checkpoints:
             left = f"the latest is of step {self.latest}" if self.steps else "there is none before"
             said = f"cannot write {self._named(self._saving)}: {why}; {left}"
             raise damage.SaveError(said) from error
+
+
+def _check(name: str, run: Any) -> None:
+    if not isinstance(run, Run):
+        raise TypeError(
+            f"`{name}` must be a run, such as `parallel.Run(params, state)`, got "
+            f"a {type(run).__name__}"
+        )
