@@ -14,7 +14,7 @@ import optax
 
 from adamx.core import paths
 from adamx.core.compiled import transformation
-from adamx.core.links import Around, Inside, promoting
+from adamx.core.links import Around, Inside, links, promoting
 from adamx.core.step import in_one_pass
 from adamx.core.values import value
 
@@ -31,7 +31,8 @@ def groups(
     Returns:
       A transformation with the state of `optax.partition`, its labels the patterns. What
       `update` is given beside gradients goes to all groups; a dict from patterns to values is
-      shared out: `learning_rate={"*/kernel": 0.02}`.
+      shared out: `learning_rate={"*": 1e-4}`. Optax's optimizers ignore the learning rate given
+      there: build them with a schedule.
 
     Example:
       >>> import adamx, jax.numpy as jnp, optax
@@ -136,10 +137,13 @@ class Groups:
 
     def _own(self, pattern: str, extra: dict[str, Any]) -> dict[str, Any]:
         """The extra arguments of one group."""
-        patterns = {k for k, _ in self.rows}
+        known = dict(self.rows)
         shared = {
-            k: isinstance(v, Mapping) and bool(v) and set(v) <= patterns for k, v in extra.items()
+            k: isinstance(v, Mapping) and bool(v) and set(v) <= set(known) for k, v in extra.items()
         }
+        for k in _HYPER & extra.keys():
+            if isinstance(extra[k], Mapping):
+                _check_taken(k, extra[k], known)
         found = {k: v.get(pattern) if shared[k] else v for k, v in extra.items()}
         return {k: v for k, v in found.items() if not (shared[k] and v is None)}
 
@@ -164,6 +168,22 @@ class Groups:
             raise ValueError(
                 f"`groups`: no leaf is left for {pattern!r}: {self._label(taken)!r} comes first "
                 f"and takes {taken}"
+            )
+
+
+_HYPER = frozenset(("learning_rate", "b1", "b2", "b3", "eps", "weight_decay"))
+
+
+def _check_taken(argument: str, values: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Raises where a value is for no group, or for one of Optax's optimizers, which ignore it."""
+    for pattern in values:
+        if pattern not in known:
+            near = paths.nearest(pattern, list(known))
+            raise ValueError(f"`{argument}`: there is no group {pattern!r}; the nearest are {near}")
+        if all(link.module.startswith("optax") for link in links(known[pattern])):
+            raise ValueError(
+                f"`{argument}`: the optimizer of {pattern!r} is Optax's, which does not take it in "
+                "`update`: give it a schedule when you build it"
             )
 
 

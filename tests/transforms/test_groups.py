@@ -148,3 +148,15 @@ def test_zero_on_eight_devices_takes_the_steps_of_one(how):
     for _ in range(2):
         params, state = adamx.step(opt, params, state, jax.grad(loss)(params, batch))
     chex.assert_trees_all_equal(train.collect(run).params, params)
+
+
+def test_a_rate_that_no_group_takes_is_refused():
+    params = {"dense": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
+    muon = adamx.store(optax.contrib.muon(0.02), "bfloat16")
+    opt = adamx.groups({"*/kernel": muon, "*": adamx.adam(1e-3)})
+    state = opt.init(params)
+    opt.update(params, state, params, learning_rate={"*": 1e-4})
+    with pytest.raises(ValueError, match=r"the optimizer of '\*/kernel' is Optax's"):
+        opt.update(params, state, params, learning_rate={"*/kernel": 1e-4})
+    with pytest.raises(ValueError, match=r"there is no group '\*/kernle'; the nearest are"):
+        opt.update(params, state, params, learning_rate={"*/kernle": 1e-4})
