@@ -47,11 +47,19 @@ def test_many_devices_train():
 
 
 def test_a_run_is_watched_logged_and_guarded():
-    reader = typed("ideas/watching.md", loss=0.5)
+    *whole, midway = blocks(DOCS / "ideas/watching.md")
+    reader = theirs() | {"loss": 0.5}
+    for block in whole:
+        exec(block, reader)
     assert reader["figures"]["grad_norm"] > 0
     (row,) = reader["health"].history("run.jsonl")
     assert row["loss"] == 0.5
     assert reader["health"].read(reader["state"])["loss_scale"] == 2.0**15
+    exec(midway, reader)
+    params, state = reader["params"], reader["state"]
+    assert jax.tree.structure(state) == jax.tree.structure(reader["opt"].init(params))
+    _, state = adamx.step(reader["opt"], params, state, reader["grads"])
+    assert reader["health"].read(state)["spikes"] == 0
 
 
 def test_a_run_moves_from_torch(capsys):
