@@ -29,9 +29,9 @@ def step(
     """Updates the parameters: `opt.update`, then `optax.apply_updates`.
 
     Parameters and state come first, as they come out: JAX pairs donated arguments with results in
-    this order. (It was gradients, state, parameters before. On trees alike nothing can tell the
-    two apart.) A recipe of ours, alone or at the end of `optax.chain`, reads and writes each array
-    once where `adamx.kernels` has loops for it.
+    this order. (`opt.update` takes gradients, state, parameters; on trees alike nothing can tell
+    the two orders apart.) A recipe of ours, alone or at the end of `optax.chain`, reads and writes
+    each array once where `adamx.kernels` has loops for it.
 
     Args:
       opt: any Optax transformation.
