@@ -215,10 +215,3 @@ def test_healthy_runs_are_found_healthy(tmp_path):
 def test_rows_as_they_stand_in_the_file_are_understood():
     rows = [{"step": i, "loss": "NaN" if i > 7 else 1.0, "grad_norm/x": "NaN"} for i in range(9)]
     assert str(health.doctor(rows)[0]).startswith("not finite since step 8")
-
-
-def test_what_has_no_figures_is_not_called_well():
-    for nothing in (adamx.adam(0.1).init(jnp.ones(2)), "run.jsonl"):
-        with pytest.raises(ValueError, match=r"has no figures: .* `health.observe`"):
-            health.doctor(nothing)
-    assert health.doctor([]) == []

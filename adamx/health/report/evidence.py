@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from adamx.health.figures import NAMES
@@ -113,11 +112,6 @@ def _is_history(health: Any) -> bool:
 
 
 def _row(state: Any) -> dict[str, Any]:
-    if not nodes(state) and jax.tree.leaves(state):
-        raise ValueError(
-            "`health` has no figures: give the state of an optimizer in `health.observe`, what "
-            f"`health.read` or `health.history` returns, got a {type(state).__name__}"
-        )
     steps = [int(first(x.step)) for x in nodes(state) if isinstance(x, ObserveState)]
     return read(state) | ({"step": steps[0]} if steps else {})
 
