@@ -7,9 +7,11 @@ to stderr as one sentence and the exit code is 2, or 1 if the disk is full.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TextIO
 
 import adamx
 from adamx.cli import bench, compare, convert_state, disk, explain, export, plan, report, train
@@ -34,11 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(greeting())
         return 0
     try:
-        return args.call(args)
+        code = args.call(args)
+        sys.stdout.flush()
+        return code
     except UsageError as error:
         print(f"python -m adamx {args.command}: {error}", file=sys.stderr)
         return error.code
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout):
+            return 141  # as of the signal that ends other programs then
         if not disk.is_full(error) and not isinstance(error, PermissionError):
             raise
         what = f"cannot use {error.filename or 'a file'}: {disk.why(error)}"
@@ -47,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"python -m adamx {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _has_no_reader(stream: TextIO) -> bool:
+    """Whether the other end of a pipe is closed, as by `| head`; what is left is not written."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return True
+    return False
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -101,12 +101,19 @@ def check_writable(path: str) -> None:
         raise UsageError(f"cannot write {path}: there is no such folder")
 
 
+def check_file(path: str) -> None:
+    """Raises `UsageError` if no file can be written there; call it before the work starts."""
+    check_writable(path)
+    if Path(path).is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder")
+
+
 def check_picture(flag: str, path: str) -> None:
     """Raises `UsageError` if the path is no picture or not writable, or Matplotlib is missing."""
     optional_import("matplotlib.figure", "matplotlib")
     if Path(path).suffix not in PICTURES:
         raise UsageError(f"{flag} must end in {', '.join(PICTURES)}, got {path!r}")
-    check_writable(path)
+    check_file(path)
 
 
 def optional_import(module: str, package: str) -> ModuleType:

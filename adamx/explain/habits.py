@@ -106,7 +106,7 @@ def _epsilon(seen: Steps, plain: int, b2: float | None) -> tuple[str, float, flo
         return "inside the root", first, last
     if abs(first - last) < 1e-3 * last:
         return "the corrected root", first, last
-    if b2 is not None:
+    if b2 is not None and b2 < 1:
         hat = math.sqrt((1 - b2**LONG) / (1 - b2 ** (plain + 1)))
         if abs(first / last - hat) < 1e-3 * hat:
             return "the uncorrected root", first, last

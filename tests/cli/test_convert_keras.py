@@ -77,6 +77,7 @@ def test_a_file_goes_there_goes_on_and_comes_back(model, tmp_path, kind, storage
 
 
 def test_what_is_missing_is_one_sentence(model, tmp_path):
+    assert "none.keras: there is no such file" in refused("convert-state none.keras x", tmp_path)
     said = refused("convert-state there.keras moved", tmp_path)
     assert "layers/dense/vars/0, layers/dense/vars/1" in said
     (tmp_path / "few.json").write_text(json.dumps({"names": NAMES}))

@@ -14,3 +14,7 @@ def test_it_prints_the_explanation():
 def test_an_unknown_name_is_one_sentence():
     assert "torch.AdamW, " in refused("explain torch.AdamV optax.adamw")
     assert "not a name such as" in refused("explain torch.AdamW 1+1")
+
+
+def test_no_mean_of_squares_is_explained_all_the_same():
+    assert "b2" in done("explain optax.adamw 'optax.adamw(1e-3, b2=1.0)'")

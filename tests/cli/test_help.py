@@ -7,7 +7,7 @@ import pytest
 
 from adamx import health
 from adamx.cli import COMMANDS, main
-from tests.cli.commands import done, here
+from tests.cli.commands import done, here, start, without_plugin
 
 LONG = {"train", "compare", "bench", "run-exported"}  # seconds each: they compile a training
 
@@ -24,6 +24,15 @@ def test_alone_it_greets_in_ten_lines():
     assert len(lines) == 10
     assert [line.split()[0] for line in lines[1:9]] == list(COMMANDS)
     assert max(map(len, lines)) <= 80
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As `| head` does."""
+    process = start("plan gpt2")
+    process.stdout.close()
+    assert without_plugin(process.stderr.read()) == ""
+    assert process.wait() == 141  # as of a signal that a broken pipe sends
+    process.stderr.close()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

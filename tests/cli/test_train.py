@@ -431,6 +431,10 @@ def test_an_exported_step_is_the_step(tmp_path, caplog):
 def test_what_cannot_be_exported_or_read_is_refused(tmp_path):
     said = refused("train --task digits --export none/x.bin", tmp_path)
     assert "there is no such folder" in said
+    assert "cannot write .: it is a folder" in refused("train --task digits --export .", tmp_path)
+    assert not list(tmp_path.iterdir())  # before the training, not after it
+    (tmp_path / "x.csv").mkdir()
+    assert "x.csv: it is a folder" in refused("compare --results x.csv", tmp_path)
     (tmp_path / "x.bin").write_bytes(b"nothing")
     said = refused("run-exported x.bin", tmp_path)
     assert "x.bin: not a file of `train --export`" in said

@@ -10,7 +10,7 @@ import numpy as np
 
 from adamx.cli.compare.sweep import HELD_OUT, Sweep
 from adamx.cli.disk import writing
-from adamx.cli.flags import UsageError, check_writable
+from adamx.cli.flags import UsageError, check_file
 
 ENDINGS = (".csv", ".json")
 AROUND = ["", "setting", "below", "best", "above", "edge"]
@@ -59,7 +59,7 @@ def check_results(path: str) -> None:
     """Raises `UsageError` where results cannot be written there."""
     if Path(path).suffix not in ENDINGS:
         raise UsageError(f"--results must end in {', '.join(ENDINGS)}, got {path!r}")
-    check_writable(path)
+    check_file(path)
 
 
 def write(path: str, about: dict[str, Any], sweeps: dict[str, Sweep]) -> None:

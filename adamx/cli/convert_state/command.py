@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
             _leave(back, source, target, settings)
         else:
             raise UsageError(f"neither {source} nor {target} is a file of another library")
+    except FileNotFoundError as error:
+        raise UsageError(f"{error.filename}: there is no such file") from error
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     return 0

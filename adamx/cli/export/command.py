@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 
 from adamx.cli.export import file
-from adamx.cli.flags import check_writable, optional_import, whole
+from adamx.cli.flags import check_file, optional_import, whole
 from adamx.cli.progress import progress
 
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Continues the training."""
     optional_import("flatbuffers", "flatbuffers")
     if args.out:
-        check_writable(args.out)
+        check_file(args.out)
     found = file.read(Path(args.file))
     print(f"{found.about['title']}\nafter {found.about['steps']:,} steps\n", flush=True)
     # On a device that is named, as the step's results are: or the second step compiles again.

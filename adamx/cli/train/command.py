@@ -12,7 +12,7 @@ from adamx import health
 from adamx.checkpoints import Checkpoints, NoCheckpointError, SaveError
 from adamx.cli import devices, disk, folder
 from adamx.cli.export.write import export
-from adamx.cli.flags import UsageError, check_writable, optional_import
+from adamx.cli.flags import UsageError, check_file, optional_import
 from adamx.cli.progress import Seen, progress
 from adamx.cli.tasks import Defaults, Task, find, quadratic
 from adamx.cli.train import optimizer, settings
@@ -49,7 +49,7 @@ def _run(args: Settings, given: dict[str, Any]) -> int:
     optional_import("matplotlib.figure", "matplotlib")  # for the page at the end
     if args.export:
         optional_import("flatbuffers", "flatbuffers")
-        check_writable(args.export)
+        check_file(args.export)
         if args.distributed:
             raise UsageError(f"--export {args.export}: works with one process only")
     if args.step is not None and not args.resume:
