@@ -2,6 +2,7 @@
 """The flags of `python -m adamx train`, and what it does."""
 
 import argparse
+import math
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
@@ -218,7 +219,9 @@ class _Training:
             self.log(done, figures)
             told = {"loss": self.ours.loss, "rate": rate, "validation": self.glanced}
             self.report(done, told | (self.norms if self.args.watch else {}))
-        due = done % self.args.save_every == 0 or done == self.steps or stops
+        # A run that is NaN would soon have replaced all checkpoints from before.
+        due = done % self.args.save_every == 0 and math.isfinite(self.ours.loss)
+        due = due or done == self.steps or stops
         if self.kept is not None and due:
             self.kept.save(done, self.ours.train.collect(self.ours.run))
         return not stops and done < self.steps

@@ -207,7 +207,7 @@ class Settings:
         100,
         _KEPT,
         "kept",
-        "steps from one checkpoint to the next; the last step is saved too",
+        "steps between checkpoints; the last step is saved too, none while the loss is NaN",
         type=whole(1),
     )
     resume: bool = _setting(
