@@ -189,6 +189,7 @@ class _Training:
             )
         like = self.ours.train.like(self.task.params, key=self.key)
         self.ours.run = self.ours.train.spread(kept.restore(like, step))
+        self._has_looked()  # what was seen before is no news
         if self.args.step is not None:
             kept.forget_after(step)
         past = [row[HELD_OUT] for row in folder.rows(root, step) if HELD_OUT in row]
