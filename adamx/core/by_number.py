@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """From an elementwise function of arrays to the function of numbers that it is.
 
-A jaxpr is followed operation by operation. What is the same for all elements is computed at once,
-outside; what differs is recorded, to be done on numbers later. An operation that is not known to be
-elementwise ends it.
+The operations of its jaxpr are applied to numbers instead, one element of each array. That is the
+same function where all of them are known to be elementwise.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import Literal
+from jax.sharding import Sharding
 
 # Operations whose parameters say nothing of shapes.
 ELEMENTWISE = frozenset(
@@ -27,90 +27,73 @@ _SAME = frozenset({"broadcast_in_dim", "pcast", "pvary"})  # each element is one
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "custom_jvp_call": "call_jaxpr"}
 
 
-class MixesError(Exception):
-    """The function has an operation that may mix elements."""
+class Iota(NamedTuple):
+    """The positions of elements along a dimension, in a dtype."""
+
+    dtype: np.dtype
+    dimension: int
+
+    @classmethod
+    def of(cls, eqn: Any) -> "Iota":
+        return cls(np.dtype(eqn.params["dtype"]), eqn.params["dimension"])
 
 
-class Slot:
-    """A number that differs from element to element, or an operand."""
+def operations(jaxpr: Any) -> Iterator[Any]:
+    """The operations of a jaxpr and of the functions that it calls."""
+    for eqn in jaxpr.eqns:
+        inner = _called(eqn)
+        yield from [eqn] if inner is None else operations(inner)
 
 
-class Recorder:
-    """Follows one function of arrays of a shape.
-
-    Attributes:
-      shape: the shape of its arrays.
-      steps: the operations on numbers: equation, operands, result.
-      operands: what they need from outside: arrays, or numbers that are the same for all elements.
-    """
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.shape = shape
-        self.steps: list[tuple[Any, list[Any], Slot]] = []
-        self.operands: dict[Slot, Any] = {}
-        self._slots: dict[int, Slot] = {}
-
-    def run(self, jaxpr: Any, args: Sequence[Any]) -> list[Any]:
-        """The results of a closed jaxpr: slots, or values from outside."""
-        variables = [*jaxpr.jaxpr.constvars, *jaxpr.jaxpr.invars]
-        known = dict(zip(variables, [*jaxpr.consts, *args], strict=True))
-
-        def read(v: Any) -> Any:
-            return known[v] if not isinstance(v, Literal) else _constant(v)
-
-        for eqn in jaxpr.jaxpr.eqns:
-            outs = self._results(eqn, [read(v) for v in eqn.invars])
-            known |= zip(eqn.outvars, outs, strict=True)
-        return [read(v) for v in jaxpr.jaxpr.outvars]
-
-    def function(self, outs: Sequence[Any]) -> Callable[..., list[Any]]:
-        """What was recorded, as a function of the numbers of `operands`."""
-        outs = [self._slot(x) for x in outs]
-
-        def numbers(*operands: Any) -> list[Any]:
-            known = dict(zip(self.operands, operands, strict=True))
-
-            def read(x: Any) -> Any:
-                return known[x] if isinstance(x, Slot) else x
-
-            for eqn, ins, out in self.steps:
-                known[out] = eqn.primitive.bind(*map(read, ins), **eqn.params)
-            return [read(x) for x in outs]
-
-        return numbers
-
-    def _results(self, eqn: Any, ins: list[Any]) -> list[Any]:
-        name = eqn.primitive.name
-        if name in _CALLS:
-            return self.run(eqn.params[_CALLS[name]], ins)
-        shapes = {v.aval.shape for v in (*eqn.invars, *eqn.outvars)}
-        if not shapes <= {(), self.shape} or eqn.params.get("sharding") is not None:
-            raise MixesError(name)
-        if name == "iota":
-            return [eqn.primitive.bind(**eqn.params)]
-        if name in _SAME:
-            return ins[: len(eqn.outvars)]
-        if name not in ELEMENTWISE:
-            raise MixesError(name)
-        if any(isinstance(x, Tracer) for x in ins) and not any(map(_differs, ins)):
-            return [eqn.primitive.bind(*ins, **eqn.params)]
-        out = Slot()
-        self.steps.append((eqn, [self._slot(x) for x in ins], out))
-        return [out]
-
-    def _slot(self, x: Any) -> Any:
-        """The slot of `x`; numbers that are constants need none."""
-        if isinstance(x, Slot) or (np.ndim(x) == 0 and not isinstance(x, Tracer)):
-            return x
-        if id(x) not in self._slots:
-            self._slots[id(x)] = slot = Slot()
-            self.operands[slot] = x
-        return self._slots[id(x)]
+def is_elementwise(eqn: Any, shape: tuple[int, ...]) -> bool:
+    """Whether an operation is known to be elementwise, on arrays of `shape` and on numbers."""
+    name, ins, outs = eqn.primitive.name, eqn.invars, eqn.outvars
+    if name not in ELEMENTWISE and name not in _SAME and name != "iota":
+        return False
+    shapes = {v.aval.shape for v in ins}
+    fits = {shape} if shape in shapes or name in ("iota", "broadcast_in_dim") else {()}
+    held = any(np.ndim(v.val) for v in ins if isinstance(v, Literal))
+    same = {v.aval.shape for v in outs} == fits and shapes <= {(), shape}
+    return same and not held and not (name in ELEMENTWISE and _is_placed(eqn))
 
 
-def _constant(literal: Any) -> np.ndarray:
+def holds_arrays(jaxpr: Any) -> bool:
+    """Whether a jaxpr has constants that are arrays or traced."""
+    return any(np.ndim(x) > 0 or isinstance(x, Tracer) for x in jaxpr.consts)
+
+
+def evaluate(jaxpr: Any, known: dict[Any, Any]) -> list[Any]:
+    """The results of an elementwise jaxpr for numbers: those of its arguments and of iotas."""
+    known = {**known, **dict(zip(jaxpr.jaxpr.constvars, jaxpr.consts, strict=True))}
+
+    def read(v: Any) -> Any:
+        return _number(v) if isinstance(v, Literal) else known[v]
+
+    for eqn in jaxpr.eqns:
+        known |= zip(eqn.outvars, _results(eqn, [read(v) for v in eqn.invars], known), strict=True)
+    return [read(v) for v in jaxpr.jaxpr.outvars]
+
+
+def _results(eqn: Any, ins: list[Any], known: dict[Any, Any]) -> list[Any]:
+    inner, name = _called(eqn), eqn.primitive.name
+    if inner is not None:
+        return evaluate(inner, {**known, **dict(zip(inner.jaxpr.invars, ins, strict=True))})
+    if name == "iota":
+        return [known[Iota.of(eqn)]]
+    return ins if name in _SAME else [eqn.primitive.bind(*ins, **eqn.params)]
+
+
+def _number(literal: Any) -> np.ndarray:
     return np.asarray(literal.val, literal.aval.dtype)
 
 
-def _differs(x: Any) -> bool:
-    return isinstance(x, Slot) or np.shape(x) != ()
+def _called(eqn: Any) -> Any:
+    """The function that an operation does nothing but call; None if there is none."""
+    inner = eqn.params.get(_CALLS.get(eqn.primitive.name, ""))
+    return None if inner is None or holds_arrays(inner) or _is_placed(eqn) else inner
+
+
+def _is_placed(eqn: Any) -> bool:
+    """Whether an operation says how arrays are sharded."""
+    given = (x if isinstance(x, tuple) else (x,) for x in eqn.params.values())
+    return any(isinstance(x, Sharding) for row in given for x in row)

@@ -31,7 +31,7 @@ class Use(NamedTuple):
 
 @contextlib.contextmanager
 def using(kernels: bool) -> Iterator[None]:
-    """A context in which steps are traced with loops in C++, if there are any, or without.
+    """A context in which steps are traced with loops in C++ (on GPUs: maps), if any, or without.
 
     Example:
       >>> import adamx

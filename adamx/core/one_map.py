@@ -4,7 +4,7 @@
 XLA decides for each operation which kernel it joins, in a time that is quadratic in the operations
 of a leaf. An HLO `map` counts as one operation, whatever it does with each number, and becomes the
 same kernel. On other platforms the function is traced as it is, as also where it is differentiated
-or vectorised.
+or vectorised, or mixes elements.
 
 `by_number.py` turns the function of arrays into one of numbers, `map_lowering.py` writes the `map`.
 """
@@ -17,10 +17,6 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from adamx.core import kernel_use, map_lowering
-from adamx.core.by_number import MixesError, Recorder
-
-FEW = 24
-"""Functions with fewer operations gain nothing."""
 
 
 def one_map(function: Callable[..., Any], *args: Any) -> Any:
@@ -30,7 +26,8 @@ def one_map(function: Callable[..., Any], *args: Any) -> Any:
       function: a function of trees of arrays, and of numbers that are the same for all elements.
       args: its arguments.
     """
-    if kernel_use.platform() != "gpu" or not kernel_use.now().kernels or kernel_use.turned_off():
+    wanted = kernel_use.now().kernels and not kernel_use.turned_off() and not _without_jit()
+    if not wanted or kernel_use.platform() != "gpu":
         return function(*args)
     leaves, treedef = jax.tree.flatten(args)
 
@@ -38,27 +35,17 @@ def one_map(function: Callable[..., Any], *args: Any) -> Any:
         return function(*treedef.unflatten(leaves))
 
     jaxpr, results = jax.make_jaxpr(flat, return_shape=True)(*leaves)
-    return jax.tree.unflatten(jax.tree.structure(results), primitive.bind(*leaves, jaxpr=jaxpr))
-
-
-def mapped(*args: Any, jaxpr: Any) -> list[Any]:
-    """The results of `jaxpr`, by one operation where that is possible."""
-    if not map_lowering.fits(jaxpr.out_avals):
-        return plain(*args, jaxpr=jaxpr)
-    recorder = Recorder(jaxpr.out_avals[0].shape)
-    try:
-        outs = recorder.run(jaxpr, args)
-    except MixesError:
-        return plain(*args, jaxpr=jaxpr)
-    if len(recorder.steps) < FEW:
-        return plain(*args, jaxpr=jaxpr)
-    function = recorder.function(outs)
-    return map_lowering.map_numbers(function, list(recorder.operands.values()), recorder.shape)
+    run = primitive.bind if map_lowering.fits(jaxpr) else plain
+    return jax.tree.unflatten(jax.tree.structure(results), run(*leaves, jaxpr=jaxpr))
 
 
 def plain(*args: Any, jaxpr: Any) -> list[Any]:
     """The results of `jaxpr`, by its own operations."""
     return jaxpr_as_fun(jaxpr)(*args)
+
+
+def _without_jit() -> bool:
+    return jax.config.jax_disable_jit  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _results(*args: Any, jaxpr: Any) -> list[Any]:
@@ -94,4 +81,4 @@ primitive.def_abstract_eval(_results)
 ad.primitive_jvps[primitive] = _derivative
 batching.primitive_batchers[primitive] = _batched
 mlir.register_lowering(primitive, mlir.lower_fun(plain))
-mlir.register_lowering(primitive, mlir.lower_fun(mapped), platform="cuda")
+mlir.register_lowering(primitive, map_lowering.lower, platform="cuda")
