@@ -62,9 +62,7 @@ def _derivative(primals: Any, tangents: Any, *, jaxpr: Any) -> tuple[list[Any], 
     along = [primals[i] for i in moving], [tangents[i] for i in moving]
     outs, slopes = jax.jvp(function, *along)
     return outs, [
-        ad.Zero.from_primal_value(x)  # pyright: ignore[reportAttributeAccessIssue]
-        if t.dtype == jax.dtypes.float0
-        else t
+        ad.Zero(jax.typeof(x).to_tangent_aval()) if t.dtype == jax.dtypes.float0 else t
         for x, t in zip(outs, slopes, strict=True)
     ]
 

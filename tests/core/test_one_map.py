@@ -242,6 +242,19 @@ def test_derivatives_and_vmap_are_those_of_the_function(on_gpus):
         check_same(of(mapped(long))(*args), of(long)(*args))
 
 
+def test_whole_numbers_have_no_derivative(on_gpus):
+    x = jnp.linspace(-1, 1, 12).reshape(3, 4)
+
+    def loss(f, x):
+        found, codes = f(x)
+        return (found * codes.astype(jnp.float32)).sum()
+
+    def coded(x):
+        return long(x), lax.bitcast_convert_type(x.astype(jnp.bfloat16), jnp.int16)
+
+    check_same(jax.grad(loss, 1)(mapped(coded), x), jax.grad(loss, 1)(coded, x))
+
+
 def test_a_function_may_hold_traced_values(on_gpus):
     x = jnp.linspace(-1, 1, 12).reshape(3, 4)
 
