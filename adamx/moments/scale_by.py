@@ -267,5 +267,5 @@ def _check_leaf(
     complaint = storage.complaint(stored, rule.moments, dtypes.of(g))
     if complaint:
         found = recognised(stored, rule.moments, dtypes.of(g))
-        hint = f"; it is stored as {found!r}: `adamx.convert` makes a {storage.name!r} of it"
+        hint = f"; it is stored as {found!r}: `adamx.convert` turns it into {storage.name!r}"
         raise TypeError(f"{name}: {complaint} ({rule.name}){hint if found else ''}")
