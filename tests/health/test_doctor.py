@@ -65,7 +65,7 @@ def rows(**figures):
 
 
 OVER_TIME = {
-    "the loss is 3.0 times what it was": rows(loss=[1.0] * 20 + [3.0] * 20),
+    "the loss is 3.0 times that of early rows": rows(loss=[1.0] * 20 + [3.0] * 20),
     "no step changes the parameters by more than 1e-08": rows(update_ratio=[1e-8] * 40),
     "gradients are nearly all noise, and the loss does not fall": rows(
         loss=[1.0] * 40, noise_scale=[math.inf]

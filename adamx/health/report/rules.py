@@ -68,7 +68,7 @@ RULES = (
     Rule(
         "diverged",
         lambda seen: seen.times_the_first("loss") > 1.5,
-        lambda seen: f"the loss is {seen.times_the_first('loss'):.1f} times what it was at first",
+        lambda seen: f"the loss is {seen.times_the_first('loss'):.1f} times that of early rows",
         "lower the learning rate, warm it up, clip by global norm, or use `health.rewind`",
         of_tree=True,
     ),
