@@ -44,6 +44,9 @@ def test_many_devices_train():
     assert reader["program"].as_text()
     mu = optax.tree.get(reader["state"], "mu")["decoder"]["kernel"]
     assert mu.addressable_shards[0].data.size == mu.size / 8
+    params, state, batch = (reader[k] for k in ("params", "state", "batch"))
+    params, _ = reader["one_step"](params, state, batch)
+    assert params["decoder"]["kernel"].sharding.is_fully_replicated
 
 
 def test_a_run_is_watched_logged_and_guarded():
