@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath
 
-from adamx.core import dtypes, paths
+from adamx.core import dtypes, hyperparameters, paths
 from adamx.core.state_paths import owned
 from adamx.landing import LandingState
 
@@ -84,6 +84,7 @@ def nbytes(
       other                   4          0.000
       total       8,589,934,596          8.000
     """
+    hyperparameters.check_optimizer(opt=opt)
     held = shard or (lambda part, path, shape: shape)
     found = dict.fromkeys(Footprint._fields, 0)
 

@@ -261,3 +261,17 @@ def test_recipes_of_several_links_have_their_names(name, opt):
     found = adamx.describe(opt, {"kernel": jax.ShapeDtypeStruct((4, 4), jnp.float32)})
     told = [found.around, *(row["optimizer"] for row in found.rows)]
     assert " > ".join(filter(None, told)) == name
+
+
+def test_arguments_that_changed_places_are_named():
+    params, opt = {"kernel": jnp.ones(2)}, adamx.adam(0.1)
+    for call in (
+        lambda: adamx.describe(params, opt),
+        lambda: adamx.nbytes(params, opt),
+        lambda: adamx.convert(opt, opt.init(params), opt),
+        lambda: adamx.parallel.data_parallel(lambda p, b: 0.0, params, opt),
+    ):
+        with pytest.raises(
+            TypeError, match=r"`opt(_from)?` must be an optimizer.* got a (dict|tu)"
+        ):
+            call()

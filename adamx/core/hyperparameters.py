@@ -90,6 +90,16 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_optimizer(**given: Any) -> None:
+    """Raises where an argument is no optimizer, as where two arguments changed places."""
+    for name, opt in given.items():
+        if not (hasattr(opt, "init") and hasattr(opt, "update")):
+            raise TypeError(
+                f"`{name}` must be an optimizer, with `init` and `update`, got a "
+                f"{type(opt).__name__}"
+            )
+
+
 def _check_range(name: str, value: float) -> None:
     least, bound = _RANGES.get(name, (0.0, math.inf))
     if least <= value < bound and math.isfinite(value):

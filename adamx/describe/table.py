@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adamx.core import dtypes, paths
+from adamx.core import dtypes, hyperparameters, paths
 from adamx.core.links import Link, links
 from adamx.core.state_paths import owned
 from adamx.core.tables import as_markdown, as_text
@@ -83,6 +83,7 @@ def describe(opt: optax.GradientTransformation, params: Any) -> Description:
       kernel      1  adamx.adamw     int8    kahan    0.1  0.001              128          256
       all         2                                                           144          288
     """
+    hyperparameters.check_optimizer(opt=opt)
     shapes = jax.tree.map(lambda p: jax.ShapeDtypeStruct(jnp.shape(p), dtypes.of(p)), params)
     state = jax.eval_shape(opt.init, shapes)
     stored: dict[str, list[Any]] = {}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from adamx.core import dtypes, paths, random_bits
+from adamx.core import dtypes, hyperparameters, paths, random_bits
 from adamx.landing.master import remainders
 from adamx.moments import late_landing
 from adamx.moments.described import Described
@@ -50,6 +50,7 @@ def convert(
       >>> print(type(state[0]).__name__, state[0].nu["kernel"].dtype)
       ScaleByAdamState uint8
     """
+    hyperparameters.check_optimizer(opt_from=opt_from, opt_to=opt_to)
     stores = [getattr(opt.update, "link", None) for opt in (opt_from, opt_to)]
     if any(isinstance(link, Store) for link in stores):
         return _of_stores(state, opt_from, opt_to, params)

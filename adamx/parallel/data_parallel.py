@@ -19,6 +19,7 @@ import optax
 from jax.sharding import AxisType, Mesh
 from jax.typing import DTypeLike
 
+from adamx.core.hyperparameters import check_optimizer
 from adamx.parallel.by_device import pmapped, shard_mapped
 from adamx.parallel.by_jit import meshed
 from adamx.parallel.collectives import check_dtype
@@ -83,6 +84,7 @@ def data_parallel(
       >>> print(f"{outcome.loss:.3f}, {train.collect(run).params[0]:.3f}")
       1.000, 0.100
     """
+    check_optimizer(opt=opt)
     mesh = jax.make_mesh((jax.device_count(),), (axis,), (AxisType.Auto,)) if mesh is None else mesh
     if how not in _WAYS:
         raise ValueError(f"`how` must be one of {', '.join(map(repr, _WAYS))}, got {how!r}")

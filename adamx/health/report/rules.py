@@ -83,7 +83,8 @@ RULES = (
         # Not only at the end of a schedule, where steps become small.
         lambda seen: seen.lately("lost") > 0.3 and seen.usual("lost") > 0.1,
         _share("lost", "updates are lost to rounding"),
-        'land them by landing="stochastic", "compensated8" or "kahan", or keep float32 parameters',
+        'land them by landing="stochastic", "compensated8" or "kahan" (`adamx.convert` adds one in '
+        "the middle of a run), or keep float32 parameters",
     ),
     Rule(
         "under epsilon",
