@@ -56,7 +56,7 @@ def step(
     given, params = params, paths.beside(grads, params, "adamx.step")
     _check_order(params, grads)
     args = (params, state, grads, extra)
-    takes_extra = isinstance(opt, optax.GradientTransformationExtraArgs)
+    takes_extra = _takes_extra(opt)
     if takes_compiling(args):
         with keeping_operands():
             stepped, state = _compiled(opt, takes_extra)(*args)
@@ -94,6 +94,14 @@ def jit_step(
             return step(opt, params, state, grads, **extra)
 
     return jax.jit(donated, donate_argnums=(0, 1))
+
+
+def _takes_extra(opt: Any) -> bool:
+    """Whether `update` passes extra arguments on, as that of `MultiSteps` does, which does not say
+    so by its class."""
+    owner = getattr(opt.update, "__self__", None)
+    passes_on = isinstance(owner, optax.MultiSteps)
+    return passes_on or isinstance(opt, optax.GradientTransformationExtraArgs)
 
 
 def _step(

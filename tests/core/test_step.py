@@ -81,6 +81,18 @@ def test_unknown_extra_arguments_are_ignored_whatever_they_are():
     assert got[0] is not None
 
 
+@pytest.mark.parametrize("as_object", [True, False])
+def test_optaxs_multi_steps_passes_extra_arguments_on(as_object):
+    opt = optax.MultiSteps(adamx.adam(0.1), 2)
+    opt = opt if as_object else opt.gradient_transformation()
+    params = {"w": jnp.ones(2)}
+    state, more = opt.init(params), {"learning_rate": 0.5, "unknown": 1.0}
+    with jax.numpy_dtype_promotion("standard"):  # of MultiSteps
+        for _ in range(2):
+            params, state = adamx.step(opt, params, state, params, **more)
+    np.testing.assert_allclose(params["w"], 0.5, rtol=1e-6)
+
+
 def test_step_hands_on_extra_arguments_even_functions():
     seen = []
 
