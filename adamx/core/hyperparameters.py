@@ -64,7 +64,7 @@ def check(**hyper: Hyper | None) -> None:
       ValueError: `b2` must be in [0, 1), got 1.0
     """
     for name, value in hyper.items():
-        if value is None or callable(value):
+        if value is None or callable(value) or isinstance(value, Split):
             continue
         if isinstance(value, bool | np.bool_ | str | bytes) or not hasattr(value, "__float__"):
             raise TypeError(f"`{name}` must be a number, an array or a schedule, got {value!r}")
@@ -124,9 +124,8 @@ def value_at(name: str, value: Hyper | None, count: Any, overrides: Mapping[str,
     """The value at step `count` (from 0): the call's override, else the schedule's, else itself."""
     given = overrides.get(name)
     if given is not None:
-        if not isinstance(given, Split):
-            check_static(**{name: given})
-            check(**{name: given})
+        check_static(**{name: given})
+        check(**{name: given})
         return given
     return value(count) if callable(value) else value
 

@@ -4,15 +4,16 @@
 import functools
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
 import optax
 
-from adamx.core import kernel_use, paths
+from adamx.core import hyperparameters, kernel_use, paths
 from adamx.core.compiled import shares, takes_compiling
 from adamx.core.kernel_use import keeping_operands, using
+from adamx.core.links import links
 from adamx.core.snapshots import put_back
 
 Params = TypeVar("Params")
@@ -59,6 +60,7 @@ def step(
     takes_extra = _takes_extra(opt)
     if takes_compiling(args):
         with keeping_operands():
+            args = (params, state, grads, _with_digits(opt, extra))
             stepped, state = _compiled(opt, takes_extra)(*args)
     else:
         stepped, state = _step(opt.update, takes_extra, *args)
@@ -102,6 +104,22 @@ def _takes_extra(opt: Any) -> bool:
     owner = getattr(opt.update, "__self__", None)
     passes_on = isinstance(owner, optax.MultiSteps)
     return passes_on or isinstance(opt, optax.GradientTransformationExtraArgs)
+
+
+def _with_digits(opt: Any, extra: dict[str, Any]) -> dict[str, Any]:
+    """Rates that are Python's numbers, such that `1 - b2` keeps its digits on the way through
+    `jit`; where all links are ours or Optax's, as those of others may read them."""
+
+    def split(name: str, rate: Any) -> Any:
+        if isinstance(rate, Mapping):  # from groups to their rates
+            return {k: split(name, x) for k, x in rate.items()}
+        hyperparameters.check(**{name: rate})
+        return hyperparameters.Split.of(rate) if isinstance(rate, float) else rate
+
+    rates = {k: extra[k] for k in ("b1", "b2", "b3") if isinstance(extra.get(k), float | Mapping)}
+    if not rates or not all(x.module.startswith(("adamx.", "optax.")) for x in links(opt)):
+        return extra
+    return extra | {k: split(k, rate) for k, rate in rates.items()}
 
 
 def _step(
