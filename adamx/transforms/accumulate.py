@@ -124,7 +124,8 @@ def _added_leaf(arrays: tuple, scalars: dict[str, Any], whole: Any) -> jax.Array
     g, mean, words, first = arrays
     old = dtypes.widen(mean)
     g = jnp.asarray(g).astype(old.dtype)
-    new = old + (g - old) / scalars["count"].astype(dtypes.real(old.dtype)).astype(old.dtype)
+    count = scalars["count"].astype(dtypes.real(old.dtype)).astype(old.dtype)
+    new = old + (g / 2 - old / 2) / (count / 2)  # halves, as the difference may be too large
     if words is None:
         return new
     noise = random_bits.noise(random_bits.Key(words, whole, first), jnp.shape(g))

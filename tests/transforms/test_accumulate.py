@@ -84,6 +84,15 @@ def test_a_nan_is_gone_with_its_step_unlike_optaxs():
         cases.skip_where_optax_is_right()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_finite_gradients_have_a_finite_mean(dtype):
+    """Also where their difference is beyond float32."""
+    opt, params = adamx.accumulate(optax.sgd(1e-37), 2, dtype), jnp.zeros(3)
+    grads = [jnp.array([3e38, -3e38, 1e38]), jnp.array([-3e38, -3e38, -2e38])]
+    found, _ = run(opt, params, grads)[-1]
+    np.testing.assert_allclose(found, [0, 30, 5], atol=0.2)  # two digits of bfloat16
+
+
 def test_a_bfloat16_buffer_does_not_stand_still():
     n, shape = 1024, (2048,)
     opt = adamx.accumulate(optax.identity(), n + 1, jnp.bfloat16)
