@@ -70,6 +70,7 @@ def accumulate(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, optax.MultiStepsState]:
+        _check_state(state)
         steps = every(state.gradient_step) if callable(every) else every
         steps = jnp.asarray(steps).astype(jnp.int32)
         mean = _added(updates, state, steps, seed)
@@ -92,6 +93,15 @@ def _dtype(p: Any, held: jnp.dtype) -> jnp.dtype:
     own = dtypes.of(p)
     is_half = held == jnp.bfloat16 and not dtypes.is_complex(own) and own != jnp.float64
     return held if is_half else dtypes.wider(dtypes.working(own), held)
+
+
+def _check_state(state: Any) -> None:
+    if not isinstance(state, optax.MultiStepsState):
+        raise ValueError(
+            f"accumulate: the state should be a MultiStepsState, as `init` makes it; got "
+            f"{type(state).__name__}: with the state of `opt` alone, go on with "
+            "`accumulate(opt, …).init(params)._replace(inner_opt_state=state)`"
+        )
 
 
 def _added(updates: Any, state: Any, steps: jax.Array, seed: random_bits.Seed) -> Any:

@@ -209,3 +209,15 @@ def test_a_wrong_gradient_is_refused_by_name():
         opt.update({"a": jnp.ones(4)}, state)
     with pytest.raises(ValueError, match="accumulate: a: the state's `acc_grads` has this leaf"):
         opt.update({"b": jnp.ones(3)}, state)
+
+
+def test_a_run_begins_to_accumulate_and_is_told_how():
+    inner, params = adamx.adam(0.1), {"a": jnp.ones(3)}
+    params, state = adamx.step(inner, params, inner.init(params), params)
+    opt = adamx.accumulate(inner, 2)
+    with pytest.raises(ValueError, match=r"should be a MultiStepsState.*got tuple: with the state"):
+        adamx.step(opt, params, state, params)
+    state = opt.init(params)._replace(inner_opt_state=state)
+    for _ in range(2):
+        params, state = adamx.step(opt, params, state, params)
+    assert state.inner_opt_state[0].count == 2
