@@ -11,7 +11,7 @@ from jax import lax
 
 from adamx.core import paths
 from adamx.health import figures, leaf_stats
-from adamx.health.states import LossScaleState, ObserveState, check_inside
+from adamx.health.states import LossScaleState, ObserveState, check_inside, check_own
 from adamx.health.trend import Trend, followed, trend
 
 
@@ -75,6 +75,7 @@ def observe(
     ) -> tuple[optax.Updates, ObserveState]:
         if params is None:
             raise ValueError("observe needs the parameters: call `update(grads, state, params)`")
+        check_own("observe", state, ObserveState)
 
         def next_step() -> jax.Array:
             return jnp.asarray(optax.safe_increment(state.step))

@@ -134,6 +134,16 @@ def nodes(state: Any) -> list[Any]:
     return found
 
 
+def check_own(name: str, state: Any, wanted: type) -> None:
+    """Raises where the state is not of the guard or observer, but such as of what is in it."""
+    if not isinstance(state, wanted):
+        raise ValueError(
+            f"{name}: the state should be of the class {wanted.__name__}, as `init` makes it; got "
+            f"{type(state).__name__}: with the state of what is inside {name}, go on with "
+            "`init(params)._replace(inner=state)`"
+        )
+
+
 def check_inside(name: str, inner: Any, *refused: type) -> None:
     """Raises if `inner` contains a guard that has to be outside."""
     for node in nodes(inner):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.health.guards.verdict import anywhere
-from adamx.health.states import CountedState
+from adamx.health.states import CountedState, check_own
 
 DECAY = 0.99
 
@@ -40,6 +40,7 @@ def counted(link: optax.GradientTransformation) -> optax.GradientTransformationE
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, CountedState]:
+        check_own("counted", state, CountedState)
         clipped, inner = link.update(updates, state.inner, params, **extra)
         changed = [
             _differ(a, b) for a, b in zip(*map(jax.tree.leaves, (updates, clipped)), strict=True)

@@ -10,7 +10,7 @@ import optax
 
 from adamx.core import dtypes
 from adamx.health.guards.verdict import finite, unless
-from adamx.health.states import LossScaleState, RewindState, check_inside, nodes
+from adamx.health.states import LossScaleState, RewindState, check_inside, check_own, nodes
 
 LEAST, MOST = 2.0**-24, 2.0**40
 
@@ -62,6 +62,7 @@ def scale_loss(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, LossScaleState]:
+        check_own("scale_loss", state, LossScaleState)
         grads = jax.tree.map(lambda g: _divided(g, state.scale), updates)
         steps, inner = opt.update(grads, state.inner, params, **extra)
         # Only gradients are checked: a smaller scale does not repair bad steps or states.

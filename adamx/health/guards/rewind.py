@@ -11,7 +11,7 @@ from jax import lax
 from adamx.core.hyperparameters import check_choice
 from adamx.core.snapshots import Snapshot, on_device
 from adamx.health.running_stats import Usual, learned, usual
-from adamx.health.states import LossScaleState, RewindState, SkipState, nodes
+from adamx.health.states import LossScaleState, RewindState, SkipState, check_own, nodes
 from adamx.landing import LandingState
 
 DECAY = 0.98  # of the loss statistics: some 50 steps
@@ -103,6 +103,7 @@ def rewind(
             raise ValueError(
                 f"rewind needs {what}: call `update(grads, state, params, value=loss)`"
             )
+        check_own("rewind", state, RewindState)
         loss = jnp.asarray(value).astype(jnp.float32)
         off = (loss - state.loss.mean) / _spread(state.loss)
         warm = state.loss.looks >= WARMUP

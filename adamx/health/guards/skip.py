@@ -11,7 +11,7 @@ import optax
 from adamx.core.norms import scaled
 from adamx.health.guards.verdict import Verdict, finite, nothing, unless
 from adamx.health.running_stats import Usual, deviation, learned, usual
-from adamx.health.states import LossScaleState, RewindState, SkipState, check_inside
+from adamx.health.states import LossScaleState, RewindState, SkipState, check_inside, check_own
 
 
 def skip_nonfinite(
@@ -141,6 +141,7 @@ def guard(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
+        check_own(name, state, SkipState)
         steps, inner = opt.update(updates, state.inner, params, **extra)
         grads = jax.tree.leaves(updates)
         verdict, known = judge(grads, steps, inner, state.inner, state.usual, extra)
