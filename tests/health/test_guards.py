@@ -132,6 +132,10 @@ def test_mistakes_of_adaptive_clips_are_named():
         adamx.clip_by_percentile(history=0)
     with pytest.raises(TypeError, match="gradient is int32, clipping needs floating point"):
         adamx.clip_by_zscore().update(jnp.ones(2, jnp.int32), adamx.clip_by_zscore().init(None))
+    with pytest.raises(ValueError, match="clip_by_zscore: the state is a EmptyState, expected ZSc"):
+        adamx.clip_by_zscore().update(jnp.ones(2), optax.EmptyState())
+    with pytest.raises(ValueError, match="clip_by_percentile: the state is a ZScoreState, expect"):
+        adamx.clip_by_percentile().update(jnp.ones(2), adamx.clip_by_zscore().init(None))
 
 
 @pytest.mark.parametrize(

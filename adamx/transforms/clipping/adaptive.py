@@ -10,6 +10,7 @@ import optax
 from adamx.core.compiled import compiled
 from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
+from adamx.core.rows import check_state
 from adamx.core.values import value
 from adamx.transforms.clipping.bounded import gradients
 from adamx.transforms.clipping.shrink import scale_to, times
@@ -84,6 +85,7 @@ class ZScore:
         return ZScoreState(jnp.zeros([], jnp.int32), mean, deviation)
 
     def bound(self, norm: jax.Array, state: Any) -> tuple[jax.Array, ZScoreState]:
+        check_state("clip_by_zscore", state, ZScoreState)
         looks, mean, deviation = state
         above = norm - mean
         known = (looks >= self.warmup) & (deviation > 0)
@@ -158,6 +160,7 @@ class Percentile:
         return PercentileState(jnp.full(self.history, -1, jnp.float32))
 
     def bound(self, norm: jax.Array, state: Any) -> tuple[jax.Array, PercentileState]:
+        check_state("clip_by_percentile", state, PercentileState)
         seen = jnp.isfinite(norm)
         norms = jnp.where(seen, jnp.append(state.norms[1:], norm), state.norms)
         most = _percentile(norms, self.percentile / 100)
