@@ -106,7 +106,8 @@ SHARED = {
     a path pattern: `"*/kernel"` for these leaves, `"!*/bias|*/scale"` for all but those.""",
     "nesterov": "Whether to look one step ahead along the momentum.",
     "eps_mode": """`"outside"`: epsilon is added to the corrected root. `"hat"`: to the uncorrected
-    root, as in Keras, TensorFlow and torch's RAdam. `"atan2"` (Adam and AdamW): no epsilon.""",
+    root, as in Keras, TensorFlow and torch's RAdam. `"atan2"` (Adam and AdamW): no epsilon, and
+    steps of pi / 4 = 0.79 rates where the others' are of one.""",
     "nu_dtype": """The dtype in which squares or maxima are stored, as `mu_dtype`. In bfloat16 they
     are rounded stochastically.""",
     "storage": """How moments are stored, instead of the two dtypes: `"float32"`, `"bfloat16"`,
