@@ -270,6 +270,10 @@ def test_what_is_no_run_is_refused(tmp_path):
             kept.save(1, pair)
         with pytest.raises(TypeError, match="`like` must be a run"):
             kept.restore(pair)
+    train = parallel.data_parallel(lambda p, x: jnp.mean(x @ p["kernel"]), opt, params)
+    for call in (train.collect, train.spread, lambda run: train.step(run, jnp.ones((8, 2)))):
+        with pytest.raises(TypeError, match="`run` must be a run"):
+            call(pair)
 
 
 def test_a_landing_starts_from_a_checkpoint(tmp_path):

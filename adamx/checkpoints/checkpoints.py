@@ -15,7 +15,7 @@ from adamx.checkpoints.checksums import checksums
 from adamx.checkpoints.quiet import quiet, silence
 from adamx.checkpoints.shapes import moved, placed_like, plain, shape_of
 from adamx.moments.convert import convert
-from adamx.parallel.loss import Run
+from adamx.parallel.loss import Run, checked_run
 
 
 class Checkpoints:
@@ -89,7 +89,7 @@ class Checkpoints:
         Raises:
           SaveError: if the previous save failed, such as on a full disk.
         """
-        _check("run", run)
+        checked_run("run", run)
         self._wait()
         described = about.describe(self._opt, run) | {"checksums": checksums(plain(run))}
         save = self._orbax.args.StandardSave
@@ -126,7 +126,7 @@ class Checkpoints:
           DamagedError: if the checkpoint is not what was saved; names the newest one that is.
           ValueError: if the checkpoint does not fit the optimizer or `like`.
         """
-        _check("like", like)
+        checked_run("like", like)
         self._wait()
         step = self.latest if step is None else step
         if step is None or step not in self.steps:
@@ -222,11 +222,3 @@ class Checkpoints:
             left = f"the latest is of step {self.latest}" if self.steps else "there is none before"
             said = f"cannot write {self._named(self._saving)}: {why}; {left}"
             raise damage.SaveError(said) from error
-
-
-def _check(name: str, run: Any) -> None:
-    if not isinstance(run, Run):
-        raise TypeError(
-            f"`{name}` must be a run, such as `parallel.Run(params, state)`, got "
-            f"a {type(run).__name__}"
-        )

@@ -29,6 +29,16 @@ class Run(NamedTuple):
     key: Any = None
 
 
+def checked_run(name: str, run: Any) -> Run:
+    """`run`; raises if it is none."""
+    if not isinstance(run, Run):
+        raise TypeError(
+            f"`{name}` must be a run, such as `parallel.Run(params, state)`, got "
+            f"a {type(run).__name__}"
+        )
+    return run
+
+
 class Outcome(NamedTuple):
     """What a step reports.
 

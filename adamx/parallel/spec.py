@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from adamx.core import paths
-from adamx.parallel.loss import Loss, Outcome, Run
+from adamx.parallel.loss import Loss, Outcome, Run, checked_run
 from adamx.parallel.lower import lowered
 from adamx.parallel.shardings import Report, has, is_spec
 
@@ -146,18 +146,19 @@ def ways(
         )
 
     def step(run: Run, batch: Any) -> tuple[Run, Outcome]:
-        return stepped(run, place(batch))
+        return stepped(checked_run("run", run), place(batch))
 
     def lower(run: Run, batch: Any) -> jax.stages.Lowered:
         like = jax.eval_shape(init, task.shapes)
         return lowered(stepped, run, batch, like=like, stored=stored, place=place)
 
+    whole, parts = copied(unpack, plain), copied(pack, stored)
     return DataParallel(
         init=init,
         step=paced(step) if _is_virtual(task.mesh) else step,
         lower=lower,
-        collect=copied(unpack, plain),
-        spread=copied(pack, stored),
+        collect=lambda run: whole(checked_run("run", run)),
+        spread=lambda run: parts(checked_run("run", run)),
         like=like,
         report=report,
     )
