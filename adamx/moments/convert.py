@@ -87,14 +87,15 @@ def _of_stores(state: Any, opt_from: Any, opt_to: Any, params: Any) -> Any:
     """The conversion where `adamx.store` is around one of the optimizers, or both."""
     before, after = (getattr(opt.update, "link", None) for opt in (opt_from, opt_to))
     count = state.count if isinstance(state, StoredState) else None
+    shapes = params
     if params is None:
-        params = _shapes(state.inner if count is not None else state)
+        shapes = _shapes(state.inner if count is not None else state)
     if isinstance(before, Store):
-        state, opt_from = before.widened(state, params), before.opt
+        state, opt_from = before.widened(state, shapes), before.opt
     if not isinstance(after, Store):
         return convert(state, opt_from, opt_to, params)
     inner = convert(state, opt_from, after.opt, params)
-    return after.narrowed(inner, params, count=count)
+    return after.narrowed(inner, shapes, count=count)
 
 
 def _beside(state: Any, source: Any, marks: list[Any], held: Any, is_guessed: bool) -> list[Any]:

@@ -229,6 +229,17 @@ def test_a_conversion_takes_a_traced_seed():
     assert (one != two).any()
 
 
+def test_a_landing_that_starts_in_a_store_has_to_be_told_its_parameters():
+    params = {"kernel": jnp.ones((8, 4), jnp.bfloat16)}
+    before = optax.adamw(1e-3, mu_dtype="float32")
+    landed = optax.chain(before, adamx.landing.kahan())
+    after, state = adamx.store(landed, "int8"), before.init(params)
+    new = adamx.convert(state, before, after, params)
+    assert new.inner[1].remainder["kernel"].dtype == jnp.bfloat16
+    with pytest.raises(ValueError, match="`opt_to` has a landing"):
+        adamx.convert(state, before, after)
+
+
 @pytest.mark.parametrize("storage", ["int8", "int4"])
 def test_what_codes_cannot_say_is_not_made_up(storage):
     """A mean that is not finite stays so; a square beyond a step's own is the largest, no NaN."""
