@@ -49,6 +49,7 @@ PROBLEMS: dict[str, tuple[str, Any]] = {
         lambda rng, leaf: {"plus": _one(np.nan, 0, leaf), "since": rng.integers(20, 300)},
     ),
     "no gradient": ("plain", lambda rng, leaf: {"times": _one(0, 1, leaf)}),
+    "no steps": ("plain", lambda rng, leaf: {"rate": 0.0}),
     "diverged": ("plain", lambda rng, leaf: {"rate": rng.uniform(0.5, 2)}),
     "all zero": ("plain", lambda rng, leaf: {"keep": _one(0, 1, leaf)}),
     "lost updates": ("bfloat16", lambda rng, leaf: {"rate": 10 ** rng.uniform(-5, -4)}),

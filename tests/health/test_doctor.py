@@ -215,3 +215,42 @@ def test_healthy_runs_are_found_healthy(tmp_path):
 def test_rows_as_they_stand_in_the_file_are_understood():
     rows = [{"step": i, "loss": "NaN" if i > 7 else 1.0, "grad_norm/x": "NaN"} for i in range(9)]
     assert str(health.doctor(rows)[0]).startswith("not finite since step 8")
+
+
+# The cause, and not what follows from it
+
+
+def test_a_schedule_that_ends_too_early_is_named_and_not_its_rounding():
+    history = rows(
+        update_ratio=[1e-3] * 20 + [1e-11] * 60,
+        grad_norm=[1.0],
+        lost=[0.0] * 20 + [1.0] * 60,
+        lost__k=[0.0] * 20 + [1.0] * 60,
+        update_ratio__k=[1e-3] * 20 + [1e-11] * 60,
+    )
+    (said,) = found(history)
+    assert said.startswith("for most of the run no step changes the parameters: look at the learn")
+    assert found(history[:38]) != [said]  # half of a run at most is the end of a schedule
+
+
+def test_a_learning_rate_of_zero_is_named():
+    opt = health.observe(adamx.adam(0.0), per_leaf=True)
+    params = {"bias": jnp.zeros(3), "kernel": jnp.ones(3)}
+    state, history = opt.init(params), []
+    for step in range(30):
+        _, state = opt.update({"bias": jnp.ones(3), "kernel": jnp.ones(3)}, state, params)
+        history.append({"step": step, **health.read(state)})
+    (said,) = found(history)
+    assert said.startswith("for most of the run no step changes the parameters")
+    skipped = [{"step": 30, "update_ratio": 0.0, "grad_norm": 1.0}]
+    assert found(skipped[0]) == []  # one step, which a guard may have skipped
+
+
+def test_units_that_long_first_steps_have_killed_are_their_work():
+    died = {"idle__k": [0.0] * 20 + [0.6] * 60, "idle": [0.0] * 20 + [0.6] * 60}
+    early = [0.5] * 20 + [1e-4] * 60
+    said = found(rows(update_ratio=early, **died))
+    assert said[0].startswith("the first steps changed the parameters by 50.0%: lower the learn")
+    assert said[1].startswith("`k`: 60% of elements get no gradient any more")
+    assert len(found(rows(update_ratio=[1e-3], **died))) == 1
+    assert found(rows(update_ratio=early)) == []  # parameters that begin at zero

@@ -5,13 +5,17 @@ from typing import Any, NamedTuple
 
 from adamx.health.report.evidence import ENOUGH, Evidence, gathered, rows_of
 from adamx.health.report.not_finite import LOSSES, NORMS, broken
-from adamx.health.report.rules import IDLE, NO_GRADIENT, RULES, Rule
+from adamx.health.report.rules import IDLE, LONG_STEPS, NO_GRADIENT, NO_STEPS, RULES, Rule
 
 WELL = "Nothing that the doctor knows of is wrong."
 RESCUE = (
     "restore a checkpoint from before; lower the learning rate or warm it up, and wrap the "
     "optimizer in `health.skip_nonfinite`, which names the leaf"
 )
+
+
+LONG = 0.05  # of the parameters, in the first steps of a run in which units die
+OF_NO_STEPS = {"lost updates", "all zero", "short steps"}
 
 
 class Finding(NamedTuple):
@@ -61,6 +65,12 @@ def doctor(health: Any) -> list[Finding]:
     ill = {where: _ills(seen, where) for where, seen in groups.items()}
     if any(where and {NO_GRADIENT, IDLE} & set(rules) for where, rules in ill.items()):
         ill[""] = [rule for rule in ill.get("", []) if rule is not IDLE]  # the leaf says it
+        first = groups[""].early("update_ratio") if "" in groups else 0.0
+        if first > LONG and LONG_STEPS not in ill[""]:  # it kills units, and ends with them
+            said = f"the first steps changed the parameters by {first:.1%}"
+            found.append(Finding("", said, LONG_STEPS.advice))
+    if NO_STEPS in ill.get("", []):  # it explains these
+        ill = {k: [rule for rule in v if rule.name not in OF_NO_STEPS] for k, v in ill.items()}
     for where, rules in ill.items():
         found += [Finding(where, rule.what(groups[where]), rule.advice) for rule in rules]
     return found

@@ -46,6 +46,11 @@ class Evidence:
         """The largest observation."""
         return max(self._known(name), default=math.nan)
 
+    def early(self, name: str) -> float:
+        """The median of the first observations."""
+        known = self._known(name)[:LATELY]
+        return statistics.median(known) if known else math.nan
+
     def usual(self, name: str) -> float:
         """The median of all observations."""
         known = self._known(name)
@@ -66,6 +71,10 @@ class Evidence:
         width = min(LATELY, len(known) // 2)
         before = statistics.median(known[:width]) if width else 0.0
         return statistics.median(known[-width:]) / before if before > 0 else math.nan
+
+    def is_history(self, name: str) -> bool:
+        """Whether there are enough observations to say what is usual."""
+        return len(self._values.get(name, [])) >= ENOUGH
 
     def _known(self, name: str) -> list[float]:
         values = self._values.get(name, [])

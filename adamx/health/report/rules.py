@@ -45,6 +45,14 @@ def _is_all_noise(seen: Evidence) -> bool:
     return seen.lately("noise_scale") > 1e4 and 0.9 < seen.times_the_first("loss") < 1.5
 
 
+def _takes_no_steps(seen: Evidence) -> bool:
+    """Not only at the end of a schedule, and not by a rate that was too small from the start."""
+    longest = max(seen.lately("update_ratio"), seen.usual("update_ratio"))
+    if not (longest < 1e-8 and seen.is_history("update_ratio")):
+        return False
+    return seen.lately("grad_norm") > 0 and not 0 < seen.peak("update_ratio") < 1e-6
+
+
 def _ratio(seen: Evidence) -> float:
     return max(seen.lately("update_ratio"), seen.usual("update_ratio"))
 
@@ -63,8 +71,23 @@ IDLE = Rule(
     lambda seen: f"{seen.grown('idle'):.0%} of elements get no gradient any more",
     "look for dead units, and for inputs or rows that the data has stopped to ask for",
 )
+NO_STEPS = Rule(
+    "no steps",
+    _takes_no_steps,
+    lambda seen: "for most of the run no step changes the parameters",
+    "look at the learning rate: it is zero, or its schedule has ended",
+    of_tree=True,
+)
+LONG_STEPS = Rule(
+    "long steps",
+    lambda seen: seen.lately("update_ratio") > 0.03 or seen.usual("update_ratio") > 0.02,
+    lambda seen: f"a step changes the parameters by {_ratio(seen):.1%}",
+    "lower the learning rate, or warm it up for longer",
+    of_tree=True,
+)
 RULES = (
     NO_GRADIENT,
+    NO_STEPS,
     Rule(
         "diverged",
         lambda seen: seen.times_the_first("loss") > 1.5,
@@ -97,7 +120,8 @@ RULES = (
                 else ""
             )
         ),
-        'use a smaller `eps` or `eps_root`, or eps_mode="atan2", or scale the loss up',
+        'use a smaller `eps` or `eps_root`, or eps_mode="atan2", or scale the loss up; where '
+        "gradients are far larger than these, a larger `b2`, above b1^2",
     ),
     Rule(
         "at ceiling",
@@ -111,13 +135,7 @@ RULES = (
         _share("at_floor", "second moments are at the smallest value of their format"),
         'scale the loss up, or use storage="bfloat16" for these leaves',
     ),
-    Rule(
-        "long steps",
-        lambda seen: seen.lately("update_ratio") > 0.03 or seen.usual("update_ratio") > 0.02,
-        lambda seen: f"a step changes the parameters by {_ratio(seen):.1%}",
-        "lower the learning rate, or warm it up for longer",
-        of_tree=True,
-    ),
+    LONG_STEPS,
     Rule(
         "short steps",
         lambda seen: 0 < seen.peak("update_ratio") < 1e-6,
@@ -134,7 +152,8 @@ RULES = (
         "all noise",
         _is_all_noise,
         lambda seen: "gradients are nearly all noise, and the loss does not fall",
-        "check that labels belong to their inputs; take larger batches, or another learning rate",
+        "check that labels belong to their inputs, unless the run began with trained parameters; "
+        "take larger batches, or another learning rate",
         of_tree=True,
     ),
     IDLE,
