@@ -59,3 +59,8 @@ def test_a_resumed_run_that_begins_with_a_skipped_step_logs_the_same(tmp_path):
     )
     assert whole == cut
     assert "grad_norm" not in whole[BROKEN]
+
+
+def test_what_guards_have_skipped_is_logged_without_an_observer(tmp_path):
+    assert train("--task spoiled --skip-nonfinite --watch 0 --run run", tmp_path)[0] == 0
+    assert health.history(tmp_path / "run/run.jsonl")[-1]["skipped"] == 1

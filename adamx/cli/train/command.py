@@ -215,6 +215,8 @@ class _Training:
             if self._has_looked():
                 figures |= health.read(self.ours.run.state)
                 self.norms = {k: Seen(figures[name], done) for k, name in NORMS.items()}
+            elif looks and not self.args.watch:
+                figures |= health.read(self.ours.run.state)  # the counts of guards
             if looks:
                 figures[HELD_OUT] = self.held_out[-1]
             self.log(done, figures)
