@@ -25,7 +25,8 @@ def scale_loss(
     doubled. `adamx.parallel.data_parallel` calls `scaled` itself.
 
     Clipping and other guards belong inside `opt`, where gradients are unscaled; `rewind` goes
-    around `scale_loss`.
+    around `scale_loss`, and `scale_loss` around groups and masks: the scale is in the gradients of
+    all leaves.
 
     Args:
       opt: any Optax transformation, a whole optimizer with its clipping.
