@@ -14,7 +14,7 @@ RESCUE = (
 )
 
 
-LONG = 0.05  # of the parameters, in the first steps of a run in which units die
+LONG = 0.1  # of the parameters, by one of the first steps of a run in which units die
 OF_NO_STEPS = {"lost updates", "all zero", "short steps"}
 
 
@@ -67,7 +67,7 @@ def doctor(health: Any) -> list[Finding]:
         ill[""] = [rule for rule in ill.get("", []) if rule is not IDLE]  # the leaf says it
         first = groups[""].early("update_ratio") if "" in groups else 0.0
         if first > LONG and LONG_STEPS not in ill[""]:  # it kills units, and ends with them
-            said = f"the first steps changed the parameters by {first:.1%}"
+            said = f"one of the first steps changed the parameters by {first:.1%}"
             found.append(Finding("", said, LONG_STEPS.advice))
     if NO_STEPS in ill.get("", []):  # it explains these
         ill = {k: [rule for rule in v if rule.name not in OF_NO_STEPS] for k, v in ill.items()}

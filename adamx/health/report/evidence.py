@@ -47,9 +47,8 @@ class Evidence:
         return max(self._known(name), default=math.nan)
 
     def early(self, name: str) -> float:
-        """The median of the first observations."""
-        known = self._known(name)[:LATELY]
-        return statistics.median(known) if known else math.nan
+        """The largest of the first observations."""
+        return max(self._known(name)[:LATELY], default=math.nan)
 
     def usual(self, name: str) -> float:
         """The median of all observations."""
