@@ -61,6 +61,10 @@ PROBLEMS: dict[str, tuple[str, Any]] = {
     "drift": ("plain", lambda rng, leaf: {"growth": rng.uniform(1.02, 1.05)}),
     "all noise": ("plain", lambda rng, leaf: {"noise": 1.0, "rate": 1e-3}),
     "idle": ("plain", lambda rng, leaf: {"dead": rng.integers(8, WORDS)}),
+    "stalled": (
+        "plain",
+        lambda rng, leaf: {"times": _one(10 ** rng.uniform(4, 6), 1, leaf), "until": BEGIN + 1},
+    ),
     "always clipped": ("clipped", lambda rng, leaf: {}),
     "spikes": ("guarded", lambda rng, leaf: {"times": _one(1e6, 1, leaf), "since": LAST}),
     "loss scale": (

@@ -256,3 +256,17 @@ def test_units_that_long_first_steps_have_killed_are_their_work():
     assert said[1].startswith("`k`: 60% of elements get no gradient any more")
     assert len(found(rows(update_ratio=[1e-3], **died))) == 1
     assert found(rows(update_ratio=early)) == []  # parameters that begin at zero
+
+
+def test_a_spike_that_shortens_steps_for_long_is_named():
+    before, after = [1e-2] * 20, [1e-5] * 20
+    (said,) = found(rows(rate_p50__k=before + after))
+    assert said.startswith("`k`: steps became 1000 times shorter at once: look for a batch with")
+    for well in (
+        [x * 0.97**i for i, x in enumerate(before * 4)],  # a schedule
+        before + [1e-3] * 20,  # one that falls tenfold
+        before + [1e-9] * 20,  # one that ends
+        [*before, 1e-5, *before],  # a step that was short
+        [1e-1, 1e-5, 1e-5] * 13,
+    ):
+        assert found(rows(rate_p50__k=well)) == []

@@ -71,6 +71,21 @@ class Evidence:
         before = statistics.median(known[:width]) if width else 0.0
         return statistics.median(known[-width:]) / before if before > 0 else math.nan
 
+    def fallen(self, name: str) -> float:
+        """The part that is left lately of what the figure was before its largest sudden fall.
+
+        A fall is one to less than a 30th of the median before, from one observation to the next.
+        """
+        known = self._known(name)
+        left = 1.0
+        for i in range(ENOUGH, len(known) - ENOUGH + 1):
+            if not known[i] < known[i - 1] / 10:
+                continue
+            before = statistics.median(known[max(0, i - LATELY) : i])
+            if known[i] < before / 30:
+                left = min(left, statistics.median(known[i:][-LATELY:]) / before)
+        return left
+
     def is_history(self, name: str) -> bool:
         """Whether there are enough observations to say what is usual."""
         return len(self._values.get(name, [])) >= ENOUGH

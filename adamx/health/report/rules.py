@@ -53,6 +53,11 @@ def _takes_no_steps(seen: Evidence) -> bool:
     return seen.lately("grad_norm") > 0 and not 0 < seen.peak("update_ratio") < 1e-6
 
 
+def _is_stalled(seen: Evidence) -> bool:
+    """Not by a schedule that ends, which leaves nothing, and not by one that falls tenfold."""
+    return 1e-6 < seen.fallen("rate_p50") < 0.05
+
+
 def _ratio(seen: Evidence) -> float:
     return max(seen.lately("update_ratio"), seen.usual("update_ratio"))
 
@@ -157,6 +162,13 @@ RULES = (
         of_tree=True,
     ),
     IDLE,
+    Rule(
+        "stalled",
+        _is_stalled,
+        lambda seen: f"steps became {1 / seen.fallen('rate_p50'):.0f} times shorter at once",
+        "look for a batch with huge gradients, which the mean of squares remembers: go back before "
+        "it with `health.skip_spikes` or a clip, or `adamx.reset` the moments",
+    ),
     Rule(
         "always clipped",
         # Gradients are largest at first; the rate is over some hundred steps.
