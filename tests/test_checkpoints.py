@@ -29,7 +29,7 @@ from tests.parallel.test_data_parallel import (
     same,
     trained,
 )
-from tests.products import ways_in_turn
+from tests.products import WAYS, rest_slow
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -60,7 +60,7 @@ def test_every_recipe_and_format_comes_back_bit_for_bit(recipe, storage, tmp_pat
     same(*(r._replace(key=jax.random.key_data(r.key)) for r in (back, run)))
 
 
-@ways_in_turn
+@rest_slow("how, zero", WAYS, [("shard_map", True)])
 def test_a_run_saved_on_eight_devices_goes_on_with_four_and_with_one(how, zero, tmp_path):
     with jax.enable_x64(True):
         opt, params, data = adamx.adamw(1e-2), model(jnp.float64), batch(dtype=np.float64)
@@ -241,7 +241,8 @@ KILLED = """
 """
 
 
-@pytest.mark.parametrize("after", [0.0, pytest.param(0.02, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.0, 0.02])
 def test_a_process_killed_while_it_saves_loses_that_save_only(after, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(after)]
     env = os.environ | {"JAX_PLATFORMS": "cpu"}

@@ -48,6 +48,7 @@ def test_the_example_is_short():
     assert len(ROW.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_it(checkout):
     task = ("--task", "regression", "--batch-size", "8")
     out = run(

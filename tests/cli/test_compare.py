@@ -19,6 +19,7 @@ from adamx.cli.flags import UsageError
 from adamx.cli.tasks import digits, find
 from adamx.optimizers.recipe import TABLE
 from tests.cli.commands import done, number, table
+from tests.products import some_slow
 
 
 def alone(task, opt, steps):
@@ -40,7 +41,7 @@ def results(grid, losses):
     return Sweep(grid, {HELD_OUT: losses}, np.full(len(losses), 10), losses)
 
 
-@pytest.mark.parametrize("name", ["adamw", "momentum"])
+@some_slow("name", ["adamw", "momentum"], ["momentum"])
 def test_a_sweep_is_every_run_by_itself(name):
     tasks, values = [digits(seed, 32) for seed in (0, 1)], np.array([1e-3, 1e-2])
     others = {"weight_decay": np.array([0.0, 0.5]), "b2": np.array([0.9, 0.999])}

@@ -13,6 +13,7 @@ from adamx import interop
 from adamx.parallel import Run
 from tests.cli.commands import done, here, refused, table
 from tests.interop.torch import models
+from tests.products import some_slow
 
 torch = pytest.importorskip("torch", reason="converts checkpoints of torch")
 
@@ -36,7 +37,7 @@ def saved(path, model, opt, **more):
     return path
 
 
-@pytest.mark.parametrize("storage", ["float32", "int8"])
+@some_slow("storage", ["float32", "int8"], ["int8"])
 def test_a_checkpoint_goes_there_goes_on_and_comes_back(tmp_path, storage):
     model, theirs = trained()
     saved(tmp_path / "there.pt", model, theirs, epoch=2)

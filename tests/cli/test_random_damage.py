@@ -94,6 +94,7 @@ def resumed_after_damage(whole, root, seed):
     return code
 
 
+@pytest.mark.slow
 def test_a_few_random_damages_end_in_a_sentence_or_in_the_same_losses(whole, tmp_path, capfd):
     codes = [resumed_after_damage(whole, tmp_path, seed) for seed in range(10)]
     assert {0, 2} <= set(codes)

@@ -68,6 +68,7 @@ def test_a_run_has_a_folder_with_all_that_is_to_be_kept(tmp_path):
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_a_terminal_shows_a_bar(tmp_path):
     shown = on_a_terminal("train --task regression --steps 20", tmp_path)

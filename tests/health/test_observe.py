@@ -15,7 +15,7 @@ from adamx import health, parallel
 from adamx.health.figures import NAMES
 from tests import cases
 from tests.parallel.test_data_parallel import batch, loss_fn, model, on_one_device, trained
-from tests.products import rest_slow, ways_in_turn
+from tests.products import WAYS, rest_slow
 
 B1, B2, EPS, RATE = 0.9, 0.999, 1e-8, 1e-2
 
@@ -263,7 +263,7 @@ def watched_on_one_device():
     return health.read(on_one_device(WATCHED, loss_fn, model(), batch(), 3)[1])
 
 
-@ways_in_turn
+@rest_slow("how, zero", WAYS, [("shard_map", True)])
 def test_figures_of_many_devices_are_those_of_one(how, zero):
     params, data, want = model(), batch(), watched_on_one_device()
     train = parallel.data_parallel(loss_fn, WATCHED, params, how=how, zero=zero)

@@ -16,6 +16,7 @@ import adamx
 from adamx import health
 from adamx.core import paths
 from adamx.parallel import Run
+from tests.products import some_slow
 
 SHAPES = {
     "embedder": {"embedding": (5, 4)},
@@ -140,8 +141,9 @@ def said(state):
         return {}
 
 
-@pytest.mark.parametrize("configured", CONFIGURED.values(), ids=CONFIGURED)
+@some_slow("configured", CONFIGURED, [name for name in CONFIGURED if name != "observed"])
 def test_the_same_leaves_are_chosen_in_every_framework(configured):
+    configured = CONFIGURED[configured]
     want, figures = trained(configured(), values)
     for name, build in TREES.items():
         got, seen = trained(configured(), build)

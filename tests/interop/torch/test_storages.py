@@ -29,7 +29,10 @@ ROWS = {
 }
 
 
-@pytest.fixture(scope="module", params=ROWS)
+SLOW = [pytest.param(row, marks=pytest.mark.slow) for row in list(ROWS)[2:]]
+
+
+@pytest.fixture(scope="module", params=[*list(ROWS)[:2], *SLOW])
 def run(request):
     model = models.network(torch, torch.float32)
     opt = getattr(torch.optim, request.param)(model.parameters(), lr=1e-3, **ROWS[request.param])
