@@ -3,8 +3,8 @@
 
 Each is measured on 20 small runs that have its problem, drawn in `tests/health/patients.py`, and on
 20 healthy ones, every task of `train` and the workloads of the study among them. All found their
-problem in 20 of 20, `idle` in 15; none found anything in a healthy run. Milder problems are found
-less often (2026-11-29, `python -m tests.health.doctor_table`).
+problem in 20 of 20, `long steps` in 19, `idle` in 15; none found anything in a healthy run. Milder
+problems are found less often (2026-11-30, `python -m tests.health.doctor_table`).
 """
 
 from collections.abc import Callable
