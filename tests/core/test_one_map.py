@@ -27,6 +27,11 @@ DTYPES = "float32 bfloat16 float16 int8 uint8 int16 uint16 int32 uint32".split()
 mlir.register_lowering(one_map.primitive, map_lowering.lower, platform="cpu")
 
 
+@pytest.fixture(autouse=True)
+def not_turned_off(monkeypatch):
+    monkeypatch.delenv("ADAMX_KERNELS", raising=False)
+
+
 @pytest.fixture
 def on_gpus():
     """Traces for GPUs."""
