@@ -74,12 +74,14 @@ def check_floating(who: str, name: str, what: str, leaf: Any) -> None:
         )
 
 
-def check_state(who: str, state: Any, wanted: type) -> None:
-    """Raises where a state is of another class than `wanted`."""
+_ELSE = "it was made by another recipe, or restored without a target"
+
+
+def check_state(who: str, state: Any, wanted: type, why: str = _ELSE) -> None:
+    """Raises where a state is of another class than `wanted`, with what may be the reason."""
     if not isinstance(state, wanted):
         raise ValueError(
-            f"{who}: the state is a {type(state).__name__}, expected {wanted.__name__}: it was "
-            "made by another recipe, or restored without a target"
+            f"{who}: the state is a {type(state).__name__}, expected {wanted.__name__}: {why}"
         )
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from adamx.core.rows import check_state
 from adamx.core.snapshots import Snapshot
 from adamx.health.running_stats import Usual
 from adamx.health.trend import Trend
@@ -136,12 +137,8 @@ def nodes(state: Any) -> list[Any]:
 
 def check_own(name: str, state: Any, wanted: type) -> None:
     """Raises where the state is not of the guard or observer, but such as of what is in it."""
-    if not isinstance(state, wanted):
-        raise ValueError(
-            f"{name}: the state should be of the class {wanted.__name__}, as `init` makes it; got "
-            f"{type(state).__name__}: with the state of what is inside {name}, go on with "
-            "`init(params)._replace(inner=state)`"
-        )
+    begin = f"with the state of what is inside {name}, go on with "
+    check_state(name, state, wanted, begin + "`init(params)._replace(inner=state)`")
 
 
 def check_inside(name: str, inner: Any, *refused: type) -> None:

@@ -16,6 +16,7 @@ from adamx.core import dtypes, paths, random_bits, shards
 from adamx.core.arithmetic import straight
 from adamx.core.compiled import compiled
 from adamx.core.per_leaf import leafwise
+from adamx.core.rows import check_state
 from adamx.core.values import value
 from adamx.landing.float_words import HALVES
 
@@ -77,7 +78,7 @@ class LandingLink:
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         name = self.name
-        _check_state(name, state)
+        check_state(name, state, LandingState, _ELSE)
         if params is None and jax.tree.leaves(updates):
             raise ValueError(
                 f"{name}: a landing needs the parameters: call `update(grads, state, params)`"
@@ -168,19 +169,14 @@ def _as_it_is(step: Any, p: Any) -> jax.Array:
     return dtypes.cast(step, dtype if dtype.itemsize == 1 else dtypes.wider(step.dtype, dtype))
 
 
+_ELSE = "it was made with another landing, or restored without a target"
+
+
 def _columns(name: str, treedef: Any, updates: Any, tree: Any, what: str) -> list[Any]:
     try:
         return treedef.flatten_up_to(tree)
     except (ValueError, TypeError) as e:
         raise ValueError(f"{name}: {paths.difference(tree, updates, what, 'the step')}") from e
-
-
-def _check_state(name: str, state: Any) -> None:
-    if not isinstance(state, LandingState):
-        raise ValueError(
-            f"{name}: the state is a {type(state).__name__}, expected LandingState: it was made "
-            "with another landing, or restored without a target"
-        )
 
 
 def _check(name: str, path: str, step: Any, p: Any, remainder: Any, want: jnp.dtype | None) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the state of one optimizer to that of another that keeps its moments differently."""
 
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +13,7 @@ from adamx.core import dtypes, hyperparameters, paths, random_bits
 from adamx.landing.master import remainders
 from adamx.moments import late_landing
 from adamx.moments.described import Described
+from adamx.moments.difference import difference
 from adamx.moments.find import Side, is_moments, leaves, side, template
 from adamx.moments.store import Store, StoredState
 from adamx.storage.compact import fit_for_codes
@@ -74,7 +74,7 @@ def _carried(state: Any, source: Any, target: Any, is_guessed: bool) -> Any:
     given = _beside(state, source, marks, held, is_guessed)
     if held != treedef:
         what = "`opt_from` and `opt_to` differ in more than how moments are stored"
-        raise ValueError(f"{what}: {_difference(target, source)}")
+        raise ValueError(f"{what}: {difference(target, source)}")
     return treedef.unflatten(
         [
             _converted(x, mark, goal) if is_moments(goal) else _kept(x, path, goal)
@@ -112,39 +112,12 @@ def _beside(state: Any, source: Any, marks: list[Any], held: Any, is_guessed: bo
     if not fits:
         advice = f" (or its moments do not tell the parameters: {_GIVE})" if is_guessed else ""
         raise ValueError(
-            f"`state` is not a state of `opt_from`{advice}: {_difference(state, source)}"
+            f"`state` is not a state of `opt_from`{advice}: {difference(state, source)}"
         )
     return given
 
 
 _GIVE = "give `params`, the parameters or their shapes"
-
-
-def _difference(one: Any, other: Any) -> str:
-    """The parts of two states, or their structures where the parts are the same."""
-    parts, others = (", ".join(_parts(x)) or "nothing" for x in (one, other))
-    if parts != others:
-        return f"{parts} instead of {others}"
-    found, expected = (jax.tree.structure(x, is_leaf=is_moments) for x in (one, other))
-    return f"{found} instead of {expected}"
-
-
-def _parts(state: Any) -> list[str]:
-    """The classes of a state's parts, outside in; those in a row with their number."""
-
-    def is_part(x: Any) -> bool:
-        return is_moments(x) or hasattr(x, "_fields")
-
-    found: list[str] = []
-    for x in filter(is_part, jax.tree.leaves(state, is_leaf=is_part)):
-        found.append(_class(x))
-        found += [] if is_moments(x) else _parts(tuple(x))
-    rows = [(name, len([*row])) for name, row in itertools.groupby(found)]
-    return [name if number == 1 else f"{number} {name}" for name, number in rows]
-
-
-def _class(x: Any) -> str:
-    return type(x.state if isinstance(x, Described) else x).__name__
 
 
 def _kept(x: Any, path: Any, goal: Any) -> Any:

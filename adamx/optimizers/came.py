@@ -13,6 +13,7 @@ from adamx.core.arithmetic import weights
 from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
 from adamx.core.links import Inside
+from adamx.core.rows import check_state
 from adamx.core.rule import Rule
 from adamx.core.values import bind, value
 from adamx.landing import LandingLike, Nearest
@@ -152,11 +153,7 @@ class Came:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if type(state) is not CameState:
-            raise ValueError(
-                f"came: the state is a {type(state).__name__}, expected CameState: it was made by "
-                "another recipe, or restored without a target"
-            )
+        check_state("came", state, CameState)
         u, square = self.square.update(updates, state.square, params, **extra)
         u, _ = self.clip.update(u, optax.EmptyState())
         m, mean = self.mean.update(u, state.mean, params, **extra)

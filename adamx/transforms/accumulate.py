@@ -12,6 +12,7 @@ from jax.typing import ArrayLike, DTypeLike
 from adamx.core import dtypes, paths, random_bits, shards
 from adamx.core.only_if import only_if
 from adamx.core.per_leaf import leafwise
+from adamx.core.rows import check_state
 from adamx.storage.floats import stochastic
 
 
@@ -70,7 +71,7 @@ def accumulate(
     def update(
         updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, optax.MultiStepsState]:
-        _check_state(state)
+        check_state("accumulate", state, optax.MultiStepsState, _BEGIN)
         steps = every(state.gradient_step) if callable(every) else every
         steps = jnp.asarray(steps).astype(jnp.int32)
         mean = _added(updates, state, steps, seed)
@@ -89,19 +90,16 @@ def accumulate(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+_BEGIN = (
+    "with the state of `opt` alone, go on with "
+    "`accumulate(opt, …).init(params)._replace(inner_opt_state=state)`"
+)
+
+
 def _dtype(p: Any, held: jnp.dtype) -> jnp.dtype:
     own = dtypes.of(p)
     is_half = held == jnp.bfloat16 and not dtypes.is_complex(own) and own != jnp.float64
     return held if is_half else dtypes.wider(dtypes.working(own), held)
-
-
-def _check_state(state: Any) -> None:
-    if not isinstance(state, optax.MultiStepsState):
-        raise ValueError(
-            f"accumulate: the state should be a MultiStepsState, as `init` makes it; got "
-            f"{type(state).__name__}: with the state of `opt` alone, go on with "
-            "`accumulate(opt, …).init(params)._replace(inner_opt_state=state)`"
-        )
 
 
 def _added(updates: Any, state: Any, steps: jax.Array, seed: random_bits.Seed) -> Any:

@@ -39,7 +39,7 @@ def test_flax_nnx_trains():
         for _ in range(3):
             reader["train_step"](reader["model"], reader["optimizer"], batch)
         losses.append(reader["loss_fn"](reader["model"], batch))
-    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > losses[1] > losses[2]
     state = nnx.as_pure(reader["optimizer"].opt_state)[0]
     assert int(state.count) == 6
     assert state.nu["dense"]["kernel"].dtype == jnp.uint8

@@ -215,7 +215,9 @@ def test_a_run_begins_to_accumulate_and_is_told_how():
     inner, params = adamx.adam(0.1), {"a": jnp.ones(3)}
     params, state = adamx.step(inner, params, inner.init(params), params)
     opt = adamx.accumulate(inner, 2)
-    with pytest.raises(ValueError, match=r"should be a MultiStepsState.*got tuple: with the state"):
+    with pytest.raises(
+        ValueError, match=r"the state is a tuple, expected MultiStepsState: with the state of `opt`"
+    ):
         adamx.step(opt, params, state, params)
     state = opt.init(params)._replace(inner_opt_state=state)
     for _ in range(2):
