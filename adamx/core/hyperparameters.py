@@ -90,6 +90,14 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
+def check_count(least: int = 1, **given: Any) -> None:
+    """Raises where a number of steps, or of other things, is not whole, or below `least`."""
+    for name, count in given.items():
+        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
+        if not (whole and count >= least):
+            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {count!r}")
+
+
 def check_optimizer(**given: Any) -> None:
     """Raises where an argument is no optimizer, as where two arguments changed places."""
     for name, opt in given.items():

@@ -10,6 +10,7 @@ import optax
 from jax import lax
 
 from adamx.core import paths
+from adamx.core.hyperparameters import check_count
 from adamx.health import figures, leaf_stats
 from adamx.health.states import LossScaleState, ObserveState, check_inside, check_own
 from adamx.health.trend import Trend, followed, trend
@@ -46,8 +47,7 @@ def observe(
       >>> print(round(health.read(state)["grad_norm"], 3))
       5.0
     """
-    if every < 1:
-        raise ValueError(f"`every` must be at least 1, got {every}")
+    check_count(every=every)
     opt = optax.with_extra_args_support(opt)
 
     def groups_of(tree: Any) -> dict[str, list[str]]:

@@ -4,6 +4,8 @@
 import math
 from collections.abc import Sequence
 
+from adamx.core.hyperparameters import check_count
+
 
 def plateau(losses: Sequence[float], patience: int, least: float = 0.0) -> bool:
     """Whether none of the last `patience` losses beats the best one before by more than `least`.
@@ -12,8 +14,7 @@ def plateau(losses: Sequence[float], patience: int, least: float = 0.0) -> bool:
       >>> plateau([3, 2, 1, 1.1, 1.2], patience=2), plateau([3, 2, 1, 1.1, 0.9], patience=2)
       (True, False)
     """
-    if patience < 1:
-        raise ValueError(f"`patience` must be at least 1, got {patience}")
+    check_count(patience=patience)
     before, lately = losses[:-patience], losses[-patience:]
     return bool(before) and not any(loss < min(before) - least for loss in lately)
 

@@ -28,13 +28,5 @@ def finite(**given: Any) -> None:
             raise ValueError(f"`{name}` must be a finite number, got {value!r}")
 
 
-def steps(least: int, **given: Any) -> None:
-    """Raises where a number of steps is not whole, or below `least`."""
-    for name, value in given.items():
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not (whole and value >= least):
-            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)

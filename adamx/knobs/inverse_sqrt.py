@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from adamx.core import hyperparameters
 from adamx.core.hyperparameters import Schedule
 from adamx.core.values import bind
 from adamx.knobs import checks
@@ -35,7 +36,7 @@ def warmup_inverse_sqrt_schedule(
       Vaswani et al., `Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_, 2017.
     """
     checks.finite(peak_value=peak_value, init_value=init_value)
-    checks.steps(1, warmup_steps=warmup_steps)
+    hyperparameters.check_count(warmup_steps=warmup_steps)
     return bind(_value, peak=peak_value, warmup=warmup_steps, first=init_value)
 
 

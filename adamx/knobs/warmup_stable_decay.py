@@ -51,8 +51,8 @@ def warmup_stable_decay_schedule(
       <https://arxiv.org/abs/2405.18392>`_, 2024.
     """
     checks.finite(peak_value=peak_value, init_value=init_value, end_value=end_value)
-    checks.steps(0, warmup_steps=warmup_steps, decay_steps=decay_steps)
-    checks.steps(1, steps=steps)
+    hyperparameters.check_count(0, warmup_steps=warmup_steps, decay_steps=decay_steps)
+    hyperparameters.check_count(steps=steps)
     hyperparameters.check_choice("shape", shape, ("1-sqrt", "linear"))
     if warmup_steps + decay_steps > steps:
         raise ValueError(

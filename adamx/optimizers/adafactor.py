@@ -62,8 +62,7 @@ def _factored(
 ) -> FactoredRms:
     """The link; `hyper` are the decay rate, the offset and epsilon, by the caller's names."""
     hyperparameters.check(**hyper)
-    if least < 1:
-        raise ValueError(f"`min_dim_size_to_factor` must be at least 1, got {least}")
+    hyperparameters.check_count(min_dim_size_to_factor=least)
     at = bind(scalars, names=tuple(hyper), decay_rate_fn=decay_rate_fn)
     rule = square_rule("adafactor", hyper, at)
     return FactoredRms(rule, bind(longest, factored=factored, least=least))

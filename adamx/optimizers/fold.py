@@ -12,6 +12,7 @@ import optax
 
 from adamx.core import dtypes
 from adamx.core.compiled import Compiled, transformation
+from adamx.core.hyperparameters import check_count
 from adamx.core.links import Around, Inside
 from adamx.core.only_if import only_if
 from adamx.core.rule import Rule
@@ -75,8 +76,7 @@ def fold_micro_batches(opt: Optimizer, every: int) -> Optimizer:
       Zhang et al., `Adam Accumulation <https://arxiv.org/abs/2305.19982>`_, 2023; Wang &
       Aitchison, `Batch size invariant Adam <https://arxiv.org/abs/2402.18824>`_, 2024.
     """
-    if not (isinstance(every, int) and every >= 1):
-        raise ValueError(f"`every` must be a whole number of at least 1, got {every!r}")
+    check_count(every=every)
     whole: Any = getattr(getattr(opt, "update", None), "link", None)
     chain: Any = getattr(whole, "link", None)
     if not isinstance(chain, Chain):

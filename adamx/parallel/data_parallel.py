@@ -19,7 +19,7 @@ import optax
 from jax.sharding import AxisType, Mesh
 from jax.typing import DTypeLike
 
-from adamx.core.hyperparameters import check_optimizer
+from adamx.core.hyperparameters import check_count, check_optimizer
 from adamx.parallel.by_device import pmapped, shard_mapped
 from adamx.parallel.by_jit import meshed
 from adamx.parallel.collectives import check_dtype
@@ -95,8 +95,7 @@ def data_parallel(
     if how != "jit" and memory_kind is not None:
         raise ValueError(f"`memory_kind` needs how='jit', got {how!r}")
     check_dtype("reduce_dtype", reduce_dtype)
-    if micro_batches < 1:
-        raise ValueError(f"`micro_batches` must be at least 1, got {micro_batches}")
+    check_count(micro_batches=micro_batches)
     task = Task(
         Loss(loss_fn, has_aux, micro_batches),
         optax.with_extra_args_support(opt),

@@ -10,6 +10,7 @@ import optax
 from jax.typing import ArrayLike, DTypeLike
 
 from adamx.core import dtypes, paths, random_bits, shards
+from adamx.core.hyperparameters import check_count
 from adamx.core.only_if import only_if
 from adamx.core.per_leaf import leafwise
 from adamx.core.rows import check_state
@@ -56,8 +57,8 @@ def accumulate(
       [1.] 1
       [0.9] 0
     """
-    if not callable(every) and not (isinstance(every, int) and every >= 1):
-        raise ValueError(f"`every` must be a whole number of at least 1, got {every!r}")
+    if not callable(every):
+        check_count(every=every)
     held = jax.dtypes.canonicalize_dtype(dtype)
     if held not in (jnp.float32, jnp.float64, jnp.bfloat16):
         raise ValueError(f"`dtype` must be float32, float64 or bfloat16, got {held}")

@@ -124,11 +124,11 @@ def test_mistakes_of_adaptive_clips_are_named():
         adamx.clip_by_zscore(0)
     with pytest.raises(ValueError, match=r"`decay` must be in \[0, 1\), got 1"):
         adamx.clip_by_zscore(decay=1)
-    with pytest.raises(ValueError, match="`warmup` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`warmup` must be a whole number of at least 1, got 0"):
         adamx.clip_by_zscore(warmup=0)
     with pytest.raises(ValueError, match=r"`percentile` must be in \[0, 100\], got 101"):
         adamx.clip_by_percentile(101)
-    with pytest.raises(ValueError, match="`history` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`history` must be a whole number of at least 1, got 0"):
         adamx.clip_by_percentile(history=0)
     with pytest.raises(TypeError, match="gradient is int32, clipping needs floating point"):
         adamx.clip_by_zscore().update(jnp.ones(2, jnp.int32), adamx.clip_by_zscore().init(None))
@@ -297,7 +297,7 @@ def test_mistakes_of_scaling_are_named():
     for bad in (3.0, 0.0, 2.0**50):
         with pytest.raises(ValueError, match="`initial` must be a power of two"):
             health.scale_loss(adamx.adam(1e-3), bad)
-    with pytest.raises(ValueError, match="`growth_interval` must be at least 1"):
+    with pytest.raises(ValueError, match="`growth_interval` must be a whole number of at least 1"):
         health.scale_loss(adamx.adam(1e-3), growth_interval=0)
     inside = health.scale_loss(adamx.adam(1e-3))
     for guard in (health.skip_nonfinite, health.skip_spikes):
@@ -484,7 +484,9 @@ def test_going_back_scans():
 def test_mistakes_of_going_back_are_named():
     adam = adamx.adam(1e-3)
     for bad in ({"every": 0}, {"patience": 0}, {"slow_steps": 0}, {"max_tries": 0}):
-        with pytest.raises(ValueError, match=f"`{next(iter(bad))}` must be at least 1, got 0"):
+        with pytest.raises(
+            ValueError, match=f"`{next(iter(bad))}` must be a whole number of at least 1, got 0"
+        ):
             health.rewind(adam, **bad)
     with pytest.raises(ValueError, match=r"`step_scale` must be in \(0, 1\], got 2"):
         health.rewind(adam, step_scale=2)

@@ -284,8 +284,13 @@ def test_optimizers_of_optax_are_observed_too():
 
 
 def test_mistakes_of_observing_are_named():
-    with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`every` must be a whole number of at least 1, got 0"):
         health.observe(adamx.adam(1e-3), every=0)
+    with pytest.raises(ValueError, match=r"`every` must be a whole number of at least 1, got 2.5"):
+        health.observe(adamx.adam(1e-3), every=2.5)
+    for show in (health.page, health.plot):
+        with pytest.raises(ValueError, match="`history` is empty"):
+            show([])
     with pytest.raises(
         ValueError, match=r"`groups`: no leaf matches 'bias'; the nearest are kernel"
     ):
@@ -406,5 +411,5 @@ def test_a_run_stops_by_plateau_target_and_divergence():
     assert health.diverged([*falling, *[1.0] * 5])
     assert not health.diverged([*falling, *[1.0] * 4])
     assert not health.diverged([])
-    with pytest.raises(ValueError, match="`patience` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`patience` must be a whole number of at least 1, got 0"):
         health.plateau(falling, 0)

@@ -97,8 +97,8 @@ def test_the_loss_may_be_left_out():
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ({"window": 1}, "`window` must be an integer and at least 2, got 1"),
-        ({"window": 2.5}, "`window` must be an integer and at least 2, got 2.5"),
+        ({"window": 1}, "`window` must be a whole number of at least 2, got 1"),
+        ({"window": 2.5}, "`window` must be a whole number of at least 2, got 2.5"),
         ({"sigmas": 0}, "`sigmas` must be > 0"),
     ],
 )

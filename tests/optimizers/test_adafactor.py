@@ -151,7 +151,7 @@ def test_decay_follows_the_rate_and_the_mask():
             {"learning_rate": 0.1, "weight_decay": 0.1, "weight_decay_rate": 0.1},
             "either `weight_decay` or `weight_decay_rate`",
         ),
-        ({"min_dim_size_to_factor": 0}, "`min_dim_size_to_factor` must be at least 1"),
+        ({"min_dim_size_to_factor": 0}, "`min_dim_size_to_factor` must be a whole number"),
     ],
 )
 def test_errors_name_the_argument(kwargs, words):

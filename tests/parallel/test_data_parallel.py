@@ -486,7 +486,7 @@ def test_moments_rest_on_the_host():
 MISTAKES = {
     "`how` must be one of 'jit', 'shard_map', 'pmap', got 'xmap'": {"how": "xmap"},
     "`axis` must be one of the mesh's ('data',), got 'batch'": {"axis": "batch"},
-    "`micro_batches` must be at least 1, got 0": {"micro_batches": 0},
+    "`micro_batches` must be a whole number of at least 1, got 0": {"micro_batches": 0},
     "`reduce_dtype` needs how='shard_map' or 'pmap'": {"reduce_dtype": "bfloat16"},
     "`memory_kind` needs how='jit', got 'pmap'": {"how": "pmap", "memory_kind": "pinned_host"},
     "how='pmap' copies parameters": {"how": "pmap", "param_specs": P("data")},

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes
+from adamx.core.hyperparameters import check_count
 from adamx.health.guards.verdict import finite, unless
 from adamx.health.states import LossScaleState, RewindState, check_inside, check_own, nodes
 
@@ -49,8 +50,7 @@ def scale_loss(
     """
     if not (LEAST <= initial <= MOST and math.log2(initial) % 1 == 0):
         raise ValueError(f"`initial` must be a power of two, 2^-24 to 2^40, got {initial}")
-    if growth_interval < 1:
-        raise ValueError(f"`growth_interval` must be at least 1, got {growth_interval}")
+    check_count(growth_interval=growth_interval)
     opt = optax.with_extra_args_support(opt)
 
     def init(params: optax.Params) -> LossScaleState:

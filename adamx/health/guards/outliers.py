@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamx.core.hyperparameters import check_count
 from adamx.core.norms import scaled
 from adamx.health.guards.skip import guard
 from adamx.health.guards.verdict import Verdict, anywhere, nothing
@@ -52,8 +53,7 @@ def skip_outliers(
       >>> print(updates["kernel"], health.read(state)["spikes"])
       [0. 0.] 1.0
     """
-    if isinstance(window, bool) or not isinstance(window, int) or window < 2:
-        raise ValueError(f"`window` must be an integer and at least 2, got {window!r}")
+    check_count(2, window=window)
     if not sigmas > 0:
         raise ValueError(f"`sigmas` must be > 0, got {sigmas}")
 

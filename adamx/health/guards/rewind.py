@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from adamx.core.hyperparameters import check_choice
+from adamx.core.hyperparameters import check_choice, check_count
 from adamx.core.snapshots import Snapshot, on_device
 from adamx.health.running_stats import Usual, learned, usual
 from adamx.health.states import LossScaleState, RewindState, SkipState, check_own, nodes
@@ -71,13 +71,13 @@ def rewind(
       >>> print(health.read(state)["rewinds"])
       1.0
     """
-    _check(every=every, patience=patience, slow_steps=slow_steps, max_skipped=max_skipped)
+    check_count(every=every, patience=patience, slow_steps=slow_steps, max_skipped=max_skipped)
     if not z_max > 0:
         raise ValueError(f"`z_max` must be > 0, got {z_max}")
     if not 0 < step_scale <= 1:
         raise ValueError(f"`step_scale` must be in (0, 1], got {step_scale}")
-    if max_tries is not None and max_tries < 1:
-        raise ValueError(f"`max_tries` must be at least 1, got {max_tries}")
+    if max_tries is not None:
+        check_count(max_tries=max_tries)
     check_choice("memory", memory, ("device", HOST))
     opt = optax.with_extra_args_support(opt)
 
@@ -151,12 +151,6 @@ def rewind(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {count}")
 
 
 def _skips(state: Any) -> Any:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adamx.core.hyperparameters import check_count
 from adamx.core.norms import scaled
 from adamx.health.guards.verdict import Verdict, finite, nothing, unless
 from adamx.health.running_stats import Usual, deviation, learned, usual
@@ -84,8 +85,7 @@ def skip_spikes(
     """
     if not z_max > 0:
         raise ValueError(f"`z_max` must be > 0, got {z_max}")
-    if warmup < 1:
-        raise ValueError(f"`warmup` must be at least 1, got {warmup}")
+    check_count(warmup=warmup)
 
     # Compiled, so that its infinities are never results that `jax_debug_infs` looks at.
     @jax.jit
@@ -124,8 +124,8 @@ def guard(
       judge: `(gradients, steps, state, state before, statistics, extra arguments) ->` a verdict,
         and the statistics.
     """
-    if max_consecutive is not None and max_consecutive < 0:
-        raise ValueError(f"`max_consecutive` must be at least 0, got {max_consecutive}")
+    if max_consecutive is not None:
+        check_count(0, max_consecutive=max_consecutive)
     opt = optax.with_extra_args_support(opt)
 
     def init(params: optax.Params) -> Any:

@@ -46,6 +46,8 @@ def page(history: History, title: str = "A run of Adam") -> str:
       >>> "42% of updates are lost to rounding" in page(rows)
       True
     """
+    if not history:
+        raise ValueError("`history` is empty: there is nothing to report")
     history = [figures_of(row) for row in history]
     parts = [
         f"<h1>{html.escape(title)}</h1>",

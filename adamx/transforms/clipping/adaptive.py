@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.compiled import compiled
+from adamx.core.hyperparameters import check_count
 from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
 from adamx.core.rows import check_state
@@ -66,8 +67,7 @@ def clip_by_zscore(
         raise ValueError(f"`z_max` must be > 0, got {z_max}")
     if not 0 <= decay < 1:
         raise ValueError(f"`decay` must be in [0, 1), got {decay}")
-    if warmup < 1:
-        raise ValueError(f"`warmup` must be at least 1, got {warmup}")
+    check_count(warmup=warmup)
 
     return _clip(ZScore(z_max, decay, warmup), axis_name)
 
@@ -143,8 +143,7 @@ def clip_by_percentile(
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"`percentile` must be in [0, 100], got {percentile}")
-    if history < 1:
-        raise ValueError(f"`history` must be at least 1, got {history}")
+    check_count(history=history)
 
     return _clip(Percentile(percentile, history), axis_name)
 
