@@ -95,7 +95,15 @@ def jit_step(
         with using(kernels and kernel_use.now().kernels):
             return step(opt, params, state, grads, **extra)
 
-    return jax.jit(donated, donate_argnums=(0, 1))
+    compiled = jax.jit(donated, donate_argnums=(0, 1))
+
+    @functools.wraps(compiled)
+    def call(params: Any, state: Any, grads: Any, **extra: Any) -> tuple[Any, Any]:
+        return compiled(params, state, grads, **_with_digits(opt, extra))
+
+    for name in ("eval_shape", "lower", "trace"):  # what users ask a jitted function for
+        setattr(call, name, getattr(compiled, name))
+    return call
 
 
 def _takes_extra(opt: Any) -> bool:

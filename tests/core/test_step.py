@@ -103,19 +103,29 @@ def test_optaxs_multi_steps_passes_extra_arguments_on(as_object):
     ],
     ids=["recipe", "chain", "accumulate", "one group"],
 )
-def test_a_rate_of_one_call_keeps_its_digits(wrap, b2):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_rate_of_one_call_keeps_its_digits(wrap, b2, compiled):
     """1 - b2 of a float32 is off by 19% at b2 = 1 - 1e-7."""
     opt, params = wrap(adamx.adam(0.1)), {"w": jnp.zeros(1)}
     state = opt.init(params)
     state = optax.tree.set(state, count=jnp.int32(10**6), mu=params, nu={"w": jnp.ones(1)})
     rate = b2["w"] if isinstance(b2, dict) else b2
     grads = {"w": jnp.full(1, 2 / np.sqrt(1 - rate), jnp.float32)}
-    got, _ = adamx.step(opt, params, state, grads, b2=b2)
+    step = adamx.jit_step(opt) if compiled else functools.partial(adamx.step, opt)
+    got, _ = step(*jax.tree.map(jnp.copy, (params, state)), grads, b2=b2)
     g, t = float(grads["w"][0]), 10**6 + 1
     nu = (rate + (1 - rate) * g * g) / -np.expm1(t * np.log1p(rate - 1))
     np.testing.assert_allclose(got["w"], -0.1 * 0.1 * g / (np.sqrt(nu) + 1e-8), rtol=1e-6)
     with pytest.raises(ValueError, match=r"`b2` must be in \[0, 1\), got 1.5"):
-        adamx.step(opt, params, state, grads, b2=1.5)
+        step(params, state, grads, b2=1.5)
+
+
+def test_a_jitted_step_can_be_looked_at():
+    opt, x = adamx.adam(0.1), jnp.ones(3)
+    step, args = adamx.jit_step(opt), (x, opt.init(x), x)
+    assert step.eval_shape(*args)[0].shape == (3,)
+    assert "adamx" in step.lower(*args).as_text(debug_info=True)
+    assert len(step.trace(*args).jaxpr.jaxpr.invars) == 5
 
 
 def test_step_hands_on_extra_arguments_even_functions():
