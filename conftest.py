@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight virtual devices, strict dtype promotion, programs compiled quickly and kept on disk."""
 
+import functools
+import gc
 import importlib.metadata
 import itertools
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +17,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # JAX 0.10 has two ways to make machine code of a fusion. The older takes half the time for programs
 # as small as a test's. `XLA_FLAGS= pytest` tests what users run; newer JAX knows no other.
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-quickly = importlib.metadata.version("jaxlib").startswith("0.10.") and "XLA_FLAGS" not in os.environ
+older = importlib.metadata.version("jaxlib").startswith("0.10.")
+quickly = older and "XLA_FLAGS" not in os.environ
 if quickly:
     os.environ["XLA_FLAGS"] = QUICK
 
@@ -28,6 +32,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 if quickly:
     jax.devices()  # reads the flags
     del os.environ["XLA_FLAGS"]  # child processes train, and that is slower when compiled so
+
+# JAX 0.10 makes an MLIR context for each program, which is half of lowering a small one. Newer JAX
+# uses one several times in a thread, as is done here.
+if older:
+    from jax._src.interpreters import mlir
+
+    _make, _made = mlir.make_ir_context, itertools.count()
+    _context = functools.lru_cache(maxsize=4)(lambda _thread, _turn: _make())
+    mlir.make_ir_context = lambda: _context(threading.get_ident(), next(_made) // 50)
+
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects, few of them in circles
 
 
 def pytest_addoption(parser):
