@@ -74,7 +74,7 @@ IDLE = Rule(
     # a network of ReLU that has learned its data ends with a quarter.
     lambda seen: seen.grown("idle") > 0.3,
     lambda seen: f"{seen.grown('idle'):.0%} of elements get no gradient any more",
-    "look for dead units, and for inputs or rows that the data has stopped to ask for",
+    "look for dead units, and for inputs or rows that the data no longer asks for",
 )
 NO_STEPS = Rule(
     "no steps",
