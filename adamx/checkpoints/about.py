@@ -16,6 +16,7 @@ import optax
 
 from adamx.checkpoints.shapes import plain, shape_of
 from adamx.core import paths
+from adamx.core.instances import instances
 from adamx.core.state_paths import owned
 from adamx.moments.described import Described, describing
 from adamx.parallel.loss import Run
@@ -29,8 +30,7 @@ def describe(opt: optax.GradientTransformation, run: Run) -> dict[str, Any]:
     """The description of a run, as JSON values."""
     with describing():
         marked = jax.eval_shape(opt.init, jax.tree.map(shape_of, run.params))
-    found = jax.tree.leaves(marked, is_leaf=lambda x: isinstance(x, Described))
-    marks = [x for x in found if isinstance(x, Described)]
+    marks = instances(marked, Described)
     return {
         "version": VERSION,
         "moments": [[mark.rule.name, _storages(mark, run.params)] for mark in marks],

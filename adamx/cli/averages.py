@@ -3,19 +3,13 @@
 
 from typing import Any
 
-import jax
 import optax.contrib
 
 import adamx
+from adamx.core.instances import instances
 
 
 def evaluated(state: Any, params: Any) -> Any:
     """The parameters to evaluate at."""
-    held = jax.tree.leaves(state, is_leaf=_is_average)
-    if not any(map(_is_average, held)):
-        return params
-    return adamx.schedule_free_eval_params(state, params)
-
-
-def _is_average(x: Any) -> bool:
-    return isinstance(x, optax.contrib.ScheduleFreeState)
+    averages = instances(state, optax.contrib.ScheduleFreeState)
+    return adamx.schedule_free_eval_params(state, params) if averages else params

@@ -15,6 +15,8 @@ import jax
 import optax
 from jax.tree_util import KeyPath, keystr
 
+from adamx.core.instances import instances
+
 
 def name(path: KeyPath) -> str:
     """A leaf's path as words joined by slashes; a tree that is one bare leaf is called `leaf`."""
@@ -111,7 +113,7 @@ def check_used(argument: str, patterns: Sequence[str], tree: Any) -> None:
         and not any(matches(p.removeprefix("!"), n) for n in found + holes)
         and not any(glob.strip(" !").startswith(f"{n}/") for glob in p.split("|") for n in holes)
     ]
-    if not unused or not found or _is_masked(tree):
+    if not unused or not found or instances(tree, optax.MaskedNode):
         return
     raise ValueError(
         f"{argument}: no leaf matches {unused[0]!r}; the nearest are {nearest(unused[0], found)}"
@@ -133,7 +135,7 @@ def nearest(pattern: str, names: list[str], most: int = 5) -> str:
 
 def is_hidden(tree: Any) -> bool:
     """Whether a part of a tree is missing: behind a mask of Optax's, or None as in Equinox."""
-    return bool(_holes(tree)) or _is_masked(tree)
+    return bool(_holes(tree) or instances(tree, optax.MaskedNode))
 
 
 def _holes(tree: Any) -> list[str]:
@@ -143,13 +145,6 @@ def _holes(tree: Any) -> list[str]:
 
 def _is_none(x: Any) -> bool:
     return x is None
-
-
-def _is_masked(tree: Any) -> bool:
-    def masked(x: Any) -> bool:
-        return isinstance(x, optax.MaskedNode)
-
-    return any(map(masked, jax.tree.leaves(tree, is_leaf=masked)))
 
 
 def beside(updates: Any, params: Any, who: str) -> Any:

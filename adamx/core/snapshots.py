@@ -7,6 +7,8 @@ import jax
 import optax
 from jax import lax
 
+from adamx.core.instances import instances
+
 
 class Snapshot(NamedTuple):
     """What a run was at some step.
@@ -28,8 +30,7 @@ def put_back(params: optax.Params, state: optax.OptState) -> optax.Params:
     Sums with an update, as `optax.apply_updates` makes them, end within rounding of it, and never
     get rid of a NaN.
     """
-    kinds = jax.tree.leaves(state, is_leaf=_is_snapshot)
-    for kept in (x for x in kinds if _is_snapshot(x)):
+    for kept in instances(state, Snapshot):
         held = _over(kept.params, params)
         params = lax.cond(kept.due, lambda held=held: on_device(held), lambda p=params: p)
     return params
@@ -62,7 +63,3 @@ def on_device(tree: Any) -> Any:
         return jax.device_put(x, jax.memory.Space.Device) if there else x
 
     return jax.tree.map(one, tree)
-
-
-def _is_snapshot(x: Any) -> bool:
-    return isinstance(x, Snapshot)

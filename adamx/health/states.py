@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from adamx.core.instances import instances
 from adamx.core.rows import check_state
 from adamx.core.snapshots import Snapshot
 from adamx.health.running_stats import Usual
@@ -129,9 +130,8 @@ KINDS = (ObserveState, SkipState, CountedState, LossScaleState, RewindState)
 def nodes(state: Any) -> list[Any]:
     """All guard and observer states, outermost first, snapshots excluded."""
     found = []
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, KINDS)):
-        if isinstance(node, KINDS):
-            found += [node, *nodes(node.inner)]
+    for node in instances(state, *KINDS):
+        found += [node, *nodes(node.inner)]
     return found
 
 

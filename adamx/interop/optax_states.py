@@ -15,6 +15,7 @@ import optax
 import optax.contrib
 
 from adamx.core import paths
+from adamx.core.instances import instances
 from adamx.core.rule import Rule
 from adamx.core.values import parts
 from adamx.interop import states
@@ -23,7 +24,7 @@ from adamx.interop.rest import with_rest
 from adamx.interop.states import Moments
 from adamx.interop.trained import rules
 from adamx.landing import LandingState, master_params
-from adamx.moments.find import CLOCKS, is_moments, leaves
+from adamx.moments.find import CLOCKS, is_moments, leaves, template
 
 
 def from_optax(
@@ -59,7 +60,7 @@ def from_optax(
     problems = Problems("from_optax")
     like = params if like is None else like
     theirs = _moments(state, rules(opt, like), problems)
-    if _waits(state) and not _multi(jax.eval_shape(opt.init, like)):
+    if states.waiting(state) and not instances(template(opt, like), optax.MultiStepsState):
         problems.add(_WAITING.format("opt"))
     weights = {paths.name(path): leaf for path, leaf in paths.flatten(params)[0]}
     _check_names(weights, like, problems)
@@ -100,7 +101,7 @@ def to_optax(
     problems = Problems("to_optax")
     weights, moments = states.read(opt, params, state)
     if like is None:
-        like = master_params(state, params) if _lands(state) else params
+        like = master_params(state, params) if instances(state, LandingState) else params
     _check_names(weights, like, problems)
     problems.check()
     flat, treedef = paths.flatten(like)
@@ -108,7 +109,7 @@ def to_optax(
     blank = theirs.init(made)
     used: list[str] = []
     known = rules(opt, params)
-    if _waits(state) and not _multi(blank):
+    if states.waiting(state) and not instances(blank, optax.MultiStepsState):
         problems.add(_WAITING.format("theirs"))
 
     def one(node: Any) -> Any:
@@ -235,17 +236,3 @@ def _check_names(weights: Mapping[str, Any], like: Any, problems: Problems) -> N
 
 
 _WAITING = "MultiStepsState holds gradients that wait for their step, `{}` has no place"
-
-
-def _waits(state: Any) -> bool:
-    return any(int(x.mini_step) > 0 for x in _multi(state))
-
-
-def _multi(state: Any) -> list[Any]:
-    stops = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, optax.MultiStepsState))
-    return [x for x in stops if isinstance(x, optax.MultiStepsState)]
-
-
-def _lands(state: Any) -> bool:
-    stops = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, LandingState))
-    return any(isinstance(x, LandingState) for x in stops)

@@ -16,6 +16,7 @@ import optax
 from jax.tree_util import GetAttrKey, KeyPath
 
 from adamx.core import dtypes, paths
+from adamx.core.instances import instances
 from adamx.core.rule import Kind, Rule
 from adamx.interop.names import Problems
 from adamx.interop.remainders import landed, placed
@@ -119,11 +120,7 @@ def trained(opt: optax.GradientTransformation, params: Any) -> set[str]:
 
 def waiting(state: Any) -> int:
     """How many gradients wait for their step in `optax.MultiSteps`, wherever it is."""
-
-    def stops(x: Any) -> bool:
-        return isinstance(x, optax.MultiStepsState)
-
-    found = [x for x in jax.tree.leaves(state, is_leaf=stops) if stops(x)]
+    found = instances(state, optax.MultiStepsState)
     return max((int(x.mini_step) for x in found), default=0)
 
 

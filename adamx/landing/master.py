@@ -10,6 +10,7 @@ from jax.tree_util import KeyPath
 
 from adamx.core import dtypes, paths
 from adamx.core.arithmetic import straight
+from adamx.core.instances import instances
 from adamx.core.per_leaf import leafwise
 from adamx.core.snapshots import Snapshot
 from adamx.landing import split_words
@@ -55,8 +56,8 @@ def master_params(state: optax.OptState, params: optax.Params) -> optax.Params:
 def remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
     """All remainders in `state`, by the path of their parameter."""
     found: dict[KeyPath, jax.Array] = {}
-    for landing in jax.tree.leaves(state, is_leaf=_stops):
-        if not _is_landing(landing):
+    for landing in instances(state, LandingState, Snapshot):
+        if isinstance(landing, Snapshot):  # whose remainder is of other parameters
             continue
         for path, remainder in paths.flatten(landing.remainder)[0]:
             if path in found:
@@ -65,14 +66,6 @@ def remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
                 )
             found[path] = remainder
     return found
-
-
-def _is_landing(x: Any) -> bool:
-    return isinstance(x, LandingState)
-
-
-def _stops(x: Any) -> bool:
-    return isinstance(x, LandingState | Snapshot)  # a snapshot's remainder is of other parameters
 
 
 def _weight(p: Any, remainder: jax.Array | None) -> Any:

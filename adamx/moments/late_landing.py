@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from adamx.core.instances import instances
 from adamx.landing.transform import LandingState
 from adamx.moments.find import is_moments
 
 
 def starts(source: Any, target: Any) -> bool:
     """Whether a state like `target` has the parts of landings, and one like `source` none."""
-    return _has_landing(target) and not _has_landing(source)
+    return bool(instances(target, LandingState)) and not instances(source, LandingState)
 
 
 def without(target: Any) -> Any:
@@ -45,11 +46,3 @@ def _ends(x: Any) -> bool:
 
 def _stops(x: Any) -> bool:
     return _ends(x) or is_moments(x)
-
-
-def _has_landing(tree: Any) -> bool:
-    return any(map(_is_landing, jax.tree.leaves(tree, is_leaf=_is_landing)))
-
-
-def _is_landing(x: Any) -> bool:
-    return isinstance(x, LandingState)

@@ -22,6 +22,7 @@ from adamx.core import dtypes, hyperparameters
 from adamx.core.arithmetic import times
 from adamx.core.compiled import compiled, transformation
 from adamx.core.hyperparameters import Hyper
+from adamx.core.instances import instances
 from adamx.core.per_leaf import leafwise
 from adamx.core.snapshots import Snapshot
 from adamx.core.values import bind
@@ -158,7 +159,8 @@ def schedule_free_eval_params(state: optax.OptState, params: optax.Params) -> op
     Returns:
       A tree like `params`.
     """
-    found = [x for x in jax.tree.leaves(state, is_leaf=_stops) if _is_state(x)]
+    # A snapshot's average is of other parameters.
+    found = [x for x in instances(state, State, Snapshot) if isinstance(x, State)]
     if len(found) != 1:
         raise ValueError(
             "schedule_free_eval_params: `state` must have one ScheduleFreeState in it, it has "
@@ -190,14 +192,6 @@ def _warm_up(peak: Any, steps: int) -> Any:
 def _rising(count: jax.Array, *, peak: Any, steps: int) -> jax.Array:
     peak = peak(count) if callable(peak) else peak
     return jnp.asarray(peak, jnp.float32) * jnp.minimum(jnp.asarray(count, jnp.float32) / steps, 1)
-
-
-def _is_state(x: Any) -> bool:
-    return isinstance(x, State)
-
-
-def _stops(x: Any) -> bool:
-    return isinstance(x, State | Snapshot)  # a snapshot's average is of other parameters
 
 
 def _is_hole(x: Any) -> bool:

@@ -12,6 +12,7 @@ import optax
 
 from adamx.core import dtypes
 from adamx.core.compiled import Change, modified, transformation
+from adamx.core.instances import instances
 from adamx.core.values import value
 from adamx.landing import LandingState
 
@@ -57,7 +58,7 @@ class Around:
 
     def init(self, params: optax.Params) -> Any:
         state = self.opt.init(params)
-        if any(map(_is_landing, jax.tree.leaves(state, is_leaf=_is_landing))):
+        if instances(state, LandingState):
             raise ValueError(
                 f"{self.name}: `opt` ends in a landing, which keeps what "
                 "its own steps leave of parameters: put the recipe into this call by itself, and "
@@ -75,7 +76,3 @@ class Around:
     def _turned(self, tree: Any) -> Any:
         """Downhill steps as directions uphill, and back."""
         return tree if self.points == "uphill" else jax.tree.map(lambda u: -u, tree)
-
-
-def _is_landing(x: Any) -> bool:
-    return isinstance(x, LandingState)

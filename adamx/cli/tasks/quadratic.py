@@ -3,11 +3,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
 import adamx
+from adamx.core.instances import instances
 from adamx.core.tables import as_text
 
 START, STEPS, RATE, B1, B2 = 5.0, 10, 0.1, 0.9, 0.999
@@ -35,11 +35,7 @@ def narrated(rate: float, steps: int) -> str:
 
 
 def _moments(state: Any) -> tuple[float, float]:
-    for node in jax.tree.leaves(state, is_leaf=_is_adams):
-        if _is_adams(node) and jnp.shape(node.mu) == ():
+    for node in instances(state, optax.ScaleByAdamState):
+        if jnp.shape(node.mu) == ():
             return float(node.mu), float(node.nu)
     raise TypeError(f"no Adam state in {state}")
-
-
-def _is_adams(x: Any) -> bool:
-    return isinstance(x, optax.ScaleByAdamState)

@@ -4,10 +4,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import optax
 
 from adamx.core import paths
+from adamx.core.instances import instances
 from adamx.core.state_paths import owned
 from adamx.health.scalars import first
 from adamx.health.states import KINDS, LossScaleState, SkipState
@@ -61,19 +61,17 @@ def leaf_name(number: int, names: Sequence[str] | None) -> str:
 
 
 def _guards(state: Any, is_masked: bool) -> Iterator[tuple[Any, bool]]:
-    kinds = (*KINDS, optax.MaskedState)
-    for node in jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds)):
+    for node in instances(state, *KINDS, optax.MaskedState):
         if isinstance(node, optax.MaskedState):
             yield from _guards(node.inner_state, True)
-        elif isinstance(node, KINDS):
+        else:
             yield node, is_masked or _has_holes(node.inner)
             yield from _guards(node.inner, is_masked)
 
 
 def _has_holes(state: Any) -> bool:
     """Whether a mask hides leaves from a state itself, and not only from a part of it."""
-    kinds = optax.MaskedNode | optax.MaskedState
-    found = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kinds))
+    found = instances(state, optax.MaskedNode, optax.MaskedState)
     return any(isinstance(x, optax.MaskedNode) for x in found)
 
 

@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from adamx.core.hyperparameters import check_choice, check_count
+from adamx.core.instances import instances
 from adamx.core.snapshots import Snapshot, on_device
 from adamx.health.running_stats import Usual, learned, usual
 from adamx.health.states import LossScaleState, RewindState, SkipState, check_own, nodes
@@ -177,15 +178,10 @@ def _shortened(
 ) -> tuple[Any, Any]:
     """The steps of `opt` times `scale`; a landing other than nearest applies the factor itself,
     before it rounds."""
-    if _lands(state):
+    if instances(state, LandingState):
         return opt.update(updates, state, params, **extra, step_scale=scale)
     steps, state = opt.update(updates, state, params, **extra)
     return jax.tree.map(lambda u: u * scale.astype(u.dtype), steps), state
-
-
-def _lands(state: Any) -> bool:
-    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, LandingState))
-    return any(isinstance(x, LandingState) for x in nodes)
 
 
 def _difference(held: jax.Array, now: jax.Array, step: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from adamx.core import dtypes, paths
+from adamx.core.instances import instances
 from adamx.interop.keras.average import AverageState
 from adamx.interop.keras.slots import Kept, Slot
 
@@ -55,7 +56,7 @@ def put(state: Any, found: Mapping[Slot, np.ndarray], counted: Counted) -> Any:
             )
         return x
 
-    return jax.tree.map(one, state, is_leaf=_is_around)
+    return jax.tree.map(one, state, is_leaf=lambda x: isinstance(x, _AROUND))
 
 
 def taken(state: Any, steps: int) -> tuple[dict[Slot, np.ndarray], int | None]:
@@ -67,13 +68,13 @@ def taken(state: Any, steps: int) -> tuple[dict[Slot, np.ndarray], int | None]:
     """
     found: dict[Slot, np.ndarray] = {}
     gradients = None
-    for x in jax.tree.leaves(state, is_leaf=_is_around):
+    for x in instances(state, *_AROUND):
         if isinstance(x, AverageState):
             found |= {Slot("average", k): v for k, v in _named(x.average)}
             inner, _ = taken(x.inner, steps)
             found, gradients = found | inner, int(x.count)
-        elif isinstance(x, optax.MultiStepsState):
-            share = _whole(x.mini_step)
+        else:
+            share = int(x.mini_step)
             found |= {Slot("accumulator", k): share * v for k, v in _named(x.acc_grads)}
     return found, gradients
 
@@ -81,9 +82,8 @@ def taken(state: Any, steps: int) -> tuple[dict[Slot, np.ndarray], int | None]:
 def pending(state: Any) -> int:
     """How many gradients wait for their step."""
     waiting = [
-        _whole(x.mini_step) if isinstance(x, optax.MultiStepsState) else pending(x.inner)
-        for x in jax.tree.leaves(state, is_leaf=_is_around)
-        if _is_around(x)
+        pending(x.inner) if isinstance(x, AverageState) else int(x.mini_step)
+        for x in instances(state, *_AROUND)
     ]
     return max(waiting, default=0)
 
@@ -98,12 +98,7 @@ def momentum_product(kept: Kept, steps: int) -> float | None:
     return float(np.prod(b1 * (1 - 0.5 * 0.96 ** (t * psi))))
 
 
-def _whole(x: Any) -> int:
-    return int(x)
-
-
-def _is_around(x: Any) -> bool:
-    return isinstance(x, AverageState | optax.MultiStepsState)
+_AROUND = (AverageState, optax.MultiStepsState)
 
 
 def _filled(tree: Any, value: Callable[[str], Any]) -> Any:

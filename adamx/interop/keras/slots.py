@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
+from adamx.core.instances import instances
 from adamx.core.rule import Rule
 from adamx.interop.keras.average import AverageState
 from adamx.interop.trained import rules
@@ -50,7 +51,8 @@ class Kept(NamedTuple):
         """What `opt` keeps for these parameters."""
         made = jax.eval_shape(opt.init, params)
         found = rules(opt, params)
-        return cls(found, _holds(made, AverageState), _holds(made, optax.MultiStepsState))
+        averages, waiting = instances(made, AverageState), instances(made, optax.MultiStepsState)
+        return cls(found, bool(averages), bool(waiting))
 
     @property
     def warms_up(self) -> bool:
@@ -74,8 +76,3 @@ def slots(kept: Kept, order: Sequence[str], has_rate: bool) -> list[Slot]:
     found += [Slot(k, leaf) for leaf in order for k in paired]
     found += [Slot("nu_max", leaf) for leaf in order] if "nu_max" in moments else []
     return found + ([Slot("momentum_product")] if kept.warms_up else [])
-
-
-def _holds(tree: Any, kind: type) -> bool:
-    stops = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, kind))
-    return any(isinstance(x, kind) for x in stops)
