@@ -15,7 +15,7 @@ import jax
 import optax
 from jax.tree_util import KeyPath, keystr
 
-from adamx.core.instances import instances
+from adamx.core.instances import instances, is_none
 
 
 def name(path: KeyPath) -> str:
@@ -140,11 +140,7 @@ def is_hidden(tree: Any) -> bool:
 
 def _holes(tree: Any) -> list[str]:
     """The names of the places that have None."""
-    return [name(path) for path, x in flatten(tree, is_leaf=_is_none)[0] if x is None]
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
+    return [name(path) for path, x in flatten(tree, is_leaf=is_none)[0] if x is None]
 
 
 def beside(updates: Any, params: Any, who: str) -> Any:
@@ -152,7 +148,7 @@ def beside(updates: Any, params: Any, who: str) -> Any:
 
     Raises where they differ, in the name of `who`.
     """
-    leaves, treedef = jax.tree.flatten(updates, is_leaf=lambda x: x is None)
+    leaves, treedef = jax.tree.flatten(updates, is_leaf=is_none)
     try:
         held = treedef.flatten_up_to(params)
         matches = not is_one_for_many(updates, params)

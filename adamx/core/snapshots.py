@@ -7,7 +7,7 @@ import jax
 import optax
 from jax import lax
 
-from adamx.core.instances import instances
+from adamx.core.instances import instances, is_hole
 
 
 class Snapshot(NamedTuple):
@@ -40,10 +40,10 @@ def _over(kept: Any, params: Any) -> Any:
     """`params` with those of a snapshot, which lacks what a mask or other groups hid from it."""
 
     def one(held: Any, now: Any) -> Any:
-        return now if isinstance(held, optax.MaskedNode) else held
+        return now if is_hole(held) else held
 
     try:
-        found = jax.tree.map(one, kept, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+        found = jax.tree.map(one, kept, params, is_leaf=is_hole)
         fits = jax.tree.structure(found) == jax.tree.structure(params)
     except ValueError:
         found, fits = params, False

@@ -12,6 +12,7 @@ import optax
 
 from adamx.core import hyperparameters, kernel_use, paths
 from adamx.core.compiled import shares, takes_compiling
+from adamx.core.instances import is_none
 from adamx.core.kernel_use import keeping_operands, using
 from adamx.core.links import links
 from adamx.core.snapshots import put_back
@@ -64,7 +65,7 @@ def step(
             stepped, state = _compiled(opt, takes_extra)(*args)
     else:
         stepped, state = _step(opt.update, takes_extra, *args)
-    return jax.tree.map(_either, grads, stepped, given, is_leaf=_is_none), state
+    return jax.tree.map(_either, grads, stepped, given, is_leaf=is_none), state
 
 
 def jit_step(
@@ -234,7 +235,3 @@ def _is_weakly_held(x: Any) -> bool:
 def _either(g: Any, stepped: Any, given: Any) -> Any:
     """The parameter as it was where there is no gradient, such as an activation function."""
     return given if g is None else stepped
-
-
-def _is_none(x: Any) -> bool:
-    return x is None

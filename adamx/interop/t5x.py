@@ -16,6 +16,7 @@ import optax
 import optax.contrib
 
 from adamx.core import paths
+from adamx.core.instances import is_hole
 from adamx.health.states import CountedState, LossScaleState, ObserveState, SkipState
 from adamx.interop.keras.average import AverageState
 from adamx.landing import LandingState
@@ -75,12 +76,8 @@ def _beside(tree: Any, axes: Any) -> Any:
     """The axes of the leaves that a tree has; holes stay holes."""
     if tree is None:
         return None
-    leaves, treedef = paths.flatten(tree, is_leaf=_is_hole)
+    leaves, treedef = paths.flatten(tree, is_leaf=is_hole)
     there = treedef.flatten_up_to(axes)
     return treedef.unflatten(
-        [x if _is_hole(x) else a for (_, x), a in zip(leaves, there, strict=True)]
+        [x if is_hole(x) else a for (_, x), a in zip(leaves, there, strict=True)]
     )
-
-
-def _is_hole(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

@@ -15,6 +15,7 @@ import optax
 from adamx.core import dtypes, paths, random_bits, shards
 from adamx.core.arithmetic import straight
 from adamx.core.compiled import compiled
+from adamx.core.instances import is_none
 from adamx.core.per_leaf import leafwise
 from adamx.core.rows import check_state
 from adamx.core.values import value
@@ -83,7 +84,7 @@ class LandingLink:
             raise ValueError(
                 f"{name}: a landing needs the parameters: call `update(grads, state, params)`"
             )
-        steps, treedef = paths.flatten(updates, is_leaf=_is_none)
+        steps, treedef = paths.flatten(updates, is_leaf=is_none)
         parameters = _columns(name, treedef, updates, params, "the tree of parameters")
         remainders: list[Any] = [None] * len(steps)
         if self.remainder is not None:
@@ -154,10 +155,6 @@ WIDENED = (
     "If the last step widened them: `adamx.step` and `optax.apply_updates` keep a parameter's "
     "dtype, `equinox.apply_updates` and `p + u` do not"
 )
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
 
 
 def _is_half(p: Any) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, paths, shards
-from adamx.moments.find import is_hole
+from adamx.core.instances import is_hole
 from adamx.moments.layout import Layout, PackedState
 from adamx.moments.nodes import Node
 from adamx.storage import Choice, Storage

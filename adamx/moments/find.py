@@ -8,6 +8,7 @@ import optax
 import optax.contrib
 
 from adamx.core import paths
+from adamx.core.instances import is_hole
 from adamx.core.rule import Rule
 from adamx.moments.described import Described, describing
 from adamx.moments.layout import Layout, PackedState
@@ -80,8 +81,3 @@ _OPTAX = (
     optax.contrib.ScaleBySimplifiedAdEMAMixState,
     RmsState,
 )
-
-
-def is_hole(x: Any) -> bool:
-    """Whether a leaf of the parameters has no moments here."""
-    return isinstance(x, optax.MaskedNode)

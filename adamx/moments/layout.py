@@ -10,6 +10,7 @@ import optax
 from jax.typing import ArrayLike
 
 from adamx.core import paths
+from adamx.core.instances import is_hole
 from adamx.core.rule import Rule
 from adamx.storage import Storage, recognised
 
@@ -42,9 +43,6 @@ def _holding(arrays: dict[str, Any], name: str) -> Any:
     trees = [arrays[k] for k in (name, "packed") if k in arrays]
     if not trees:
         raise AttributeError(f"this PackedState has no {name!r}, it has {', '.join(arrays)}")
-
-    def is_hole(x: Any) -> bool:
-        return isinstance(x, optax.MaskedNode)
 
     def first(*held: Any) -> Any:
         return next((x for x in held if not is_hole(x)), held[0])
@@ -108,9 +106,7 @@ class Layout(NamedTuple):
             if paths.is_one_for_many(like, trees[field]):
                 raise ValueError(self._mismatch(field, trees[field], like))
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        held = [
-            {k: a for k, a in row.items() if not isinstance(a, optax.MaskedNode)} for row in rows
-        ]
+        held = [{k: a for k, a in row.items() if not is_hole(a)} for row in rows]
         return (getattr(state, self.rule.count) if self.is_plain else state.count), held
 
     def counters(self, state: Any) -> dict[str, jax.Array]:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from adamx.core.instances import is_hole
+
 HOLE = optax.MaskedNode()
 Bases = Sequence[Any]
 
@@ -34,31 +36,31 @@ def covariances(x: jax.Array, like: Bases) -> tuple[Any, ...]:
     found = []
     for dim, basis in enumerate(like):
         others = tuple(i for i in range(x.ndim) if i != dim)
-        found.append(HOLE if _is_hole(basis) else _dot(x, jnp.conj(x), (others, others)))
+        found.append(HOLE if is_hole(basis) else _dot(x, jnp.conj(x), (others, others)))
     return tuple(found)
 
 
 def into(x: jax.Array, bases: Bases) -> jax.Array:
     """`x` in the coordinates of its bases."""
-    return _turned(x, [HOLE if _is_hole(q) else jnp.conj(q) for q in bases])
+    return _turned(x, [HOLE if is_hole(q) else jnp.conj(q) for q in bases])
 
 
 def out_of(x: jax.Array, bases: Bases) -> jax.Array:
     """The inverse of `into`."""
-    return _turned(x, [HOLE if _is_hole(q) else q.T for q in bases])
+    return _turned(x, [HOLE if is_hole(q) else q.T for q in bases])
 
 
 def moved(x: jax.Array, before: Bases, after: Bases) -> jax.Array:
     """An array from the coordinates of some bases to those of others."""
     pairs = zip(before, after, strict=True)
-    turns = [HOLE if _is_hole(p) else _dot(p, jnp.conj(q), ((0,), (0,))) for p, q in pairs]
+    turns = [HOLE if is_hole(p) else _dot(p, jnp.conj(q), ((0,), (0,))) for p, q in pairs]
     return _turned(x, turns)
 
 
 def sorted_along(x: jax.Array, orders: Sequence[Any]) -> jax.Array:
     """`x` with the indices of each dimension in the given order."""
     for dim, order in enumerate(orders):
-        x = x if _is_hole(order) else jnp.take(x, order, axis=dim)
+        x = x if is_hole(order) else jnp.take(x, order, axis=dim)
     return x
 
 
@@ -81,7 +83,7 @@ def power_step(covariance: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.
 def _turned(x: jax.Array, turns: Bases) -> jax.Array:
     """`x` with each dimension contracted with the rows of a matrix."""
     for dim, turn in enumerate(turns):
-        if not _is_hole(turn):
+        if not is_hole(turn):
             x = jnp.moveaxis(_dot(x, turn, ((dim,), (0,))), -1, dim)
     return x
 
@@ -94,7 +96,3 @@ def _within_one(covariance: jax.Array) -> jax.Array:
     """A covariance whose largest number is 1, so that squares of its numbers are in range."""
     peak = jnp.max(jnp.abs(covariance))
     return covariance / jnp.where(peak == 0, 1, peak).astype(covariance.dtype)
-
-
-def _is_hole(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

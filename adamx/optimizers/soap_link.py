@@ -16,6 +16,7 @@ from jax import lax
 from adamx.core import dtypes, hyperparameters, paths, shards
 from adamx.core.arithmetic import lerp, weights
 from adamx.core.hyperparameters import Hyper
+from adamx.core.instances import is_hole
 from adamx.core.rows import check_floating, check_state, rows
 from adamx.core.rule import Rule
 from adamx.core.values import value
@@ -177,7 +178,7 @@ def _in(moments: dict[str, Any], before: Any, after: Any, order: Any) -> dict[st
 def _each(function: Any, *columns: Any) -> tuple[Any, ...]:
     """A function of each dimension's matrices; holes stay holes."""
     rows_ = zip(*columns, strict=True)
-    return tuple(HOLE if isinstance(row[0], optax.MaskedNode) else function(*row) for row in rows_)
+    return tuple(HOLE if is_hole(row[0]) else function(*row) for row in rows_)
 
 
 def _identity(like: jax.Array) -> jax.Array:

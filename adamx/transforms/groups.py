@@ -14,6 +14,7 @@ import optax
 
 from adamx.core import paths
 from adamx.core.compiled import transformation
+from adamx.core.instances import is_hole
 from adamx.core.links import Around, Inside, links, promoting
 from adamx.core.step import in_one_pass
 from adamx.core.values import value
@@ -92,7 +93,7 @@ class Groups:
                 held, states[pattern] = in_one_pass(
                     opt.update, see(params), inner[pattern].inner_state, see(grads), own
                 )
-            params = jax.tree.map(_either, held, params, is_leaf=_is_hole)
+            params = jax.tree.map(_either, held, params, is_leaf=is_hole)
         return params, optax.PartitionState({k: optax.MaskedState(states[k]) for k in states})
 
     def inside(self) -> list[Inside]:
@@ -197,8 +198,4 @@ def only(labels: Any, label: Any) -> Callable[[Any], Any]:
 
 
 def _either(held: Any, whole: Any) -> Any:
-    return whole if _is_hole(held) else held
-
-
-def _is_hole(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)
+    return whole if is_hole(held) else held

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core import dtypes, norms, paths, shards
+from adamx.core.instances import is_none
 from adamx.core.norms import mapped_axes
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
@@ -27,7 +28,7 @@ class ScaleByParameterRms:
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
         params = paths.needed(updates, params, "the relative step")
-        leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)
+        leaves, treedef = paths.flatten(updates, is_leaf=is_none)
         rows = zip(leaves, treedef.flatten_up_to(params), strict=True)
         return treedef.unflatten(
             [None if u is None else self._scaled(paths.name(path), u, p) for (path, u), p in rows]

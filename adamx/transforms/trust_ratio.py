@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from adamx.core import dtypes, hyperparameters, norms, paths, shards
 from adamx.core.compiled import compiled
+from adamx.core.instances import is_none
 from adamx.core.norms import mapped_axes
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
@@ -78,7 +79,7 @@ class TrustRatio:
         params = paths.needed(updates, params, "the trust ratio")
         scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 
-        leaves, treedef = paths.flatten(updates, is_leaf=lambda x: x is None)
+        leaves, treedef = paths.flatten(updates, is_leaf=is_none)
         held = treedef.flatten_up_to(params)
         scaled = [
             None

@@ -31,6 +31,7 @@ import optax
 from adamx.core import dtypes, hyperparameters, paths
 from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
+from adamx.core.instances import is_none
 from adamx.core.per_leaf import leafwise
 from adamx.core.values import value
 from adamx.landing import Nearest
@@ -197,7 +198,7 @@ class Pull:
         def pulled_one(u: Any, p: Any) -> Any:
             return None if u is None else pulled((u, p), scalars, direction)
 
-        return jax.tree.map(pulled_one, updates, params, is_leaf=lambda x: x is None), state
+        return jax.tree.map(pulled_one, updates, params, is_leaf=is_none), state
 
     def weight(self, state: Any, extra: dict[str, Any]) -> tuple[Any, Any]:
         """What the pull is multiplied by at this step, or None for nothing, and the state after."""
