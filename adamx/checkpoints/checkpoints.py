@@ -3,7 +3,6 @@
 
 import shutil
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -52,9 +51,7 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.close()
 
     def close(self) -> None:

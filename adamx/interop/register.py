@@ -8,7 +8,6 @@ call `optax.adamw` outright. No code of theirs has to change to take ours.
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any
 
 import optax
@@ -95,12 +94,7 @@ class Registration:
     def __enter__(self) -> "Registration":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.remove()
 
 
