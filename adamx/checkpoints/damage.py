@@ -21,17 +21,7 @@ class SaveError(OSError):
 # What can end a save in the words of the operating system, which TensorStore quotes.
 _OF_A_DISK = [
     os.strerror(getattr(errno, name))
-    for name in (
-        "ENOSPC",
-        "EDQUOT",
-        "EFBIG",
-        "EIO",
-        "EROFS",
-        "EACCES",
-        "EPERM",
-        "ENOTDIR",
-        "EISDIR",
-    )
+    for name in "ENOSPC EDQUOT EFBIG EIO EROFS EACCES EPERM ENOTDIR EISDIR".split()
 ]
 
 

@@ -38,8 +38,8 @@ def block_means(x: jax.Array, blocks: Blocks, name: str = "") -> jax.Array:
       >>> print(block_means(jnp.array([[1.0, 2.0, 3.0, 6.0]]), (1, 2)))
       [[1.5 4.5]]
     """
-    whole, cut = _whole(name, x), _dim(name)
-    x = shards.masked(name, x) if cut is not None else x
+    whole, cut = shards.whole(name, x.shape), shards.dim(name)
+    x = shards.masked(name, x)
     over = tuple(axis for axis, count in enumerate(blocks) if count == 1)
     total = jnp.sum(x, over, keepdims=True)
     if cut in over:
@@ -69,7 +69,7 @@ def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> ja
       >>> print(beside(jnp.array([[1.5, 4.5]]), (1, 2), jnp.ones((3, 4))))
       [[1.5 1.5 4.5 4.5]]
     """
-    whole, cut = _whole(name, x), _dim(name)
+    whole, cut = shards.whole(name, x.shape), shards.dim(name)
     for axis, count in enumerate(blocks):
         if count not in (1, whole[axis]):
             means = jnp.repeat(means, whole[axis] // count, axis)
@@ -93,14 +93,6 @@ def _gathered(x: jax.Array, cut: int) -> jax.Array:
     tracked = _axis() in mapped_axes.varying(lax.axis_index(_axis()))
     to = "invarying" if tracked else "varying"
     return lax.all_gather(x, _axis(), axis=cut, tiled=True, to=to)
-
-
-def _whole(name: str, x: jax.Array) -> tuple[int, ...]:
-    return shards.whole(name, x.shape) if name else x.shape
-
-
-def _dim(name: str) -> int | None:
-    return shards.dim(name) if name else None
 
 
 def _axis() -> str:

@@ -112,8 +112,9 @@ def part(name: str, shape: Shape) -> Part:
 
 
 def _find(name: str) -> Cut | None:
+    """How a leaf is cut; an empty name stands for an array that is whole."""
     cuts = _CUTS.value
-    if cuts is None:
+    if cuts is None or not name:
         return None
     found = cuts.by_name.get(name)
     if found is None:

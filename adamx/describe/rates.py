@@ -26,10 +26,7 @@ def rate_of(mine: Sequence[Link]) -> str:
     factors: list[Any] = [factor_of(link) for link in mine if _is_factor(link)]
     if not factors:
         inside = [link.held["learning_rate"] for link in mine if "learning_rate" in link.held]
-        factors = [value_at_start(x) for x in inside] and [
-            *(value_at_start(x) for x in inside[:1]),
-            -1.0,
-        ]
+        factors = [value_at_start(inside[0]), -1.0] if inside else []
     if None in factors:
         return "?"
     return shown(float(-np.prod(factors)) + 0.0) if factors else "-"

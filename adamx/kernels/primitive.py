@@ -15,6 +15,7 @@ from jax import lax
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
+from adamx.core.norms.mapped_axes import varying
 from adamx.core.random_bits import Words
 from adamx.kernels import partition
 from adamx.kernels.library import DIRECTION, STEP
@@ -142,16 +143,11 @@ def _call(tree: Any, loop: Loop, flat: Any) -> tuple[list[Any], Callable[..., An
 
 def _alike(arrays: list[Any]) -> list[Any]:
     """Arrays that all vary over the same axes of a `shard_map`, as a custom call wants them."""
-    axes = [_varying(x) for x in arrays]
+    axes = list(map(varying, arrays))
     every = frozenset().union(*axes)
     missing = [tuple(every - own) for own in axes]
     pairs = zip(arrays, missing, strict=True)
     return [lax.pcast(x, m, to="varying") if m else x for x, m in pairs]
-
-
-def _varying(x: Any) -> frozenset[Any]:
-    """The axes of a `shard_map` over which an array varies."""
-    return getattr(jax.typeof(x).manual_axis_type, "varying", frozenset())
 
 
 def _called(

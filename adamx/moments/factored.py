@@ -49,7 +49,7 @@ def averaged(
 ) -> tuple[jax.Array, jax.Array]:
     """The row and column means, with weight `b`, after one more square of weight `c`."""
     first, second = axes
-    whole = _whole(name, square)
+    whole = shards.whole(name, square.shape)
     now = (
         block_means(square, _without(whole, second), name),
         block_means(square, _without(whole, first), name),
@@ -63,7 +63,7 @@ def divided(
 ) -> jax.Array:
     """`x` over the root of the mean squares that rows and columns stand for."""
     first, second = axes
-    whole = _whole(name, x)
+    whole = shards.whole(name, x.shape)
     rows, columns = jnp.expand_dims(rows, second), jnp.expand_dims(columns, first)
     # Roots first: of the quotient of two squares nothing may be left.
     share = ratio(root(rows), root(jnp.mean(rows, first, keepdims=True)))
@@ -95,7 +95,3 @@ def held(x: jax.Array) -> jax.Array:
 
 def _without(whole: Shape, *axes: int) -> Blocks:
     return tuple(1 if i in axes else size for i, size in enumerate(whole))
-
-
-def _whole(name: str, x: jax.Array) -> Shape:
-    return shards.whole(name, x.shape) if name else x.shape

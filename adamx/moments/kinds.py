@@ -14,17 +14,14 @@ Left out, and so kept as they are, are fields that codes of a few numbers an oct
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import jax
 import optax
 import optax.contrib
 
 from adamx.core import paths
 from adamx.core.links import ANY, Link
 from adamx.core.rule import Kind
+from adamx.moments.find import RmsState
 from adamx.storage import Kinds
-
-# Optax keeps this class to itself. Shapes alone, as an array would start the backend.
-_RMS_WITH_COUNT: Any = type(jax.eval_shape(optax.scale_by_rms(bias_correction=True).init, {}))
 
 _ADAM: Kinds = {"mu": "signed", "nu": "squared"}
 
@@ -36,7 +33,7 @@ BY_CLASS: dict[type, Kinds] = {
     optax.ScaleByLionState: {"mu": "signed"},
     optax.ScaleByAdanState: {"m": "signed", "v": "signed", "n": "squared", "g": "signed"},
     optax.ScaleByRmsState: {"nu": "squared"},
-    _RMS_WITH_COUNT: {"nu": "squared"},
+    RmsState: {"nu": "squared"},
     optax.ScaleByAdaDeltaState: {"e_g": "squared", "e_x": "squared"},
     optax.ScaleByNovogradState: {"mu": "signed"},
     optax.ScaleByRpropState: {"step_sizes": "magnitude", "prev_updates": "signed"},

@@ -15,6 +15,7 @@ from adamx.core.compiled import compiled
 from adamx.core.hyperparameters import Hyper
 from adamx.core.norms import mapped_axes
 from adamx.core.per_leaf import leafwise
+from adamx.core.rows import check_state
 from adamx.core.values import value
 from adamx.landing import Nearest
 
@@ -119,12 +120,7 @@ class ReduceVariance:
     def update(
         self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
     ) -> tuple[optax.Updates, Any]:
-        if not isinstance(state, VarianceReductionState):
-            raise ValueError(
-                f"{self.name}: the state is a {type(state).__name__}, expected "
-                f"{VarianceReductionState.__name__}: it was made by another recipe, or restored "
-                "without a target"
-            )
+        check_state(self.name, state, VarianceReductionState)
         hyper = {
             k: hyperparameters.value_at(k, v, state.count, extra) for k, v in self.hyper.items()
         }

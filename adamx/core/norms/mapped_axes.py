@@ -30,11 +30,10 @@ class Axes(NamedTuple):
 
 def axes(axis_name: AxisName | None) -> Axes:
     """The named axes; for None the axis along which leaves are cut, if any."""
-    if axis_name is None:
-        cut = shards.axis_name()
+    cut, named = shards.axis_name(), names(axis_name)
+    if named is None:
         return Axes((cut,), whole_scalars=True) if cut else Axes()
-    named = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    return Axes(named, whole_scalars=shards.axis_name() in named)
+    return Axes(named, whole_scalars=cut in named)
 
 
 def names(axis_name: AxisName | None) -> tuple[str, ...] | None:
