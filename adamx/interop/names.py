@@ -31,9 +31,9 @@ class Problems:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def add(self, problem: str) -> None:
-        """Adds a sentence, without a full stop, that names the leaf, the rule and the value."""
-        self._found.append(problem)
+    def add(self, *problems: str) -> None:
+        """Adds sentences, without a full stop, that name the leaf, the rule and the value."""
+        self._found += problems
 
     def check(self) -> None:
         """Raises a `ValueError` with all problems, if there are any."""

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from adamx.core import dtypes, paths
 from adamx.landing import LandingState, compensated8, exact, kahan
@@ -47,17 +46,12 @@ def _filled(state: LandingState, now: dict[str, Any], weights: Mapping[str, Any]
     names = [paths.name(path) for path, _ in held]
     remainders = []
     for name, (_, old) in zip(names, held, strict=True):
-        p = {name: now[name]}
+        p, link = {name: now[name]}, _landing(old.dtype)
         steps = {name: _step(weights[name], now[name])}
-        link = _landing(old.dtype)
-        updates, made = _taken(link, steps, p)
+        updates, made = link.update(steps, link.init(p), p)
         now[name] = (now[name].astype(jnp.float32) + updates[name]).astype(now[name].dtype)
         remainders.append(placed(made.remainder[name], old))
     return state._replace(remainder=treedef.unflatten(remainders))
-
-
-def _taken(link: Any, steps: Any, params: Any) -> tuple[Any, Any]:
-    return link.update(steps, link.init(params), params)
 
 
 def _step(weight: Any, p: jax.Array) -> jax.Array:
@@ -65,7 +59,7 @@ def _step(weight: Any, p: jax.Array) -> jax.Array:
     return placed(whole, p) - p.astype(jnp.float32)
 
 
-def _landing(remainder: jnp.dtype) -> optax.GradientTransformationExtraArgs:
+def _landing(remainder: jnp.dtype) -> Any:
     if jnp.issubdtype(remainder, jnp.integer):
         return exact() if remainder.itemsize == 2 else compensated8()
     return kahan()

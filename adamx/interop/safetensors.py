@@ -9,7 +9,6 @@ name.
 import json
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is no safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
     data = np.memmap(path, np.uint8, "r", offset=8 + length) if size > 8 + length else _EMPTY
-    for complaint in _complaints(header, len(data)):
+    if complaint := _complaint(header, len(data)):
         raise ValueError(f"{path}: {complaint}")
     return {name: _array(data, entry) for name, entry in header.items()}
 
@@ -74,42 +73,39 @@ def _array(data: np.ndarray, entry: dict[str, Any]) -> np.ndarray:
     return np.frombuffer(data[first:last].tobytes(), dtype).reshape(entry["shape"])
 
 
-def _complaints(header: dict[str, Any], size: int) -> Iterator[str]:
+def _complaint(header: dict[str, Any], size: int) -> str:
+    """What is wrong with a header, given the bytes behind it; empty if nothing is."""
     taken = []
     for key, entry in header.items():
         name = key if len(key) <= LONGEST_NAME else f"{key[:40]} … ({len(key):,} letters)"
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-            yield f"{name!r} lacks a dtype, a shape or its place in the file"
-            return
+            return f"{name!r} lacks a dtype, a shape or its place in the file"
         if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
             got = str(entry["dtype"])[:40]
-            yield f"{name} has dtype {got!r}, which is none of {', '.join(DTYPES)}"
-            return
+            return f"{name} has dtype {got!r}, which is none of {', '.join(DTYPES)}"
         if not (_whole(entry["shape"]) and _whole(entry["data_offsets"], 2)):
             at = str(entry["data_offsets"])[:80]
-            yield f"{name} has shape {str(entry['shape'])[:80]} at {at}: not whole numbers"
-            return
+            return f"{name} has shape {str(entry['shape'])[:80]} at {at}: not whole numbers"
         if len(entry["shape"]) > AXES or max(entry["shape"], default=0) >= 2**63:
-            yield (
+            return (
                 f"{name} has {len(entry['shape'])} axes, or one that is too long: at most {AXES} "
                 "axes of less than 2^63 can be read"
             )
-            return
         first, last = entry["data_offsets"]
         if max(first, last) >= 2**63:
-            yield f"{name} ends beyond 2^63 bytes, the file has {size:,} of data"
-            return
+            return f"{name} ends beyond 2^63 bytes, the file has {size:,} of data"
         wanted = math.prod(entry["shape"]) * jnp.dtype(DTYPES[entry["dtype"]]).itemsize
         if last - first != wanted or last > size:
             kind = f"{entry['dtype']} of {str(entry['shape'])[:80]}"
-            yield (
+            return (
                 f"{name} claims {_bytes(wanted)} ({kind}) at "
                 f"{first:,} to {last:,}, the file has {size:,} of data"
             )
         taken.append((first, last, name))
     for (_, end, a), (start, _, b) in zip(sorted(taken), sorted(taken)[1:], strict=False):
         if start < end:
-            yield f"{a} and {b} lie in the same place"
+            return f"{a} and {b} lie in the same place"
+    return ""
 
 
 def _bytes(n: int) -> str:

@@ -96,9 +96,8 @@ def check_agreement(
     for rule in rules:
         if "nu_max" in rule.moments:
             raw = amsgrad_rule(max_of="raw", eps_mode="hat")
-            found = [f for f in _forms(raw, rule) if "eps_mode" not in f or config is not None]
-            for form in found:
-                problems.add(form)
+            forms = [f for f in _forms(raw, rule) if "eps_mode" not in f or config is not None]
+            problems.add(*forms)
     if config is None:
         return
     name = class_of(config)
@@ -111,11 +110,9 @@ def check_agreement(
     if theirs is None:
         return
     for rule in rules:
-        for difference in _of_rules(name, theirs.rule, rule):
-            problems.add(difference)
+        problems.add(*_of_rules(name, theirs.rule, rule))
     if ours is not None:
-        for difference in _of_recipes(name, theirs, ours):
-            problems.add(difference)
+        problems.add(*_of_recipes(name, theirs, ours))
 
 
 def check_mask(

@@ -49,15 +49,12 @@ def pair(theirs: Sequence[str], leaves: Sequence[str], names: Names, problems: P
 def _in_order(names: list[str], count: int, leaves: Sequence[str], problems: Problems) -> Any:
     for name in names:
         if name not in leaves:
-            problems.add(f"`names` has {name}, which is not trained here; {_near(name, leaves)}")
+            like = nearest(name, leaves)
+            problems.add(f"`names` has {name}, which is not trained here; the nearest are {like}")
     if len(names) != count:
         problems.add(f"`names` has {len(names)} leaves, Keras {count} trainable variables")
     _check_leaves(names, leaves, (), problems)
     return names
-
-
-def _near(name: str, leaves: Sequence[str]) -> str:
-    return f"the nearest are {nearest(name, leaves)}"
 
 
 def _check_leaves(

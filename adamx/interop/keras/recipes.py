@@ -165,9 +165,9 @@ def lamb(
     ours, around = split(shared)
     rate, ours = schedule_of(learning_rate, around), _whole(ours)
     link = DecayFirst.of(TrustRatio(), weight_decay, ours["mask"], rate)
-    rule = adam_rule(beta_1, beta_2, epsilon)
-    settings: Any = {**ours, "weight_decay": None, "mask": None}
-    opt = chained("keras.lamb", rule, rate, *(settings[k] for k in _PLACES), link)
+    rule, dtypes = adam_rule(beta_1, beta_2, epsilon), (ours["mu_dtype"], ours["nu_dtype"])
+    ends = (None, None, ours["landing"])  # the decay is in the link
+    opt = chained("keras.lamb", rule, rate, ours["storage"], *dtypes, *ends, link)
     return wrapped(opt, around)
 
 
@@ -175,7 +175,3 @@ def _whole(ours: dict[str, Any]) -> dict[str, Any]:
     """The arguments of ours with their defaults, for `chained`."""
     blank = dict.fromkeys(("storage", "mu_dtype", "nu_dtype", "mask"))
     return {**blank, "landing": "nearest", **ours}
-
-
-# Of `chained`, between the rate and the links.
-_PLACES = ("storage", "mu_dtype", "nu_dtype", "weight_decay", "mask", "landing")

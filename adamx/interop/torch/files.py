@@ -56,7 +56,7 @@ def _of_torch(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ImportError(f"{path} is read with torch: pip install torch") from error
-    if complaint := next(_complaints(path), ""):
+    if complaint := _complaint(path):
         raise ValueError(f"{path} {complaint}")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -73,41 +73,39 @@ def _of_torch(path: Path) -> Any:
     return found
 
 
-def _complaints(path: Path) -> Iterator[str]:
-    """What is wrong with a zip archive of torch's, as the end of a sentence."""
+def _complaint(path: Path) -> str:
+    """What is wrong with a zip archive of torch's, as the end of a sentence; empty if nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             programs = [x for x in entries if x.filename.endswith("data.pkl")]
             if len(programs) != 1:
-                yield "is an archive, but none of torch.save: it has not one data.pkl"
-                return
+                return "is an archive, but none of torch.save: it has not one data.pkl"
             if any(x.compress_type != zipfile.ZIP_STORED for x in entries):
-                yield "is compressed, as torch.save never does"
-                return
+                return "is compressed, as torch.save never does"
             if sum(x.file_size for x in entries) > path.stat().st_size:
-                yield "claims more bytes in its entries than it has"
-                return
-            yield from _functions(archive.read(programs[0]))
+                return "claims more bytes in its entries than it has"
+            return _of_program(archive.read(programs[0]))
     except Exception as error:  # whatever `zipfile` makes of damaged bytes
-        yield f"is damaged: {error}"
+        return f"is damaged: {error}"
 
 
-def _functions(program: bytes) -> Iterator[str]:
-    """What a pickle calls besides what makes tensors."""
+def _of_program(program: bytes) -> str:
+    """What a pickle does besides making tensors."""
     try:
         for instruction, argument, _ in pickletools.genops(program):
             name = instruction.name
             if name == "GLOBAL" and not _KNOWN.fullmatch(str(argument)):
-                yield (
+                return (
                     f"holds more than tensors: it calls {str(argument).replace(' ', '.')[:100]}; "
                     'where you trust it, load it in torch and save {"model": …, "optimizer": …}, '
                     "the state dicts alone"
                 )
             elif name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"):
-                yield f"holds more than tensors: its pickle has the instruction {name}"
+                return f"holds more than tensors: its pickle has the instruction {name}"
     except Exception as error:
-        yield f"is damaged: its pickle ends in the middle ({str(error)[:100]})"
+        return f"is damaged: its pickle ends in the middle ({str(error)[:100]})"
+    return ""
 
 
 def _tensors(

@@ -154,8 +154,7 @@ def from_torch(
         gone = lost((arrays, {}), states.read(identity, made, state))
         return Moved(made, None, None, rest, report_of(matches, {}, gone, left))
     if opt is not None:
-        for difference in differences(opt, params, groups, labels):
-            problems.add(difference)
+        problems.add(*differences(opt, params, groups, labels))
         new, kept = fresh(groups, matches, theirs), states.trained(opt, params)
         moments |= {path: held for path, held in new.items() if path in kept}
     else:

@@ -94,8 +94,7 @@ def to_torch(
         m.path: group.label for m in matches for group in groups if m.sources[0] in group.names
     }
     if not problems:
-        for difference in differences(opt, params, groups, labels):
-            problems.add(difference)
+        problems.add(*differences(opt, params, groups, labels))
     problems.check()
     found = arrays_of(matches, theirs, arrays).items()
     new = {name: tensors.to_tensor(x, weights[name]) for name, x in found}
@@ -123,20 +122,17 @@ def _check(
         group, held = of.get(name), moments.get(m.path)
         if group is None and held is not None:
             problems.add(f"{m.path}: `opt` trains it, torch's optimizer does not train {name}")
-        if group is None:
-            continue
-        if held is None and name in group.resting:
+        if group is None or (held is None and name in group.resting):
             continue
         if held is None:
             problems.add(
                 f"{m.path}: torch's optimizer trains {name}, `opt` does not train the leaf"
             )
             continue
-        kinds = group.kinds
-        if dict(held.kinds) != dict(kinds):
+        if dict(held.kinds) != group.kinds:
             problems.add(
                 f"{m.path}: `opt` remembers {', '.join(held.kinds)}, torch's {group.kind} of "
-                f"{group.label} {', '.join(kinds)}"
+                f"{group.label} {', '.join(group.kinds)}"
             )
         _check_hyper(m.path, held, group, problems)
 
