@@ -44,12 +44,9 @@ def progress(
 @contextmanager
 def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator[Report]:
     """The bar, the figures of this step, those of earlier ones: lines for 80 columns."""
-    rich = optional_import("rich.progress", "rich")
-    group, live = (
-        optional_import("rich.console", "rich").Group,
-        optional_import("rich.live", "rich"),
-    )
-    lines = optional_import("rich.text", "rich").Text("compiling …\n")
+    parts = ("progress", "console", "live", "text")
+    rich, console, live, text = (optional_import(f"rich.{part}", "rich") for part in parts)
+    lines = text.Text("compiling …\n")
     bar = rich.Progress(
         rich.TextColumn("{task.description}"),
         rich.BarColumn(bar_width=None),
@@ -59,7 +56,7 @@ def _bar(title: str, steps: int, units: tuple[str, int], start: int) -> Iterator
         expand=True,
     )
     task = bar.add_task(title, total=steps, completed=start)
-    with live.Live(group(bar, lines), refresh_per_second=8):
+    with live.Live(console.Group(bar, lines), refresh_per_second=8):
         speed = _speedometer(start)
 
         def report(done: int, figures: Mapping[str, float | Seen]) -> None:

@@ -105,20 +105,16 @@ def _like(name: str, folded: Mapping[str, str]) -> str:
 @functools.cache
 def all_known() -> dict[str, Known]:
     """Every optimizer that has a name, by its full name."""
-    keras = importlib.import_module("adamx.interop.keras")
-    around, found = _around(), {}
-    for title, recipe in {"Adam": keras.adam, "AdamW": keras.adamw, "Nadam": keras.nadam}.items():
-        found[f"keras.{title}"] = Known(recipe, _KERAS, around)
-    for title, recipe in {"Adamax": keras.adamax, "Lamb": keras.lamb}.items():
+    found = {}
+    around = importlib.import_module("adamx.interop.keras.arguments").Around._field_defaults
+    for title, recipe in importlib.import_module("adamx.interop.keras.configured").RECIPES.items():
         found[f"keras.{title}"] = Known(recipe, _KERAS, around)
     for title in ("Adam", "Nadam", "Adamax"):
-        recipe = getattr(keras.legacy, title.lower())
+        recipe = getattr(importlib.import_module("adamx.interop.keras.legacy"), title.lower())
         more = {k: None for k in _LEGACY if title != "Nadam" or k != "decay"}
         found[f"tf.keras.legacy.{title}"] = Known(recipe, _KERAS, more)
-    torch = importlib.import_module("adamx.interop.torch")
-    for title in ("Adam", "AdamW", "NAdam", "RAdam", "Adamax"):
-        found[f"torch.{title}"] = Known(getattr(torch, title.lower()), _TORCH, {})
-    found["torch.SparseAdam"] = Known(torch.sparse_adam, _TORCH, {})
+    for kind in importlib.import_module("adamx.interop.torch.classes").CLASSES.values():
+        found[f"torch.{kind.name}"] = Known(kind.build, _TORCH, {})
     for name, entry in TABLE.items():
         found[f"adamx.{name}"] = Known(entry.build, _OURS, {})
     for home in (optax.contrib, optax):
@@ -127,12 +123,6 @@ def all_known() -> dict[str, Known]:
             if not name.startswith(("_", "scale_by")) and _takes_a_rate(build):
                 found[f"optax.{name}"] = Known(build, _OURS, {})
     return found
-
-
-def _around() -> dict[str, Any]:
-    """The arguments that all of Keras' optimizers share, with their defaults."""
-    arguments = importlib.import_module("adamx.interop.keras.arguments")
-    return dict(arguments.Around._field_defaults)
 
 
 def _takes_a_rate(build: Callable[..., Any]) -> bool:

@@ -40,7 +40,7 @@ def recognised(x: Any, position: str) -> Subject:
         return _of_config(x, position)
     if _is_of(x, "torch.optim"):
         return _of_torch(x)
-    if _is_of(x, "keras.") or _is_of(x, "keras"):
+    if _is_of(x, "keras"):
         config = importlib.import_module("adamx.interop.keras.configured").config_of(x)
         return _of_keras(config["class_name"], config["config"])
     if callable(getattr(x, "init", None)) and callable(getattr(x, "update", None)):

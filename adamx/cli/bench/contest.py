@@ -14,9 +14,10 @@ import optax
 from adamx import kernels
 from adamx.cli import names, shapes
 from adamx.cli.bench.equations import count_equations
-from adamx.cli.bench.programs import Build, one_off_costs, step_of, whole_step_of
+from adamx.cli.bench.programs import Build, one_off_costs, step_of
 from adamx.cli.bench.timing import in_turn
 from adamx.cli.bench.torch_step import torch_step
+from adamx.core.step import jit_step
 
 LEARNING_RATE = 1e-3
 Samples = dict[str, dict[str, list[float]]]
@@ -183,7 +184,7 @@ def _bytes(entry: Contestant, grads: Any) -> int:
 
 
 def _whole_step(opt: optax.GradientTransformation, grads: optax.Updates) -> Callable[[], None]:
-    return _stepping(whole_step_of(opt), opt, grads)
+    return _stepping(jit_step(opt), opt, grads)
 
 
 def _update_and_apply(opt: optax.GradientTransformation, grads: Any) -> Callable[[], None]:

@@ -14,11 +14,6 @@ from adamx.core.step import jit_step
 Build = Callable[[], optax.GradientTransformation]
 
 
-def whole_step_of(opt: optax.GradientTransformation) -> Any:
-    """A fresh `adamx.step`, jitted, that owns its parameters and state."""
-    return jit_step(opt)
-
-
 def step_of(opt: optax.GradientTransformation) -> Any:
     """A fresh jitted step (update and apply) that owns its parameters and state.
 
@@ -43,7 +38,7 @@ def one_off_costs(build: Build, shapes: Any) -> dict[str, float]:
     jax.clear_caches()
     opt = build()
     state = jax.eval_shape(opt.init, shapes)
-    trace, traced = timed(lambda: whole_step_of(opt).trace(shapes, state, shapes))
+    trace, traced = timed(lambda: jit_step(opt).trace(shapes, state, shapes))
     lower, lowered = timed(traced.lower)
     compile_, compiled = timed(lowered.compile)
     memory = compiled.memory_analysis()

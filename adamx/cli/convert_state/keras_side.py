@@ -9,11 +9,9 @@ to the arrays of the file, such as `layers/dense/vars/0`, in the order of
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from adamx.cli.convert_state import checkpoint
 from adamx.cli.convert_state.settings import Arrived, Settings
-from adamx.cli.convert_state.tree import retyped
+from adamx.cli.convert_state.tree import put, retyped
 from adamx.cli.flags import UsageError, optional_import
 from adamx.interop import keras as bridge
 from adamx.interop import states
@@ -32,10 +30,9 @@ def holds(path: Path) -> bool:
 def arrive(path: Path, settings: Settings) -> Arrived:
     """A run of ours from a file of Keras."""
     carried, file = _carried(path, settings)
-    before = _read(*_plain(path, file, settings))
-    report = _report(before, _read(*carried), settings)
-    moments = _read(*carried)[1]
-    steps = max((m.count for m in moments.values()), default=0)
+    before, after = _read(*_run(path, file, settings)), _read(*carried)
+    report = _report(before, after, settings)
+    steps = max((m.count for m in after[1].values()), default=0)
     return Arrived(
         carried.params, carried.opt, carried.state, steps, report, _recipe(file, settings)
     )
@@ -59,17 +56,16 @@ def _carried(path: Path, settings: Settings) -> tuple[bridge.Carried, File]:
     optional_import("h5py", "h5py")
     file = bridge.read(path)
     ours = {"storage": settings.storage, "landing": settings.landing}
+    return _run(path, file, settings, settings.dtype, **ours), file
+
+
+def _run(
+    path: Path, file: File, settings: Settings, dtype: str | None = None, **ours: str
+) -> bridge.Carried:
+    """The run in a dtype and a storage; without any as it lies in the file: nothing is lost."""
     opt = bridge.of_config(_config(file, path, settings), **ours)
-    shapes = _shapes(file, path, settings)
-    params = retyped(shapes, settings.dtype)
-    return bridge.from_keras(path, params, opt, names=settings.mapping.names), file
-
-
-def _plain(path: Path, file: File, settings: Settings) -> bridge.Carried:
-    """The run as it lies in the file, in which nothing is lost."""
-    opt = bridge.of_config(_config(file, path, settings))
-    shapes = _shapes(file, path, settings)
-    return bridge.from_keras(path, shapes, opt, names=settings.mapping.names)
+    params = retyped(_shapes(file, path, settings), dtype)
+    return bridge.from_keras(path, params, opt, names=settings.mapping.names)
 
 
 def _config(file: File, path: Path, settings: Settings) -> dict[str, Any]:
@@ -97,13 +93,7 @@ def _shapes(file: File, path: Path, settings: Settings) -> Any:
     for leaf, name in names.items():
         if name not in file.weights:
             raise UsageError(f"{path} has no {name}, it has {', '.join(file.weights)}")
-        *words, last = leaf.split("/")
-        inside = tree
-        for word in words:
-            inside = inside.setdefault(word, {})
-        array = file.weights[name]
-        dtype = jax.dtypes.canonicalize_dtype(array.dtype)
-        inside[last] = jax.ShapeDtypeStruct(array.shape, dtype)
+        put(tree, leaf, file.weights[name].shape, file.weights[name].dtype)
     return tree
 
 

@@ -22,9 +22,11 @@ __all__ = ["arrive", "holds", "leave"]
 
 def arrive(path: Path, settings: Settings) -> Arrived:
     """A run of ours from a checkpoint of torch's."""
-    moved, found = _moved(path, settings)
-    counts = [int(x) for x in _counts(moved.state)]
-    groups = _groups(found, settings)
+    (moved, found), mapping = _moved(path, settings), settings.mapping
+    leaves = jax.tree_util.tree_flatten_with_path(moved.state)[0]
+    counts = [int(x) for path, x in leaves if paths.name(path).rpartition("/")[2] == "count"]
+    given = found.optimizer, found.weights, mapping.order, mapping.kind
+    groups = read_groups(*given, Problems(""))
     recipe = _recipe(groups, {row.group for row in moved.report.rows}, settings)
     report = _with_guesses(moved.report, settings)
     return Arrived(moved.params, moved.opt, moved.state, max(counts, default=0), report, recipe)
@@ -97,16 +99,6 @@ def _with_guesses(report: Report, settings: Settings) -> Report:
         f'--mapping with {{"names": {{"{table}": "{first.source}"}}}} for it'
     )
     return report._replace(notes=[*report.notes, note])
-
-
-def _counts(state: Any) -> list[Any]:
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return [x for path, x in leaves if paths.name(path).rpartition("/")[2] == "count"]
-
-
-def _groups(found: Found, settings: Settings) -> list[Any]:
-    mapping = settings.mapping
-    return read_groups(found.optimizer, found.weights, mapping.order, mapping.kind, Problems(""))
 
 
 def _recipe(groups: list[Any], labels: set[str], settings: Settings) -> str:

@@ -34,15 +34,19 @@ def made_up(
         shape, path = tensors.shape_of(weights[name]), given.get(name)
         path = _path(name, len(shape), layout, given) if path is None else path
         kind = next((x for p, x in layouts.items() if paths.matches(p, path)), None)
-        words, inside = path.split("/"), tree
-        for word in words[:-1]:
-            inside = inside.setdefault(word, {})
-            if not isinstance(inside, dict):
-                raise UsageError(f"{path}: {word} is a leaf already")
-        leaf = _shape(shape, path, kind, layout)
         dtype = jnp.dtype(tensors.dtype_of(weights[name]))
-        inside[words[-1]] = jax.ShapeDtypeStruct(leaf, jax.dtypes.canonicalize_dtype(dtype))
+        put(tree, path, _shape(shape, path, kind, layout), dtype)
     return tree
+
+
+def put(tree: dict[str, Any], path: str, shape: tuple[int, ...], dtype: Any) -> None:
+    """Adds a leaf to nested dictionaries."""
+    *words, last = path.split("/")
+    for word in words:
+        tree = tree.setdefault(word, {})
+        if not isinstance(tree, dict):
+            raise UsageError(f"{path}: {word} is a leaf already")
+    tree[last] = jax.ShapeDtypeStruct(shape, jax.dtypes.canonicalize_dtype(dtype))
 
 
 def retyped(shapes: Any, dtype: str | None) -> Any:

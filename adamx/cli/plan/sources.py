@@ -14,35 +14,24 @@ import jax.numpy as jnp
 
 from adamx.cli.flags import UsageError
 from adamx.cli.plan.models import MODELS
+from adamx.interop import safetensors
 
 # The dtype of leaves without one: what most models are trained in.
 DTYPE = "bfloat16"
-
-# The limit of safetensors on its header, in bytes; no list of shapes is as long.
-_LONGEST = 100_000_000
 
 # JAX walks trees by recursion; no model has as many modules inside one another.
 _DEEPEST = 100
 
 _OF_A_LEAF = {"shape", "dtype", "data_offsets"}
 
-_SAFETENSORS = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
+# Those of weights that train, and those that a file may list beside them.
+_SAFETENSORS = safetensors.DTYPES | {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
     "C64": "complex64",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
     "U64": "uint64",
     "U32": "uint32",
     "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
 }
 
 
@@ -62,15 +51,15 @@ def read(source: str) -> Any:
 def _content(path: Path) -> Any:
     """The JSON in a file: the whole file, or the header of a safetensors file."""
     try:
-        if path.exists() and not (
-            path.is_file() or path.is_dir()
-        ):  # a pipe may have no end, or no beginning
+        # A pipe may have no end, or no beginning.
+        if path.exists() and not (path.is_file() or path.is_dir()):
             raise UsageError(f"{path} is not a regular file")
         with path.open("rb") as file:
             start = file.read(9)
             length = int.from_bytes(start[:8], "little")
             is_header = start[8:] == b"{" and length + 8 <= os.fstat(file.fileno()).st_size
-            text = start[8:] + file.read(length - 1) if is_header else start + file.read(_LONGEST)
+            begin, more = (start[8:], length - 1) if is_header else (start, safetensors.LONGEST)
+            text = begin + file.read(more)
         return json.loads(text)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error

@@ -8,6 +8,7 @@ with the settings in the folder. --task quadratic instead prints every step of A
     python -m adamx train --task regression --steps 50 --run runs/first --export step.bin
 """
 
-from adamx.cli.train.command import add_arguments, run
+from adamx.cli.train.command import run
+from adamx.cli.train.settings import add_arguments
 
 __all__ = ["add_arguments", "run"]

@@ -33,18 +33,10 @@ TOLD = 3  # findings of the doctor to print
 NORMS = {"gradient": "grad_norm", "update": "update_norm"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the flags of `train`."""
-    settings.add_flags(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(flags: argparse.Namespace) -> int:
     """Trains, then prints the results."""
-    given = settings.given(args)
-    return _run(settings.settled(given), given)
-
-
-def _run(args: Settings, given: dict[str, Any]) -> int:
+    given = settings.given(flags)
+    args = settings.settled(given)
     if args.task == "quadratic":
         return _quadratic(args, given)
     optional_import("matplotlib.figure", "matplotlib")  # for the page at the end

@@ -231,7 +231,7 @@ class Settings:
 FIELDS = {f.name: f for f in dataclasses.fields(Settings)}
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares a flag for each setting; a flag that is not given parses to None."""
     groups = {"": parser}
     for name, field in FIELDS.items():
