@@ -56,9 +56,7 @@ def __getattr__(name: str) -> Callable[..., optax.GradientTransformationExtraArg
 def _whole(opt: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
     """`opt` for float32 weights and gradients, whose state it makes for such too."""
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return opt.update(jax.tree.map(dtypes.widen, updates), state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(

@@ -134,9 +134,7 @@ class ScaleByMup:
             self.multiplier(name, shards.whole(name, jnp.shape(p)))
         return optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         leaves, treedef = paths.flatten(updates)
         found = []
         for path, u in leaves:

@@ -44,9 +44,7 @@ class Ended:
             return whole.init(params)
         return (*chain.init(params), self._last.init(params))
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         chain = Links(self.links)
         if callable(self.landing):
             whole: Any = self.landing(transformation(chain))
@@ -85,9 +83,7 @@ class Links:
     def init(self, params: optax.Params) -> Any:
         return tuple(link.init(params) for link in self.links)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         after = []
         for link, before in zip(self.links, state, strict=True):
             updates, now = link.update(updates, before, params, **extra)

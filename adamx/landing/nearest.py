@@ -35,9 +35,7 @@ class Nearest:
     def init(self, params: optax.Params) -> Any:
         return self.inner.init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         steps, state = self.inner.update(updates, state, params, **extra)
         gradients, treedef = jax.tree.flatten(updates)
         parameters = _leaves_like(treedef, params) or gradients

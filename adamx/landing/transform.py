@@ -75,9 +75,7 @@ class LandingLink:
         remainder = None if self.remainder is None else jax.tree.map(self._nothing, params)
         return LandingState(draws, remainder)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         name = self.name
         check_state(name, state, LandingState, _ELSE)
         if params is None and jax.tree.leaves(updates):

@@ -59,9 +59,7 @@ class FactoredRms:
             stored.append(self._blank(leaf, shards.whole(name, jnp.shape(leaf))))
         return self._layout.state(jnp.zeros([], jnp.int32), stored, treedef)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return self.divided(updates, updates, state, extra)
 
     def divided(

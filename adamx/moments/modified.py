@@ -29,9 +29,7 @@ class Modified:
     def init(self, params: optax.Params) -> Any:
         return self.link.init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         directions, state = self.link.update(updates, state, params, **extra)
         return self.change(directions, updates), state
 

@@ -80,9 +80,7 @@ class ScaleBy:
         state = layout.state(jnp.zeros([], jnp.int32), stored, treedef)
         return described(state, rule, choice)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return self.stepped(self.opened(updates, state, extra))
 
     def stepped(self, tree: "Tree") -> tuple[optax.Updates, Any]:

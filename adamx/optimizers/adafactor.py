@@ -192,9 +192,7 @@ class Downhill:
     def init(self, params: optax.Params) -> Any:
         return optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return jax.tree.map(jnp.negative, updates), state
 
 

@@ -165,9 +165,7 @@ class AdamMini:
             stored.append({**self.choice.of(name, whole).init(leaf, _MEAN, {}), "nu": nu})
         return self._layout.state(jnp.zeros([], jnp.int32), stored, treedef)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         leaves, treedef = paths.flatten(updates)
         names = [paths.name(path) for path, _ in leaves]
         count, stored = self._layout.stored(state, updates, treedef)

@@ -150,9 +150,7 @@ class Came:
         mean = self.mean.init(params)
         return CameState(self.square.init(params), mean, self.confidence.init(params))
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state("came", state, CameState)
         u, square = self.square.update(updates, state.square, params, **extra)
         u, _ = self.clip.update(u, optax.EmptyState())

@@ -89,9 +89,7 @@ class Prodigy:
             count=jnp.zeros([], jnp.int32),
         )
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state(self.name, state, State)
         params = paths.needed(updates, params, self.name)
         rate, hyper = self._at(state, extra)

@@ -254,9 +254,7 @@ class Chain:
     def init(self, params: optax.Params) -> Any:
         return self.links.init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         self._check(state)
         return self.links.update(updates, state, params, **extra)
 

@@ -75,9 +75,7 @@ class Soap:
             bases=treedef.unflatten([self._squares(p, _identity) for _, p in leaves]),
         )
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state(self.name, state, ScaleBySoapState)
         if shards.axis_name() is not None:
             raise ValueError(

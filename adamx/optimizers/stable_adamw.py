@@ -67,9 +67,7 @@ class Stable:
         held = self.rule.init(params)
         return (held, *(link.init(params) for link in self.decays)) if self.decays else held
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         held, *rest = state if self.decays else (state,)
         leaves, treedef = paths.flatten(updates)
         both, held = self.rule.update(updates, held, params, **extra)

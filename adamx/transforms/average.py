@@ -63,9 +63,7 @@ class Average:
             z=jax.tree.map(lambda p: jnp.array(p, self._dtype(p), copy=True), params),
         )
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state(self.name, state, State)
         params = paths.needed(updates, params, self.name)
         table = rows(self.name, updates, params=params, z=state.z)

@@ -51,9 +51,7 @@ class Centralise:
     def init(self, params: optax.Params) -> Any:
         return optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         leaves, treedef = paths.flatten(updates)
         return treedef.unflatten([self._one(paths.name(path), g) for path, g in leaves]), state
 

@@ -66,9 +66,7 @@ class Around:
             )
         return state
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         steps, state = self.opt.update(updates, state, params, **extra)
         changed = self._turned(self.change(self._turned(steps), updates))
         return jax.tree.map(lambda c, u: dtypes.cast(c, dtypes.of(u)), changed, steps), state

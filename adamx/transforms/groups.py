@@ -70,9 +70,7 @@ class Groups:
         self._check_used(params)
         return self._partition().init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if params is not None and jax.tree.structure(params) != jax.tree.structure(updates):
             what = paths.difference(params, updates, "the tree of parameters", "the gradient")
             raise ValueError(f"groups: {what}")

@@ -26,9 +26,7 @@ class Masked:
     def init(self, params: optax.Params) -> Any:
         return self._masked().init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         params = None if params is None else paths.beside(updates, params, "weight decay")
         return self._masked().update(updates, state, params, **extra)
 

@@ -24,9 +24,7 @@ class ScaleByParameterRms:
     def init(self, params: optax.Params) -> Any:
         return optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         params = paths.needed(updates, params, "the relative step")
         leaves, treedef = paths.flatten(updates, is_leaf=is_none)
         rows = zip(leaves, treedef.flatten_up_to(params), strict=True)

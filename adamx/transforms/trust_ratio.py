@@ -73,9 +73,7 @@ class TrustRatio:
     def init(self, params: optax.Params) -> Any:
         return optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         params = paths.needed(updates, params, "the trust ratio")
         scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 

@@ -117,9 +117,7 @@ class ReduceVariance:
         previous = jax.tree.map(self._blank, params)
         return VarianceReductionState(jnp.zeros([], jnp.int32), previous)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_state(self.name, state, VarianceReductionState)
         hyper = {
             k: hyperparameters.value_at(k, v, state.count, extra) for k, v in self.hyper.items()

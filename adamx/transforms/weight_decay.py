@@ -186,9 +186,7 @@ class Pull:
     def init(self, params: optax.Params) -> Any:
         return CountState(count=jnp.zeros([], jnp.int32)) if self._counts else optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         params = paths.needed(updates, params, "weight decay")
         weight, state = self.weight(state, extra)
         if weight is None:

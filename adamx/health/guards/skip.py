@@ -138,9 +138,7 @@ def guard(
         leaves = len(jax.tree.leaves(params))
         return SkipState(inner, scalar(0), scalar(0), scalar(-1), limit, begin(leaves))
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         check_own(name, state, SkipState)
         steps, inner = opt.update(updates, state.inner, params, **extra)
         grads = jax.tree.leaves(updates)

@@ -59,9 +59,7 @@ def averaged(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AverageState(opt.init(params), jnp.zeros([], jnp.int32), zeros)
 
-    def update(
-        updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("an average needs the parameters: call `update(g, state, params)`")
         steps, inner = opt.update(updates, state.inner, params, **extra)

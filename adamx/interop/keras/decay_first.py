@@ -39,9 +39,7 @@ class DecayFirst:
     def init(self, params: optax.Params) -> Any:
         return self._rate.init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         rate, state = self._rate.rate(state, extra)
         nothing = jax.tree.map(jnp.zeros_like, updates)
         pulled, _ = self.decay.update(nothing, self.decay.init(params), params, **extra)

@@ -72,9 +72,7 @@ class LazyRows:
     def init(self, params: optax.Params) -> Any:
         return self.inner.init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         steps, after = self.inner.update(updates, state, params, **extra)
         alive = {path: _alive(g) for path, g in paths.flatten(updates)[0]}
         steps = jax.tree.map(

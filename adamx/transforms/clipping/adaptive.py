@@ -189,9 +189,7 @@ class ClipTo:
         del params
         return self.bound.init()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         del params, extra
         leaves, treedef = gradients(updates)
         norm = scaled.global_norm(leaves, self.axis_name)

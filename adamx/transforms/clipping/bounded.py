@@ -77,9 +77,7 @@ class Bounded:
             return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
         return optax.EmptyState()
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         now, state = self._now(state, extra)
         leaves, treedef = gradients(updates)
         if self.needs_names or self.needs_params:
@@ -116,9 +114,7 @@ class Checked:
     def init(self, params: optax.Params) -> Any:
         return self.inner.init(params)
 
-    def update(
-        self, updates: optax.Updates, state: Any, params: optax.Params | None = None, **extra: Any
-    ) -> tuple[optax.Updates, Any]:
+    def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         return self.inner.update(updates, state, params, **self._checked(state, extra))
 
     def scale(self, updates: optax.Updates, state: Any, **extra: Any) -> tuple[Any, Any] | None:
