@@ -37,12 +37,7 @@ AXES: dict[str, dict[str, str]] = {
 
 
 def rearranged(x: Array, kind: str, of: str, to: str) -> Array:
-    """A kernel of one library in the layout of another.
-
-    Args:
-      x: the kernel, or a moment of it.
-      kind: `"linear"`, `"conv"` or `"conv_transpose"`, with any number of spatial axes.
-      of, to: the two libraries, keys of `AXES`.
+    """A kernel of one library, or a moment of it, in the layout of another: keys of `AXES`.
 
     Example:
       >>> rearranged(np.ones((8, 3, 5, 5)), "conv", "torch", "flax").shape
@@ -82,13 +77,7 @@ def positions(move: Move, shapes: Sequence[tuple[int, ...]]) -> Array:
 
 
 class Part(NamedTuple):
-    """One of our leaves, as made from arrays of another library.
-
-    Attributes:
-      sources: the indices of these arrays in the list of all.
-      move: makes the leaf of them.
-      leaf: the leaf.
-    """
+    """One of our leaves, which `move` makes of another library's arrays: those of these indices."""
 
     sources: tuple[int, ...]
     move: Move
@@ -98,14 +87,9 @@ class Part(NamedTuple):
 def undone(
     parts: Sequence[Part], shapes: Sequence[tuple[int, ...]], names: Sequence[str] = ()
 ) -> list[Array]:
-    """The arrays of another library from our leaves: the way back of all their rearrangements.
+    """The arrays of another library, of these shapes and names, from our leaves: the way back.
 
-    Args:
-      parts: our leaves, with the way there.
-      shapes: the shapes of the other library's arrays. An array that no leaf fills raises
-        `ValueError`, which says how many of its elements are missing. So does one that is filled
-        by two leaves which differ.
-      names: of these arrays, for errors.
+    Raises `ValueError` where leaves do not fill an array, or two that differ fill one place.
 
     Example:
       >>> leaf = np.arange(6).reshape(3, 2)

@@ -58,13 +58,8 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
 def check_arguments(
     who: str, given: Mapping[str, Any], known: Iterable[str], synonyms: Mapping[str, str] = _NONE
 ) -> None:
-    """Raises a `TypeError` that lists every given argument that is not known.
-
-    Args:
-      who: whose arguments they are.
-      given: the arguments, by name.
-      known: the names that there are.
-      synonyms: from names of other libraries to these.
+    """Raises a `TypeError` that lists every given argument that is not known. `synonyms` go from
+    names of other libraries to known ones.
 
     Example:
       >>> check_arguments("torch.adam", {"weight_decai": 0.1}, ["lr", "weight_decay"])

@@ -19,10 +19,7 @@ from adamx.landing import LandingState, compensated8, exact, kahan
 def landed(params: Any, state: Any, weights: Mapping[str, Any]) -> tuple[Any, Any]:
     """Parameters and state whose master weights are `weights`, as nearly as the landing can.
 
-    Args:
-      params: the weights rounded to the parameters' dtypes.
-      state: a new state, with landings anywhere in it.
-      weights: every leaf, by its name, in at least float32.
+    `params` are the weights rounded to the parameters' dtypes, and `state` is new.
     """
     leaves, treedef = paths.flatten(params)
     now = {paths.name(path): leaf for path, leaf in leaves}

@@ -29,13 +29,12 @@ _CLOCKS = (
 
 
 def with_rest(new: Any, old: Any, count: int) -> Any:
-    """`new` with the other arrays of `old`.
+    """`new`, whose moments are in place, with the other arrays of `old`, a state of another
+    optimizer.
 
-    Args:
-      new: a state whose moments are in place.
-      old: a state of another optimizer. What is in both as often, and of one shape, is taken over.
-      count: the number of steps, for schedules' counters that `old` lacks. Other counters stay as
-        they are in `new`: that of `optax.ema` corrects an average that starts here.
+    What is in both as often, and of one shape, is taken over. Counters of schedules that `old`
+    lacks become `count`. Others stay as they are: that of `optax.ema` corrects an average that
+    starts here.
 
     Example:
       >>> import optax, jax.numpy as jnp

@@ -55,12 +55,8 @@ def write(
 ) -> tuple[Any, Any]:
     """The parameters and the state with which `opt` goes on.
 
-    Args:
-      opt: the optimizer.
-      params: a tree of arrays, or of shapes with shardings.
-      weights: every leaf, by name, in its shape.
-      moments: of the leaves that `opt` trains, by name.
-      problems: what is wrong is added to these, and raised.
+    `params` is a tree of arrays, or of shapes with shardings. What is wrong is added to `problems`,
+    and raised.
     """
     leaves, treedef = paths.flatten(params)
     rounded = [_like(weights[paths.name(path)], leaf) for path, leaf in leaves]

@@ -37,14 +37,8 @@ _COMPARED = (
 
 
 class Said(NamedTuple):
-    """What a recipe says of itself.
-
-    Attributes:
-      around: what Keras does around it.
-      rule: its rule.
-      decay: the link that decays, with its mask; None for none.
-      trusts: whether its steps have a trust ratio.
-    """
+    """What a recipe says of itself: what is around it, its rule, the link that decays (with its
+    mask; None for none), and whether its steps have a trust ratio."""
 
     around: Around
     rule: Rule
@@ -86,11 +80,8 @@ def check_agreement(
 ) -> None:
     """Adds a problem for each difference that can be seen. The learning rate may differ.
 
-    Args:
-      config: Keras' configuration; None if it is not known, as in a `.weights.h5`.
-      opt: the optimizer here. Clips and decay are compared if it is a recipe of ours alone.
-      kept: what it keeps.
-      problems: takes the problems.
+    Clips and decay are compared if `opt` is a recipe of ours alone. A `.weights.h5` has no
+    `config`.
     """
     rules = dict.fromkeys(kept.rules.values())
     for rule in rules:
@@ -118,14 +109,8 @@ def check_agreement(
 def check_mask(
     decays: Sequence[bool] | None, opt: Any, order: Sequence[str], params: Any, problems: Problems
 ) -> None:
-    """Adds a problem where Keras decays other leaves than `opt`, as far as both are known.
-
-    Args:
-      decays: whether Keras decays each of the leaves in `order`.
-      opt, params: the optimizer here, and its parameters.
-      order: the leaves.
-      problems: takes the problems.
-    """
+    """Adds a problem where Keras decays other leaves than `opt`, as far as both are known: `decays`
+    says of each of the leaves in `order` whether Keras does."""
     ours = said(opt)
     if decays is None or ours is None or not _differs(ours.strength, 0.0):
         return

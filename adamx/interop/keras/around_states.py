@@ -16,12 +16,7 @@ from adamx.interop.keras.slots import Kept, Slot
 
 
 class Counted(NamedTuple):
-    """How far a run is.
-
-    Attributes:
-      gradients: how many there were.
-      per_step: how many make a step.
-    """
+    """How many gradients a run has had, and how many make a step."""
 
     gradients: int
     per_step: int
@@ -60,12 +55,7 @@ def put(state: Any, found: Mapping[Slot, np.ndarray], counted: Counted) -> Any:
 
 
 def taken(state: Any, steps: int) -> tuple[dict[Slot, np.ndarray], int | None]:
-    """Averages and accumulated gradients as Keras has them, and how many gradients there were.
-
-    Args:
-      state: a state of ours.
-      steps: how many steps were taken.
-    """
+    """Averages and accumulated gradients as Keras has them, and how many gradients there were."""
     found: dict[Slot, np.ndarray] = {}
     gradients = None
     for x in instances(state, *_AROUND):

@@ -23,13 +23,8 @@ _LARGEST_CONFIG = 2**26  # bytes; that of a model of a thousand layers has a hun
 
 
 class File(NamedTuple):
-    """What a file holds.
-
-    Attributes:
-      optimizer: the optimizer's variables, in Keras' order.
-      weights: all other arrays, by their path, such as `layers/dense/vars/0`.
-      config: the optimizer's configuration, which only a `.keras` file has.
-    """
+    """What a file holds: the optimizer's variables in Keras' order, all other arrays by their path,
+    such as `layers/dense/vars/0`, and the optimizer's configuration, if it is a `.keras` file."""
 
     optimizer: list[np.ndarray]
     weights: dict[str, np.ndarray]
@@ -65,14 +60,7 @@ def write(
     optimizer: list[np.ndarray],
     weights: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
-    """A copy of the file `source` with other values.
-
-    Args:
-      path: the copy.
-      source: the file.
-      optimizer: the optimizer's variables, in Keras' order.
-      weights: other arrays, by their path.
-    """
+    """A copy of the file `source` with other values, as those of a `File`."""
     path, source = Path(path), Path(source)
     new = {**{f"optimizer/vars/{i}": x for i, x in enumerate(optimizer)}, **weights}
     before = read(source)
@@ -126,13 +114,7 @@ def _arrays(stream: Any, path: Path, config: Mapping[str, Any] | None) -> File:
 
 
 def _walk(group: Any, prefix: str, path: Path, seen: set[Any]) -> Iterator[tuple[str, Any]]:
-    """All arrays below a group, by their path.
-
-    Args:
-      group, prefix: the group, and its path.
-      path: the file, for errors.
-      seen: the groups and arrays that were met before, to which this adds.
-    """
+    """All arrays below a group, by their path. Groups and arrays in `seen` were met before."""
     h5py = _h5py()
     for name in group:
         where = f"{prefix}{name}"

@@ -12,16 +12,13 @@ from adamx.interop.keras.configured import config_of
 
 
 class Held(NamedTuple):
-    """What is there.
+    """The optimizer's variables and its configuration, and what is known of the trainable
+    variables.
 
     Attributes:
-      arrays: the optimizer's variables, in Keras' order.
-      names: of the trainable variables; None in a file.
-      weights: of the trainable variables, in the same order, or by their path in a file; None if
-        they are not known.
-      config: the optimizer's configuration, where that is known.
-      decays: whether each of the trainable variables decays, where that is known: Keras saves
-        nothing of `exclude_from_weight_decay`.
+      names: None in a file.
+      weights: in the order of `names`, or by their path in a file.
+      decays: whether each decays: Keras saves nothing of `exclude_from_weight_decay`.
     """
 
     arrays: list[np.ndarray]
@@ -67,13 +64,8 @@ def _decays(optimizer: Any) -> list[bool] | None:
 
 
 def _check_order(optimizer: Any, variables: Sequence[Any], slots: Sequence[str]) -> None:
-    """Raises where these are not the variables that the optimizer trains, in its order.
-
-    Args:
-      optimizer: the live optimizer.
-      variables: what was given.
-      slots: Keras' names of the moments: those of its variables, with `_` for `/`.
-    """
+    """Raises where these are not the variables that the optimizer trains, in its order. Where Keras
+    does not tell these, its names of moments do: `slots`, those of variables with `_` for `/`."""
     known = getattr(optimizer, "_trainable_variables", None)
     if known is not None:
         alike = [x is y for x, y in zip(variables, known, strict=False)]

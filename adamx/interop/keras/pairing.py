@@ -14,13 +14,8 @@ def pair(theirs: Sequence[str], leaves: Sequence[str], names: Names, problems: P
     """Our leaf for each of Keras' names, in their order; None where there is none.
 
     Without `names`, two names are alike if their letters and digits are, or if one of them ends in
-    the other: `sequential/dense/kernel` and `dense/kernel`.
-
-    Args:
-      theirs: Keras' names of the trainable variables.
-      leaves: our names of the leaves that are trained.
-      names: from ours to Keras', or ours in Keras' order.
-      problems: takes what has no partner.
+    the other: `sequential/dense/kernel` and `dense/kernel`. `names` goes from ours to Keras', or
+    has ours in Keras' order.
 
     Example:
       >>> pair(["sequential_dense_kernel"], ["dense/kernel"], None, Problems("from_keras"))

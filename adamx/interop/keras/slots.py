@@ -21,26 +21,16 @@ from adamx.interop.trained import rules
 
 
 class Slot(NamedTuple):
-    """What one variable is.
-
-    Attributes:
-      kind: "iteration", "learning_rate", "average", "accumulator", "momentum_product", or the name
-        of a moment.
-      leaf: the parameter that it belongs to; empty if to none.
-    """
+    """What one variable is: "iteration", "learning_rate", "average", "accumulator",
+    "momentum_product" or the name of a moment, and the leaf that it belongs to, if to one."""
 
     kind: str
     leaf: str = ""
 
 
 class Kept(NamedTuple):
-    """What an optimizer of ours keeps, as far as Keras has it too.
-
-    Attributes:
-      rules: the rule of each leaf that it trains, by name.
-      averages: whether it keeps an average of the parameters.
-      accumulates: whether it accumulates gradients.
-    """
+    """What an optimizer of ours keeps, as far as Keras has it too: the rule of each leaf that it
+    trains, and whether it averages parameters and accumulates gradients."""
 
     rules: Mapping[str, Rule]
     averages: bool
@@ -61,13 +51,8 @@ class Kept(NamedTuple):
 
 
 def slots(kept: Kept, order: Sequence[str], has_rate: bool) -> list[Slot]:
-    """The variables of the Keras optimizer that keeps the same.
-
-    Args:
-      kept: what our optimizer keeps.
-      order: the leaves, in Keras' order of trainable variables.
-      has_rate: whether the learning rate is among the variables.
-    """
+    """The variables of the Keras optimizer that keeps the same, for leaves in this order;
+    `has_rate` tells whether the learning rate is among them."""
     found = [Slot("iteration"), *([Slot("learning_rate")] if has_rate else [])]
     for kind, there in (("average", kept.averages), ("accumulator", kept.accumulates)):
         found += [Slot(kind, leaf) for leaf in order] if there else []

@@ -44,13 +44,7 @@ def wrapped(opt: Optimizer, around: Around) -> Optimizer:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wrapped:
-    """An `update` that says what it is made of.
-
-    Attributes:
-      call: the update.
-      recipe: our recipe inside.
-      around: what is around it.
-    """
+    """An `update` that says what it is made of: our recipe, and what is around it."""
 
     call: Callable[..., Any]
     recipe: Optimizer

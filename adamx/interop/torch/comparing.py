@@ -28,14 +28,8 @@ def differences(
     groups: Sequence[Group],
     labels: Mapping[str, str],
 ) -> Iterator[str]:
-    """What `opt` computes in another way than torch's groups, a sentence each.
-
-    Args:
-      opt: the optimizer here.
-      params: its parameters, as arrays or shapes.
-      groups: torch's.
-      labels: our leaves, by name, to the label of their group.
-    """
+    """What `opt` computes in another way than torch's groups, a sentence each; `labels` go from our
+    leaves to those of their groups."""
     known = rules(opt, params)
     for group in groups:
         want = _rule(group)
@@ -57,11 +51,7 @@ def retuned(
     groups: Sequence[Group],
     labels: Mapping[str, str],
 ) -> Iterator[str]:
-    """The hyperparameters of `opt` that are not those of torch's groups, a note each.
-
-    Args:
-      opt, params, groups, labels: as in `differences`.
-    """
+    """The hyperparameters of `opt` that are not those of torch's groups, a note each."""
     known = rules(opt, params)
     for group in groups:
         theirs = _rule(group).hyper

@@ -53,12 +53,7 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 class Candidate(NamedTuple):
-    """A name that a parameter may have in torch.
-
-    Attributes:
-      name: the name.
-      third: which third of that array it is; None for the whole.
-    """
+    """A name that a parameter may have in torch, and which third of that array it is, if one."""
 
     name: str
     third: int | None = None

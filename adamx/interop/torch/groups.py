@@ -20,10 +20,8 @@ class Group(NamedTuple):
 
     Attributes:
       label: `group0`, `group1` …
-      names: torch's names of its parameters, in order.
-      keys: what the state dict calls these.
-      kind: a key of `CLASSES`.
-      arguments: of the recipe.
+      names, keys: torch's names of its parameters, and what the state dict calls these.
+      kind, arguments: a key of `CLASSES`, and the arguments of the recipe.
       states: by name, what torch keeps of a parameter; empty where it never had a gradient.
       order: where the names come from.
     """
@@ -63,15 +61,7 @@ def read_groups(
     problems: Problems,
     taken: Collection[str] | None = None,
 ) -> list[Group]:
-    """The groups of an optimizer's state dict.
-
-    Args:
-      optimizer: the state dict.
-      weights: the model's state dict.
-      order, kind: see `from_torch`.
-      problems: takes the problems.
-      taken: see `names_of`.
-    """
+    """The groups of an optimizer's state dict, see `from_torch`; for `taken` see `names_of`."""
     if kind is not None and kind not in CLASSES:
         raise ValueError(f"`kind` must be one of {', '.join(map(repr, CLASSES))}, got {kind!r}")
     check_optimizer(optimizer)

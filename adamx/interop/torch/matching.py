@@ -17,14 +17,7 @@ Layouts = Mapping[str, str | Move] | None
 
 
 class Match(NamedTuple):
-    """One of our leaves and what it is made of.
-
-    Attributes:
-      path: the leaf's name.
-      sources: torch's names.
-      move: makes the leaf of these arrays.
-      kind: how that is called.
-    """
+    """One of our leaves, torch's arrays that `move` makes it of, and what such a move is called."""
 
     path: str
     sources: tuple[str, ...]
@@ -43,12 +36,6 @@ def match(
     """A match for each of our leaves, and a problem for each that has none.
 
     Also returns all of torch's names that a leaf asks for, whether they fit or not.
-
-    Args:
-      leaves: the shapes of our leaves, by name.
-      theirs: the shapes of torch's arrays, by name.
-      layout, names, layouts: see `from_torch`.
-      problems: takes the problems.
     """
     if layout not in CONVENTIONS:
         known = ", ".join(map(repr, CONVENTIONS))

@@ -25,12 +25,6 @@ def moments_of(
 ) -> tuple[dict[str, str], dict[str, Moments]]:
     """The label of each leaf's group, and the moments of each leaf that is trained.
 
-    Args:
-      groups: of the optimizer.
-      matches: the leaves and torch's names of them.
-      theirs: the shapes of torch's weights.
-      problems: takes the problems.
-
     Leaves of parameters that never had a gradient are labelled as frozen, and have no moments.
     """
     every = [(name, group) for group in groups for name in group.names]

@@ -20,14 +20,8 @@ def kind_of(path: str, shapes: Sequence[Shape], layout: str) -> str:
 
 
 def move_of(kind: str, layout: str, shape: Shape, third: int | None) -> Move:
-    """The function from torch's array to a leaf of `shape`.
-
-    Args:
-      kind: one of `KINDS`.
-      layout: the convention of the leaf.
-      shape: of the leaf; may split an axis, as heads do, or have more axes of size 1.
-      third: which third of the array the leaf is; None for all of it.
-    """
+    """The function from torch's array, or a third of it, to a leaf of `shape`, which may split an
+    axis, as heads do, or have more axes of size 1."""
 
     def move(x: Array) -> Array:
         if third is not None:

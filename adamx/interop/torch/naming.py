@@ -28,13 +28,8 @@ def names_of(
 ) -> tuple[Sequence[Sequence[str]], str]:
     """The names of each group's parameters, and where they come from.
 
-    Args:
-      groups: the optimizer's `param_groups`.
-      weights: the model's state dict.
-      order: see `from_torch`.
-      problems: takes the problems.
-      taken: the names that leaves here take, if that is known: what no leaf takes and what is more
-        than the optimizer has is a buffer.
+    `taken` are the names that leaves here take, if that is known: what no leaf takes and what is
+    more than the optimizer has is a buffer.
     """
     sizes = [len(group["params"]) for group in groups]
     found, source = _found(groups, weights, order)

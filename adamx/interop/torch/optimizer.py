@@ -18,11 +18,8 @@ def build(
 ) -> optax.GradientTransformationExtraArgs:
     """One recipe for one group, `optax.partition` for several, or where leaves are frozen.
 
-    Args:
-      groups: torch's parameter groups.
-      labels: our leaves, by name, to the label of their group or to `FROZEN`.
-      rates: a learning rate or schedule in place of torch's, or one for each group, or None.
-      ours: other arguments of the recipes.
+    `rates` is a learning rate or schedule in place of torch's, or one for each group, or None;
+    `ours` are other arguments of the recipes.
     """
     if isinstance(rates, Sequence) and len(rates) != len(groups):
         raise ValueError(

@@ -15,15 +15,7 @@ def report_of(
     left: Iterable[str] = (),
     notes: Iterable[str] = (),
 ) -> Report:
-    """A row for each of our leaves.
-
-    Args:
-      matches: the leaves, and torch's names of them.
-      labels: the label of each leaf's group; those of leaves that are not trained may be missing.
-      lost: what each leaf's weight and moments have lost.
-      left: torch's names that no leaf takes.
-      notes: what else is to be known.
-    """
+    """A row for each of our leaves. Leaves that are not trained may have no label."""
 
     def group(m: Match) -> str:
         label = labels.get(m.path, FROZEN)

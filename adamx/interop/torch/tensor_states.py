@@ -32,15 +32,8 @@ def states_of(
     moments: Mapping[str, Moments],
     new: Mapping[str, Any],
 ) -> dict[Any, dict[str, Any]]:
-    """The `state` of an optimizer's state dict.
-
-    Args:
-      groups: of the optimizer.
-      matches: our leaves and torch's names of them.
-      theirs: the shapes of torch's weights.
-      moments: of our leaves.
-      new: torch's weights, whose dtypes and devices the moments get.
-    """
+    """The `state` of an optimizer's state dict; moments get the dtypes and devices of `new`,
+    torch's weights."""
     import torch
 
     made: dict[Any, dict[str, Any]] = {}
