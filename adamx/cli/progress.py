@@ -29,14 +29,8 @@ LINES = 10
 def progress(
     title: str, steps: int, units: tuple[str, int] = ("steps", 1), start: int = 0
 ) -> Iterator[Report]:
-    """Yields a `Report` to call after each step.
-
-    Args:
-      title: the name of the run.
-      steps: the number of the last step.
-      units: (unit, count per step), for throughput.
-      start: how many steps were done before.
-    """
+    """Yields a `Report` to call after each step, up to the number `steps`. `units` are (unit, count
+    per step), for throughput; `start` is how many steps were done before."""
     with (_bar if sys.stdout.isatty() else _lines)(title, steps, units, start) as report:
         yield report
 

@@ -72,13 +72,11 @@ class Update:
 def compiled(
     link: Link, names: Iterable[str], hyper: Iterable[Any] = ()
 ) -> optax.GradientTransformationExtraArgs:
-    """`link` as a transformation whose `update` compiles itself.
+    """`link` as a transformation whose `update` compiles itself, and takes the extra arguments
+    `names`.
 
-    Args:
-      link: the link.
-      names: the extra arguments that it takes; others are ignored.
-      hyper: its hyperparameters. Where one is a schedule, compiled code is not shared with other
-        links: what the schedule reads may have changed when the next one is built.
+    Where one of its hyperparameters is a schedule, compiled code is not shared with other links:
+    what the schedule reads may have changed when the next one is built.
     """
     return transformation(Compiled(link, tuple(names), not any(map(callable, hyper))))
 

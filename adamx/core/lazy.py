@@ -13,12 +13,8 @@ from typing import Any
 def attributes(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package.
-
-    Args:
-      package: the package's `__name__`.
-      homes: each name and the module in the package that has it; the name of a module stands for
-        the module itself.
+    """`__getattr__` and `__dir__` of a package, from each name to the module in it that has it; the
+    name of a module stands for the module itself.
 
     Example:
       >>> found, _ = attributes("adamx", {"health": "health", "Checkpoints": "checkpoints"})

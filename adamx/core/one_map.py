@@ -20,12 +20,8 @@ from adamx.core import kernel_use, map_lowering
 
 
 def one_map(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, as one operation if it is elementwise and XLA compiles for a GPU.
-
-    Args:
-      function: a function of trees of arrays, and of numbers that are the same for all elements.
-      args: its arguments.
-    """
+    """`function(*args)`, as one operation if it is elementwise and XLA compiles for a GPU; of trees
+    of arrays, and of numbers that are the same for all elements."""
     wanted = kernel_use.now().kernels and not kernel_use.turned_off() and not _without_jit()
     if not wanted or kernel_use.platform() != "gpu":
         return function(*args)

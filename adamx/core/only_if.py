@@ -12,15 +12,11 @@ from adamx.core import dtypes
 
 
 def only_if(due: jax.Array, step: Callable[..., tuple[Any, Any]], kept: Any) -> tuple[Any, Any]:
-    """`step(kept)` where `due`, else updates of -0.0 and `kept` as it is.
+    """`step(kept)`, updates and what is kept, where `due`; else updates of -0.0 and `kept` as it
+    is.
 
-    -0.0 added to a parameter is the parameter, bit for bit; 0.0 makes 0.0 of -0.0.
-
-    Args:
-      due: whether to step.
-      step: `kept -> (updates, kept)`. Optax's optimizers may change dtypes in it; they are
-        changed back.
-      kept: a tree of arrays.
+    -0.0 added to a parameter is the parameter, bit for bit; 0.0 makes 0.0 of -0.0. Optax's
+    optimizers may change dtypes in a step; they are changed back.
     """
 
     def stepped(kept: Any) -> tuple[Any, Any]:

@@ -14,14 +14,8 @@ from adamx.core import dtypes, paths
 
 
 class Rows(NamedTuple):
-    """The leaves of several trees of one structure.
-
-    Attributes:
-      names: of the leaves.
-      gradients: of the leaves.
-      columns: of each other tree, by its name, what it has at each leaf.
-      treedef: the structure of the gradients.
-    """
+    """The leaves of several trees of one structure; `columns` has those of all but the gradients,
+    by the name of the tree."""
 
     names: list[str]
     gradients: list[Any]
@@ -32,13 +26,8 @@ class Rows(NamedTuple):
 def rows(who: str, gradients: Any, **trees: Any) -> Rows:
     """The leaves of `gradients`, and beside each what the other trees have there.
 
-    Raises in the name of `who` where a tree has another structure, where an array of it has another
-    shape, or where a gradient is not floating point.
-
-    Args:
-      who: the transformation, for error messages.
-      gradients: a tree of arrays; None where there is no gradient.
-      **trees: by name, as in errors: `params`, or a field of the state.
+    Raises in the name of `who` where a tree (`params`, or a field of the state) has another
+    structure, where an array of it has another shape, or where a gradient is not floating point.
     """
     leaves, treedef = paths.flatten(gradients)
     names, arrays = [paths.name(path) for path, _ in leaves], [g for _, g in leaves]

@@ -49,13 +49,7 @@ class Habits(NamedTuple):
 
 
 def habits(seen: Steps, rate: float, b2: float | None) -> Habits:
-    """What updates at constant parameters say.
-
-    Args:
-      seen: the updates.
-      rate: the learning rate.
-      b2: the rate of the mean of squares, where it is known: it tells epsilon-hat.
-    """
+    """What updates at constant parameters say. Where b2 is known, it tells epsilon-hat."""
     grows = np.abs(seen.huge) > 10 * np.abs(seen.large)
     plain = LONG if grows[-1] else int(np.argmin(grows))
     decay, pull = _decay(seen)

@@ -26,12 +26,7 @@ from adamx.transforms.weight_decay import Pull
 
 
 def recognised(x: Any, position: str) -> Subject:
-    """What `x` is, or an error that says what may be given.
-
-    Args:
-      x: a text, an object of torch's or Keras', a configuration, or a transformation.
-      position: `"a"` or `"b"`, for errors and for transformations that have no name.
-    """
+    """What `x` is, or an error that says what may be given. `position` is `"a"` or `"b"`."""
     if isinstance(x, Subject):
         return x
     if isinstance(x, str):

@@ -13,13 +13,8 @@ COMMON = ("learning_rate", "b1", "b2", "eps", "weight_decay")
 
 
 class Setting(NamedTuple):
-    """A hyperparameter.
-
-    Attributes:
-      value: its value.
-      source: where that comes from: "given", "default", "measured", or "taken" where the library
-        has no default.
-    """
+    """A hyperparameter, and where its value comes from: "given", "default", "measured", or "taken"
+    where the library has no default."""
 
     value: Any
     source: str
@@ -29,10 +24,8 @@ class Setting(NamedTuple):
 class Subject:
     """An optimizer, with what is known of it before it is run.
 
-    Attributes:
-      name: as it is called, such as `torch.AdamW`.
-      settings: its hyperparameters: the common ones by our names, the others by its own.
-      build: makes the optimizer, with other values of some common hyperparameters.
+    `settings` has the common hyperparameters by our names, the others by its own; `build` makes the
+    optimizer with other values of some common ones.
     """
 
     name: str

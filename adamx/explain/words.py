@@ -24,13 +24,9 @@ def differences(
 ) -> tuple[Difference, ...]:
     """What differs, as sentences.
 
-    Args:
-      a, b: the two, by what is known of them.
-      seen_a, seen_b: what is seen of each.
-      matched: what is seen of the second with the hyperparameters of the first, so that what
-        follows from those is not said twice.
-      alike: whether they take one path with equal hyperparameters: then it is only another way of
-        saying the same if one has an argument that the other lacks.
+    `matched` is what is seen of the second with the hyperparameters of the first, so that what
+    follows from those is not said twice. If both are `alike` then, an argument that only one has is
+    only another way of saying the same.
     """
     found = [
         *_settings(a, b),

@@ -42,13 +42,8 @@ def contest(
 ) -> Samples:
     """Measures our recipe with each storage, Optax's and, where available, torch's.
 
-    Args:
-      recipe: the recipe.
-      storages: the storages of our moments.
-      tree: the shapes of the parameters.
-      repeats: samples of each figure.
-      landings: with each of them, bfloat16 parameters and gradients take part too.
-      without_kernels: whether each of ours takes part a second time, stepped by XLA alone.
+    With each landing, bfloat16 parameters and gradients take part too, and `without_kernels` all of
+    ours a second time, stepped by XLA alone.
     """
     entries = _contestants(recipe, storages, landings, without_kernels)
     samples: Samples = {name: {} for name in entries}

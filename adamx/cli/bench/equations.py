@@ -9,12 +9,8 @@ import optax
 
 
 def count_equations(opt: optax.GradientTransformation, shapes: Any) -> tuple[int, int]:
-    """Counts the equations of `opt.update`, from shapes alone.
-
-    Returns:
-        The equations of the update itself, inside an outer `jit`, and those in all. Each distinct
-        inner function counts once, however often it is called.
-    """
+    """The equations of `opt.update` itself, inside an outer `jit`, and those in all. Each distinct
+    inner function counts once, however often it is called."""
     state = jax.eval_shape(opt.init, shapes)
     jaxpr = jax.make_jaxpr(opt.update)(shapes, state, shapes).jaxpr
     while len(jaxpr.eqns) == 1 and (inner := list(_inner_jaxprs(jaxpr.eqns[0]))):

@@ -12,11 +12,7 @@ Axes = Mapping[str, np.ndarray]
 
 
 class Grid(NamedTuple):
-    """All combinations of the values of some axes, numbered row by row.
-
-    Attributes:
-      axes: by the argument's name, rising values.
-    """
+    """All combinations of the rising values of some arguments, numbered row by row."""
 
     axes: Axes
 
@@ -61,11 +57,6 @@ def grid_of(build: Callable[..., Any], rates: np.ndarray, others: Axes) -> Grid:
 
     Axes that it has no argument for are left out. Its share of the runs goes to more rates over the
     same range.
-
-    Args:
-      build: makes the optimizer of a rate and of those settings that it takes.
-      rates: the learning rates.
-      others: the values of further settings, by the argument's name.
 
     Example:
       >>> def sgd(learning_rate): ...

@@ -10,12 +10,7 @@ from adamx.cli.flags import UsageError
 
 
 class Rung(NamedTuple):
-    """A stretch of training.
-
-    Attributes:
-      points: how many points of the grid are still in it.
-      until: the number of steps after it, from the start of training.
-    """
+    """A stretch of training: how many points of the grid are in it, and at which step it ends."""
 
     points: int
     until: int

@@ -34,7 +34,6 @@ class Sweep(NamedTuple):
     """The results by point of the grid and seed.
 
     Attributes:
-      grid: the points.
       scores: an array of points x seeds for each figure at the end of training; NaN where a run
         diverged or was dropped before. `HELD_OUT` is always among them.
       reached: the number of steps after which each point was dropped, or of all steps.

@@ -16,14 +16,7 @@ OPTIMIZER = "optimizer.pt"
 
 
 class Found(NamedTuple):
-    """A checkpoint.
-
-    Attributes:
-      weights: the model's state dict.
-      optimizer: the optimizer's state dict.
-      content: everything in the file.
-      keys: where the two state dicts are in it.
-    """
+    """A checkpoint: the two state dicts, everything in the file, and where in it the two are."""
 
     weights: Mapping[str, Any]
     optimizer: Mapping[str, Any]

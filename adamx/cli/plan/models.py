@@ -10,12 +10,8 @@ from adamx.cli.shapes import Shapes, block, gpt2, stacked
 def llama(layers: int, width: int, key_width: int, hidden: int, vocabulary: int) -> Shapes:
     """Llama and similar models: no biases, three matrices in the MLP, an untied output matrix.
 
-    Args:
-      layers: the number of blocks.
-      width: of the residual stream, and of all query heads together.
-      key_width: of all key heads together, less than `width` where queries share them.
-      hidden: the inner width of the MLP.
-      vocabulary: the number of tokens.
+    `width` is that of the residual stream and of all query heads together, `key_width` that of all
+    key heads, which is less where queries share them, `hidden` that inside the MLP.
     """
     layer = {
         "attention/norm": (width,),

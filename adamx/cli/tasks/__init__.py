@@ -51,12 +51,8 @@ def add_task(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def find(name: str, *others: str) -> tuple[Make, Defaults]:
-    """The task of that name, or the one that `module:function` makes, and its defaults.
-
-    Args:
-      name: the value of `--task`.
-      *others: further names that the caller accepts, for the error message.
-    """
+    """The task of that name, or the one that `module:function` makes, and its defaults. The error
+    names `others`, which the caller accepts too."""
     if name in TASKS:
         return TASKS[name]
     module, colon, function = name.partition(":")

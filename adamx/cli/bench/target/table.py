@@ -42,12 +42,8 @@ TPU: Columns = {
 
 
 def tables(programs: Mapping[str, Program], float32: Program, markdown: bool) -> str:
-    """The table of one dtype's programs; as text it is two, each within 80 columns.
-
-    Args:
-        programs: by label; one of them is Optax's.
-        float32: Optax's program with float32 parameters.
-    """
+    """The table of one dtype's programs, Optax's among them; as text it is two, each within 80
+    columns. `float32` is Optax's with float32 parameters."""
     rows = {label: Row(p, programs[OPTAX], float32) for label, p in programs.items()}
     chip = GPU if float32.cycles is None else TPU
     if markdown:
