@@ -72,14 +72,7 @@ class Known(NamedTuple):
 def leaves(
     opt: optax.GradientTransformation, grads: Any, updates: Any, params: Any, state: Any
 ) -> dict[str, Leaf]:
-    """The statistics of every leaf, by the leaf's name.
-
-    Args:
-      opt: the optimizer, without `observe` around it.
-      grads, updates: those of this step.
-      params: the parameters before the step.
-      state: the optimizer's state after the step.
-    """
+    """The statistics of every leaf, by its name; `params` are from before the step."""
     known = remembered(opt, params, state)
     flat, treedef = paths.flatten(grads)
     rows = zip(flat, *map(treedef.flatten_up_to, (updates, params)), strict=True)

@@ -8,13 +8,7 @@ import jax.numpy as jnp
 
 
 class Usual(NamedTuple):
-    """Running statistics of several numbers at once, as arrays of one shape.
-
-    Attributes:
-      looks: the number of values so far.
-      mean: the running mean.
-      variance: the running mean of squared differences from it.
-    """
+    """Running statistics of several numbers at once, as arrays of one shape."""
 
     looks: jax.Array
     mean: jax.Array

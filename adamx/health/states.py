@@ -29,12 +29,7 @@ class ObserveState(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The last values of some numbers.
-
-    Attributes:
-      looks: how many values of each there were.
-      values: the last ones, a row for each number, in the order in which they came, cyclic.
-    """
+    """The last values of some numbers: a row for each, in the order in which they came, cyclic."""
 
     looks: jax.Array
     values: jax.Array

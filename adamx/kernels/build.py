@@ -45,15 +45,10 @@ def build(into: pathlib.Path) -> pathlib.Path:
 
 
 def compile_loops(folder: str, flags: tuple[str, ...] = (), more: Any = ()) -> list[str]:
-    """Compiles the loops for each set of vector units.
-
-    Args:
-      folder: where the object files go.
-      flags: more flags of the compiler, such as those of a sanitizer.
-      more: commands to run beside.
+    """Compiles the loops for each set of vector units, with `more` commands beside.
 
     Returns:
-      The paths of the object files.
+      The paths of the object files in `folder`.
     """
     x86 = platform.machine() in ("x86_64", "AMD64")
     units = UNITS if x86 else {"baseline": []}

@@ -19,13 +19,10 @@ def elementwise(
 ) -> Callable[..., tuple[Any, ...]]:
     """`call(whole, *operands)`, without a gather where arrays are sharded.
 
-    The operands are arrays, the scalars, the position of the first element, and other numbers.
-
-    Args:
-      call: the loop; `whole` is the shape that positions count in, `first` the shard's position.
-      arrays: the number of arrays, which are sharded alike; the rest is the same everywhere.
-      only_direction: whether there are as many results as arrays, or one fewer.
-      whole: the shape of the whole array, if the arrays are shards already.
+    The operands are `arrays` arrays, which are sharded alike, then the scalars, the position of the
+    first element, and other numbers, which are the same everywhere. There are as many results as
+    arrays, or with `only_direction` one fewer. `whole` is the shape that positions count in, if the
+    arrays are shards already.
     """
 
     def sharded(*flat: Any) -> tuple[Any, ...]:

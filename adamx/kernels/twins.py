@@ -16,13 +16,7 @@ _RULES: tuple[str, ...] = tuple(
 
 
 class Twin(NamedTuple):
-    """The C++ form of a formula.
-
-    Attributes:
-      rule: its number.
-      scalars: the names of its scalars, in order.
-      only: the values of a formula's bound arguments that it covers.
-    """
+    """The C++ form of a formula, for the values of its bound arguments in `only`."""
 
     rule: int
     scalars: tuple[str, ...]
@@ -32,9 +26,7 @@ class Twin(NamedTuple):
 def twin(name: str, **only: tuple[Any, ...]) -> Callable[[F], F]:
     """Declares that a formula has a twin in C++: of the same name, with its scalars in its order.
 
-    Args:
-      name: the name in `enum Rule`.
-      **only: arguments that are no scalars, with the values for which there is a twin.
+    There is one for these values of the arguments that are no scalars.
     """
 
     def declare(formula: F) -> F:

@@ -48,14 +48,9 @@ def link(
 ) -> Link:
     """The transformation that applies `land` to the steps of bfloat16 and float16 parameters.
 
-    Other parameters take their step as it is and keep no remainder. `update(..., step_scale=x)`
-    multiplies the steps of one call by `x` before they land.
-
-    Args:
-      name: the landing's name in error messages.
-      land: the landing on one array.
-      remainder: maps a parameter's dtype to its remainder's; None keeps no remainder.
-      seed: the seed of the noise; None if the landing draws none.
+    Other parameters take their step as it is and keep no remainder. `remainder` maps a parameter's
+    dtype to its remainder's. `update(..., step_scale=x)` multiplies the steps of one call by `x`
+    before they land.
     """
 
     return compiled(LandingLink(name, land, remainder, seed), ("step_scale",))

@@ -41,12 +41,7 @@ def partition(heads: Heads | None = None, blocks: AxisOf | None = None) -> "Part
 
 @value
 class Partition:
-    """Blocks by path and shape.
-
-    Attributes:
-      heads: pairs of a path pattern, and the number of heads and their dimension, if told.
-      rows: pairs of a path pattern, and the dimension along which each index is a block.
-    """
+    """Blocks by path and shape."""
 
     heads: tuple[tuple[str, tuple[int, int | None]], ...]
     rows: tuple[tuple[str, int | None], ...]

@@ -159,12 +159,9 @@ def _converted(state: Any, source: Any, target: Any) -> Any:
 
 
 def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, list[dict]]:
-    """The count and the moments of each leaf in a state; none where a leaf has none.
+    """The count and the moments of each leaf in the state of one rule; none where a leaf has none.
 
-    Args:
-      state: the state of one rule.
-      here: how it is kept.
-      is_ours: whether a recipe of ours made it; Optax's moments may be in half precision.
+    Where Optax made the state, moments may be in half precision.
     """
     kinds = here.layout.rule.moments
     count, rows = here.layout.stored(state, state, here.treedef)
@@ -183,14 +180,7 @@ def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, li
 
 
 def encoded(count: Any, rows: list[dict], there: Side, blank: Any) -> Any:
-    """The state of one rule with these moments.
-
-    Args:
-      count: how many steps were taken.
-      rows: the moments of each leaf, by name, in at least float32.
-      there: how they are to be kept.
-      blank: the shapes of such a state.
-    """
+    """The state of one rule with these moments, in at least float32; `blank` has its shapes."""
     kinds = there.layout.rule.moments
     _, wanted = there.layout.stored(blank, blank, there.treedef)
     seeds = [getattr(storage, "seed", None) for storage in there.storages]

@@ -13,13 +13,7 @@ from adamx.core.values import bind
 
 
 def ema(name: str, hyper: str, b: Hyper) -> Rule:
-    """The mean that forgets at rate `b`, the hyperparameter `hyper`, in the state of `optax.ema`.
-
-    Args:
-      name: the method, in error messages.
-      hyper: the name by which `update` overrides the rate.
-      b: the rate.
-    """
+    """The mean that forgets at rate `b`, the hyperparameter `hyper`, in `optax.ema`'s state."""
     at = bind(scalars, hyper=hyper)
     return Rule(name, optax.EmaState, {"ema": "signed"}, {hyper: b}, at, formula)
 

@@ -24,11 +24,8 @@ from adamx.moments.scalars import Scalars
 def square_rule(name: str, hyper: Mapping[str, Hyper], at: Callable[..., Any]) -> Rule:
     """The rule of a factored mean square, whose arithmetic is in the link below.
 
-    Args:
-      name: the method, in error messages.
-      hyper: the hyperparameters by name.
-      at: `(t, **hyper)` to the weights `b` and `c` of the mean so far and of the new square, and
-        the `eps` that is added to this.
+    `at(t, **hyper)` gives the weights `b` and `c` of the mean so far and of the new square, and the
+    `eps` that is added to this.
     """
     return Rule(name, optax.FactoredState, dict.fromkeys(_FIELDS, "squared"), hyper, at, _nothing)
 
@@ -37,13 +34,9 @@ def square_rule(name: str, hyper: Mapping[str, Hyper], at: Callable[..., Any]) -
 class FactoredRms:
     """Divides gradients by the root of their mean square, factored where `axes` says so.
 
-    The state is Optax's: arrays of one element stand for what a leaf has none of.
-
-    Attributes:
-      rule: the hyperparameters, and from a step to its weights `b` and `c` and to `eps`.
-      axes: from a leaf's shape to the two dimensions to factor, or None.
-      all_leaves: whether other leaves have a mean square in their own shape; else they are left
-        as they are.
+    `axes` maps a leaf's shape to the two dimensions to factor, or to None. Such leaves have a mean
+    square in their own shape with `all_leaves`, and are left as they are without. The state is
+    Optax's: arrays of one element stand for what a leaf has none of.
     """
 
     rule: Rule

@@ -67,11 +67,8 @@ def kinds_of(
 ) -> dict[str, Kind]:
     """The kinds of a node's fields, by name; empty if none is a moment.
 
-    Args:
-      node: a node of a state.
-      place: its path, as words.
-      links: the links of the optimizer.
-      told: kinds by patterns of a field's path, before the table.
+    `place` is the path of the node as words. `told` has kinds by patterns of a field's path, which
+    come before the table.
     """
     fields = getattr(node, "_fields", None) or (node if isinstance(node, dict) else ())
     by_pattern = {k: _told("/".join(map(str, (*place, k))), told) for k in fields}

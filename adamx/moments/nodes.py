@@ -16,13 +16,7 @@ from adamx.storage import Choice
 
 
 class Node(NamedTuple):
-    """A node of the state of some transformation, or another leaf of it.
-
-    Attributes:
-      shapes: its shapes, as `init` makes them.
-      place: its path in the state, as words.
-      kinds: the kinds of its moments by field; empty for what stays as it is.
-    """
+    """A node of the state of some transformation, or another leaf of it, which has no `kinds`."""
 
     shapes: Any
     place: tuple[Any, ...]
@@ -52,10 +46,7 @@ Nodes = tuple[list[Node], Any]  # and the structure of the state that they are i
 def nodes(opt: Any, like: Any, told: Mapping[str, Kind | None]) -> Nodes:
     """The nodes with moments and all other leaves of a state of `opt`, and their structure.
 
-    Args:
-      opt: the transformation.
-      like: a tree of the parameters' shapes.
-      told: kinds by patterns of a field's path.
+    `like` has the parameters' shapes; `told` has kinds by patterns of a field's path.
     """
     with describing():
         marked = jax.eval_shape(opt.init, like)

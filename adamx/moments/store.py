@@ -88,13 +88,7 @@ def store(
 
 @value
 class Store:
-    """The transformation that `store` builds.
-
-    Attributes:
-      opt: the wrapped transformation.
-      choice: the storage of each leaf.
-      kinds: (pattern of a field's path, kind) pairs.
-    """
+    """The transformation that `store` builds."""
 
     opt: Any
     choice: Choice
@@ -139,12 +133,7 @@ class Store:
     ) -> StoredState:
         """The state with moments as they are stored.
 
-        Args:
-          inner: the wrapped transformation's state.
-          like: a tree of the parameters' shapes.
-          before: the state before the step; None if this is not one.
-          count: the number of updates, if this is not a step; None for 0.
-          known: the nodes of the state, where they are known already.
+        `before` is the state before the step; if this is not one, `count` is the number of updates.
         """
         nodes, treedef = known or self._nodes(like)
         old = [None] * len(nodes) if before is None else treedef.flatten_up_to(before.inner)

@@ -21,16 +21,7 @@ from adamx.storage.compact import fit_for_codes
 
 
 def encoded(node: Node, wide: Any, old: Any, like: Any, count: jax.Array, choice: Choice) -> Any:
-    """The node as it is stored.
-
-    Args:
-      node: what it is.
-      wide: its state, the moments in floating point.
-      old: the stored state that the result replaces; None at the start.
-      like: a tree of the parameters' shapes.
-      count: the number of updates.
-      choice: the storage of each leaf.
-    """
+    """The node `wide` as it is stored, in place of `old`, if this is not the start."""
     column = Column.of(node, like, choice)
     rows, before = column.rows(wide), None if old is None else column.stored(old)
     seeds = [getattr(storage, "seed", None) for storage in column.storages]

@@ -35,15 +35,9 @@ _OWN = ("own rate", "own strength", "own factor", "own gain")  # in the order of
 
 
 class Parts(NamedTuple):
-    """The links of a chain that one loop can do together.
+    """The links of a chain that one loop can do together, and their places in it.
 
-    Attributes:
-      rule: makes directions.
-      descend: multiplies by the rate.
-      descend_at: its place in the chain.
-      decay: pulls towards zero, or None.
-      decay_at: its place in the chain.
-      landing: writes half-precision parameters; None is to nearest.
+    No landing is the one to nearest.
     """
 
     rule: ScaleBy
@@ -103,11 +97,7 @@ def step(
 ) -> tuple[optax.Params, Any] | None:
     """The parameters and the state after a step, or None where a leaf has no loop.
 
-    Args:
-      chain: the recipe's links and landing.
-      params, state, grads: as those of `adamx.step`.
-      scale: the factor and the gain that a clip multiplies gradients by, or None.
-      extra: what one call overrides.
+    `scale` has the factor and the gain that a clip multiplies gradients by.
     """
     parts = Parts.of(chain) if kernels.used() else None
     if parts is None or "step_scale" in extra:

@@ -35,14 +35,7 @@ F = TypeVar("F", bound=Callable[..., Optimizer])
 
 
 class Entry(NamedTuple):
-    """One recipe of the table.
-
-    Attributes:
-      build: the recipe.
-      link: the `scale_by_*` that holds its rule.
-      link_kwargs: the link's arguments whose defaults differ from the recipe's.
-      elementwise: whether its moments have the parameters' shapes, in any storage.
-    """
+    """One recipe of the table and the `scale_by_*` of its rule, as the decorator below says."""
 
     build: Callable[..., Optimizer]
     link: Callable[..., Optimizer]
@@ -150,13 +143,8 @@ def chained(
 ) -> Optimizer:
     """The optimizer of a rule: its chain, as an Optax transformation.
 
-    Args:
-      name: the recipe's name, for error messages.
-      rule: the rule.
-      learning_rate, storage, mu_dtype, nu_dtype, weight_decay, mask, landing: see `SHARED`.
-      *between: links between the decay and the learning rate.
-      front: links before the rule.
-      joined: makes one link of the rule and the decay behind it, if any.
+    `front` and `between` are links before the rule, and between the decay and the learning rate;
+    `joined` makes one link of the rule and the decay behind it, if any.
     """
     link = ScaleBy(dataclasses.replace(rule, name=name), choose(storage, mu_dtype, nu_dtype))
     ends = (learning_rate, weight_decay, mask, landing)
@@ -177,14 +165,7 @@ def around(
 ) -> Optimizer:
     """The optimizer whose directions are those of `link`, elementwise or not.
 
-    Args:
-      link: from gradients to directions.
-      name: the recipe's name, for error messages.
-      own: the link's hyperparameters by name.
-      learning_rate, weight_decay, mask, landing: see `SHARED`.
-      *between: links between the decay and the learning rate.
-      front: links before `link`.
-      joined: makes one link of `link` and the decay behind it, if any.
+    `own` has the link's hyperparameters; the rest is as in `chained`.
     """
     links, hyper = framed(
         link, learning_rate, weight_decay, mask, *between, front=front, joined=joined

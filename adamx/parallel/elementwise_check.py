@@ -38,10 +38,8 @@ _NUMBERING = frozenset("iota random_bits threefry2x32 rng_uniform rng_bit_genera
 def partial_outputs(jaxpr: Any, layouts: list[Layout], wanted: list[Layout]) -> dict[int, str]:
     """The outputs with a wrong layout, by number, with the operation that is the cause.
 
-    Args:
-      jaxpr: a function of arrays, some of them shards.
-      layouts: the layouts of its arguments.
-      wanted: the layouts that its outputs should have. WHOLE outputs are accepted for any layout.
+    The layouts are those of the arguments, and those that the outputs should have. WHOLE outputs
+    are accepted for any layout.
     """
     blamed: dict[str, str] = {}
     outs = _follow(jaxpr, layouts, blamed)

@@ -60,14 +60,7 @@ class Gradient(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A loss and how to compute its gradient.
-
-    Attributes:
-      function: `(params, batch, *, model=..., key=...) -> loss`, or a tuple of the loss, then the
-        new model state if there is one, then `aux` with `has_aux`.
-      has_aux: whether it returns more than the loss.
-      micro_batches: the number of parts of a batch.
-    """
+    """A loss, as `data_parallel` describes it, and how to compute its gradient."""
 
     function: Callable[..., Any]
     has_aux: bool

@@ -18,15 +18,10 @@ from adamx.parallel.loss import Run
 def lowered(
     stepped: Any, run: Run, batch: Any, *, like: Run, stored: Any, place: Callable[[Any], Any]
 ) -> jax.stages.Lowered:
-    """The lowered program of one step.
+    """The lowered program of one step of a run and of a whole batch, as arrays or as their shapes.
 
-    Args:
-      stepped: the step, jitted or mapped, of a run and of a placed batch.
-      run: the run, as arrays or as `jax.ShapeDtypeStruct`s.
-      batch: the whole batch, likewise.
-      like: the shapes of a run between steps; its model state and key are not looked at.
-      stored: the shardings of a run between steps.
-      place: spreads a batch over the devices, as shapes.
+    `like` has the shapes of a run between steps, where model state and key are not looked at, and
+    `stored` its shardings. `place` spreads a batch over the devices, as shapes.
     """
     if jax.process_count() > 1:
         raise ValueError("`lower` takes the whole batch: lower a step in one process")

@@ -104,17 +104,10 @@ def ways(
     pack: Callable[[Run], Run] = lambda run: run,
     unpack: Callable[[Run], Run] = lambda run: run,
 ) -> DataParallel:
-    """The functions around a step.
+    """The functions around a step, which is jitted or mapped, of a run and of a placed batch.
 
-    Args:
-      task: the task.
-      stepped: the step, jitted or mapped, of a run and of a placed batch.
-      place: spreads a batch over the devices, or its shapes.
-      stored: the shardings of a run between steps.
-      plain: the shardings of a collected run.
-      report: what ZeRO could not split.
-      pack: converts a collected run to a run between steps; it runs under `jit`.
-      unpack: the inverse of `pack`.
+    `stored` and `plain` are the shardings of a run between steps, and of a collected run. `pack`
+    makes the first of the second, under `jit`, and `unpack` the second of the first.
     """
 
     def first(params: Any, model: Any, key: Any) -> Run:

@@ -28,11 +28,7 @@ _LEAST = 2.0**-60  # of a root: below, units would be denormal
 def encode(mean: jax.Array, root: jax.Array, size: int, key: random_bits.Key) -> jax.Array:
     """The int8 codes of means, rounded stochastically with expectation `mean`.
 
-    Args:
-      mean: the means of a leaf.
-      root: the root of each one's block, beside them.
-      size: the number of elements of a block.
-      key: of the random bits.
+    `root` has the root of each one's block, beside it, and `size` is the number of its elements.
     """
     means = book(size)
     noise = random_bits.noise(key, mean.shape).draw(1)

@@ -24,11 +24,7 @@ def with_change(
 ) -> optax.GradientTransformationExtraArgs:
     """`opt` with its directions changed, in the name of `who`.
 
-    Args:
-      who: the modifier's name, for errors.
-      opt: a recipe or a `scale_by_*` of ours, or any transformation.
-      change: what is made of directions and gradients.
-      updates: where the updates of a transformation that is not ours point.
+    `updates` says where those of a transformation that is not ours point.
     """
     found = modified(getattr(getattr(opt, "update", None), "link", None), change)
     if found is not None:

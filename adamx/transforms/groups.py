@@ -58,11 +58,7 @@ def groups(
 
 @value
 class Groups:
-    """The transformation that `groups` builds.
-
-    Attributes:
-      rows: (pattern, optimizer) pairs; the first pattern that matches a path decides.
-    """
+    """The transformation that `groups` builds; the first pattern that matches a path decides."""
 
     rows: tuple[tuple[str, Any], ...]
 

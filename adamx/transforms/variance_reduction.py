@@ -71,12 +71,7 @@ def correction(
     axis_name: str | tuple[str, ...] | None,
     previous_dtype: DTypeLike | None,
 ) -> "ReduceVariance":
-    """The link of `reduce_variance`, for the inside of a recipe: emits at least float32.
-
-    Args:
-      name: the recipe's name, for errors.
-      gamma, b1, max_norm, axis_name, previous_dtype: as those of `reduce_variance`.
-    """
+    """The link of `reduce_variance`, for the inside of a recipe: emits at least float32."""
     axis, dtype = mapped_axes.names(axis_name), _floating(previous_dtype)
     return ReduceVariance(name, gamma, b1, max_norm, axis, dtype)
 

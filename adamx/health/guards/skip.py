@@ -116,13 +116,9 @@ def guard(
 ) -> optax.GradientTransformationExtraArgs:
     """A guard that skips as `judge` decides.
 
-    Args:
-      name: the guard's name in error messages.
-      opt: the optimizer inside.
-      max_consecutive: as for `skip_nonfinite`.
-      begin: makes the guard's statistics for a number of leaves.
-      judge: `(gradients, steps, state, state before, statistics, extra arguments) ->` a verdict,
-        and the statistics.
+    `begin` makes its statistics for a number of leaves. `judge` gets the gradients, the steps, the
+    states after and before the step, the statistics and extra arguments; it gives a verdict and
+    new statistics.
     """
     if max_consecutive is not None:
         check_count(0, max_consecutive=max_consecutive)

@@ -11,12 +11,7 @@ from adamx.health.states import ObserveState
 
 
 class Verdict(NamedTuple):
-    """A guard's decision about a step.
-
-    Attributes:
-      skip: whether to skip it.
-      leaf: the number of the leaf that is the reason.
-    """
+    """Whether to skip a step, and the number of the leaf that is the reason."""
 
     skip: jax.Array
     leaf: jax.Array

@@ -24,10 +24,7 @@ Rows = Sequence[Mapping[str, Any]]
 class Evidence:
     """The figures of one group of leaves. A figure that is unknown, or too new to judge, is NaN.
 
-    Args:
-      values: all observations of each figure, oldest first.
-      enough: the number of observations without which a figure is not judged.
-      step: the last step; infinite if it is not known.
+    `values` are all observations, oldest first; a figure with fewer than `enough` is not judged.
     """
 
     def __init__(self, values: Mapping[str, list[float]], enough: int = 1, step: float = math.inf):

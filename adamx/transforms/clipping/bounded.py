@@ -31,17 +31,11 @@ def bounded(
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation that applies `rule` to the leaves of a tree.
 
-    Args:
-      rule: a function from gradient leaves and keywords to gradient leaves. Keywords are the
-        bounds, the options, `names` (of leaves) with either of the two below, and with
-        `needs_params` also `params` (leaves).
-      bounds: numbers, traced values or schedules, by name.
-      options: what else the rule is called with, hashable.
-      needs_names: whether the rule needs the names of leaves.
-      needs_params: the name of the transformation, if the rule needs the parameters.
-      override: the name by which one call overrides the first bound; None for its own.
-      common: for a rule that multiplies all leaves by one `Scale`, a function like the rule that
-        returns it.
+    The rule maps gradient leaves and keywords to gradient leaves. Keywords are the bounds (numbers,
+    traced values or schedules), the options (hashable), `names` of leaves with either of the two
+    below, and with `needs_params`, which names the transformation, also the leaves `params`.
+    `override` is the name by which one call overrides the first bound, if not its own. `common` is
+    for a rule that multiplies all leaves by one `Scale`: a function like the rule that returns it.
     """
     for name, bound in bounds.items():
         _check_bound(name, bound, strict=name != "eps")
