@@ -93,8 +93,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def check_count(least: int = 1, **given: Any) -> None:
     """Raises where a number of steps, or of other things, is not whole, or below `least`."""
     for name, count in given.items():
-        whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
-        if not (whole and count >= least):
+        is_whole = np.issubdtype(getattr(count, "dtype", type(count)), np.integer)
+        if not (is_whole and np.ndim(count) == 0 and count >= least):
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {count!r}")
 
 
