@@ -77,6 +77,12 @@ def check(**hyper: Hyper | None) -> None:
             _check_range(name, float(value))
 
 
+def checked(**hyper: Hyper | None) -> dict[str, Hyper]:
+    """Those that are given, after `check`."""
+    check(**hyper)
+    return {name: value for name, value in hyper.items() if value is not None}
+
+
 def check_static(**hyper: ArrayLike) -> None:
     """Raises where a value is a schedule, for links that keep no count."""
     for name, value in hyper.items():

@@ -51,12 +51,11 @@ def rule(
     nesterov: bool = False,
 ) -> Rule:
     """The mean over the root of the mean squared error of predicting the gradient by the mean."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
     return Rule(
         name="adabelief",
         state=optax.ScaleByBeliefState,
         moments={"mu": "signed", "nu": "spread"},
-        hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
         at=bind(scalars, nesterov=nesterov),
         formula=formula,
     )

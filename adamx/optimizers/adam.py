@@ -78,13 +78,11 @@ def rule(
     eps_mode: EpsMode = "outside",
 ) -> Rule:
     """The mean over the root of the mean square, both corrected for their start at zero."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root, momentum_decay=momentum_decay)
+    hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
+    hyper = hyperparameters.checked(**hyper, momentum_decay=momentum_decay)
     hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat", "atan2"))
     if momentum_decay is not None and not nesterov:
         raise ValueError("`momentum_decay` needs `nesterov=True`")
-    hyper = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root}
-    if momentum_decay is not None:
-        hyper["momentum_decay"] = momentum_decay
     return Rule(
         name="adam",
         state=optax.ScaleByAdamState,

@@ -134,8 +134,7 @@ def _link(
     blocks: AxisOf | None,
     storage: StorageLike | None,
 ) -> "AdamMini":
-    hyperparameters.check(b1=b1, b2=b2, eps=eps)
-    hyper = {"b1": b1, "b2": b2, "eps": eps}
+    hyper = hyperparameters.checked(b1=b1, b2=b2, eps=eps)
     kinds: dict[str, Kind] = {**_MEAN, "nu": "squared"}
     rule = Rule("adam_mini", AdamMiniState, kinds, hyper, scalars, formula)
     return AdamMini(rule, choose(storage), partition(heads, blocks))

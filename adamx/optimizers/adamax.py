@@ -32,12 +32,11 @@ def scalars(t, b1, b2, eps):
 
 def rule(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:
     """The corrected mean over a decaying maximum of |g|."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps)
     return Rule(
         name="adamax",
         state=optax.ScaleByAdamState,
         moments={"mu": "signed", "nu": "magnitude"},
-        hyper={"b1": b1, "b2": b2, "eps": eps},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps),
         at=scalars,
         formula=formula,
     )

@@ -62,16 +62,12 @@ def rule(
     The weight of the differences is `1 - b2` in Optax; the paper's (and its authors' code's) is
     `b2` in the convention used here, in which averages decay by b.
     """
-    hyperparameters.check(b1=b1, b2=b2, b3=b3, eps=eps, eps_root=eps_root)
-    hyperparameters.check(difference_weight=difference_weight)
     hyper = {"b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_root": eps_root}
-    if difference_weight is not None:
-        hyper["difference_weight"] = difference_weight
     return Rule(
         name="adan",
         state=optax.ScaleByAdanState,
         moments={"m": "signed", "v": "signed", "n": "squared", "g": "signed"},
-        hyper=hyper,
+        hyper=hyperparameters.checked(**hyper, difference_weight=difference_weight),
         at=scalars,
         formula=formula,
         count="t",

@@ -81,16 +81,12 @@ def rule(
 
     The slow mean is of the kind `"slow"`: where b3^2 > b2, no multiple of the root bounds it.
     """
-    hyperparameters.check(b1=b1, b2=b2, b3=b3, alpha=alpha, eps=eps, eps_root=eps_root)
-    hyperparameters.check(warmup_steps=warmup_steps)
     hyper = {"b1": b1, "b2": b2, "b3": b3, "alpha": alpha, "eps": eps, "eps_root": eps_root}
-    if warmup_steps is not None:
-        hyper["warmup_steps"] = warmup_steps
     return Rule(
         name="ademamix",
         state=optax.contrib.ScaleByAdemamixState,
         moments={"m1": "signed", "m2": "slow", "nu": "squared"},
-        hyper=hyper,
+        hyper=hyperparameters.checked(**hyper, warmup_steps=warmup_steps),
         at=scalars,
         formula=formula,
         counters={"count_m2": ("b3", "alpha", "warmup_steps")},

@@ -72,13 +72,12 @@ def rule(
     clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Rule:
     """A mean of gradients, each normalised by its past and bounded by `clip_value_fn(t - 1)`."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps)
     bound_at = clip_value_fn or fourth_root
     return Rule(
         name="adopt",
         state=optax.ScaleByAdamState,
         moments={"mu": "normalised", "nu": "squared"},
-        hyper={"b1": b1, "b2": b2, "eps": eps},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps),
         at=bind(scalars, bound_at=bound_at if use_clipping else None),
         formula=bind(formula, nesterov=nesterov),
     )

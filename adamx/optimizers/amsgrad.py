@@ -48,7 +48,6 @@ def rule(
     eps_mode: Literal["outside", "hat"] = "outside",
 ) -> Rule:
     """The mean over the root of the largest mean square so far."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
     hyperparameters.check_choice("eps_mode", eps_mode, ("outside", "hat"))
     hyperparameters.check_choice("max_of", max_of, ("corrected", "raw"))
 
@@ -56,7 +55,7 @@ def rule(
         name="amsgrad",
         state=optax.ScaleByAmsgradState,
         moments={"mu": "signed", "nu": "squared", "nu_max": "maximum"},
-        hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
         at=bind(
             scalars,
             bias_correction_mu=bias_correction_mu,

@@ -39,12 +39,11 @@ def rule(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-15) -> Rule:
     a quiet time they pass it where gradients jump up and keep their sign, from the fifth step on,
     to 9.3 if they stay as they are: some twenty steps are then up to 16% shorter than in float32.
     """
-    hyperparameters.check(b1=b1, b2=b2, eps=eps)
     return Rule(
         name="laprop",
         state=optax.ScaleByAdamState,
         moments={"mu": "normalised", "nu": "squared"},
-        hyper={"b1": b1, "b2": b2, "eps": eps},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps),
         at=scalars,
         formula=formula,
     )

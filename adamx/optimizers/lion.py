@@ -46,13 +46,12 @@ def rule(
     smooth_beta: Hyper = 1.0,
 ) -> Rule:
     """The sign (or a soft sign) of the gradient seen through the momentum."""
-    hyperparameters.check(b1=b1, b2=b2, smooth_beta=smooth_beta)
     hyperparameters.check_choice("mode", mode, ("hard", "smooth", "refined"))
     return Rule(
         name="lion",
         state=optax.ScaleByLionState,
         moments={"mu": "signed"},
-        hyper={"b1": b1, "b2": b2, "smooth_beta": smooth_beta},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, smooth_beta=smooth_beta),
         at=scalars,
         formula=bind(formula, mode=mode),
     )

@@ -20,6 +20,5 @@ def scalars(t, b2, eps):
 
 def rule(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Rule:
     """The gradient over the root of the mean square, corrected for its start at zero."""
-    hyperparameters.check(b2=b2, eps=eps)
-    hyper = {"b2": b2, "eps": eps}
+    hyper = hyperparameters.checked(b2=b2, eps=eps)
     return Rule("rms", RmsState, {"nu": "squared"}, hyper, scalars, formula)

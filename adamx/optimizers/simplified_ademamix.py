@@ -52,12 +52,11 @@ def rule(
 
     The sum is of the kind `"slow"`: where b1^2 > b2, no multiple of the root bounds it.
     """
-    hyperparameters.check(b1=b1, b2=b2, alpha=alpha, eps=eps, eps_root=eps_root)
     return Rule(
         name="simplified_ademamix",
         state=optax.contrib.ScaleBySimplifiedAdEMAMixState,
         moments={"m": "slow", "n": "squared"},
-        hyper={"b1": b1, "b2": b2, "alpha": alpha, "eps": eps, "eps_root": eps_root},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, alpha=alpha, eps=eps, eps_root=eps_root),
         at=scalars,
         formula=formula,
         count="t",

@@ -73,12 +73,11 @@ def rule(
     """Adam of the gradients since the last reset, each at most the root of theta mean squares."""
     hyper = {"b1": b1, "b2": b2, "eps": eps, "theta": theta, "reset_every": reset_every}
     hyper |= {"warmup_steps": warmup_steps, "clip_after": clip_after}
-    hyperparameters.check(**hyper)
     return Rule(
         name="spam",
         state=optax.ScaleByAdamState,
         moments={"mu": "signed", "nu": "squared"},
-        hyper=hyper,
+        hyper=hyperparameters.checked(**hyper),
         at=scalars,
         formula=formula,
     )

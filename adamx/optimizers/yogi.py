@@ -40,13 +40,12 @@ def rule(
     initial_accumulator_value: float = 1e-6,
 ) -> Rule:
     """Adam's direction over a mean square that additive steps keep from collapsing."""
-    hyperparameters.check(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
     hyperparameters.check(initial_accumulator_value=initial_accumulator_value)
     return Rule(
         name="yogi",
         state=optax.ScaleByAdamState,
         moments={"mu": "signed", "nu": "squared"},
-        hyper={"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root},
+        hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps, eps_root=eps_root),
         at=scalars,
         formula=formula,
         start={"mu": initial_accumulator_value, "nu": initial_accumulator_value},
