@@ -6,6 +6,7 @@ The parser, `config.json` and the check of `--resume` are derived from `Settings
 
 import argparse
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ SCHEDULES = ("constant", "cosine", "linear")
 Resume = Literal["fixed", "kept", "of the call"]
 
 
-def _setting(default: Any, group: str, resume: Resume, help: str, **flag: Any) -> Any:
+def _setting(group: str, default: Any, help: str, resume: Resume = "fixed", **flag: Any) -> Any:
     if default not in (None, False) and "(default" not in help:
         help = f"{help} (default: {default})"
     if isinstance(default, bool):
@@ -35,194 +36,114 @@ def _setting(default: Any, group: str, resume: Resume, help: str, **flag: Any) -
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_TASK, _OPTIMIZER, _GUARDS, _DEVICES, _KEPT = "", "optimizer", "guards", "devices", "what is kept"
+_task = functools.partial(_setting, "")
+_task_kept = functools.partial(_setting, "", resume="kept")
+_optimizer = functools.partial(_setting, "optimizer")
+_guard = functools.partial(_setting, "guards")
+_devices = functools.partial(_setting, "devices", resume="kept")
+_process = functools.partial(_setting, "devices", resume="of the call")
+_kept = functools.partial(_setting, "what is kept", resume="kept")
+_file = functools.partial(_setting, "what is kept", resume="of the call")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Every setting of `train`; None means that the task decides."""
 
-    task: str = _setting(
-        "source", _TASK, "fixed", TASK_HELP.format(", quadratic", "source"), metavar="NAME"
+    task: str = _task("source", TASK_HELP.format(", quadratic", "source"), metavar="NAME")
+    data: str | None = _task(None, "the task's data; each has its own by default", metavar="DIR")
+    batch_size: int | None = _task(None, "examples in a step (default: the task's)", type=whole(1))
+    steps: int | None = _task_kept(None, "how many steps (default: the task's)", type=whole(1))
+    dtype: str = _task("float32", "the dtype of the parameters", choices=DTYPES)
+    seed: int = _task(
+        0, "seeds data, parameters and batches (default: 0)", type=whole(0, 2**32 - 1)
     )
-    data: str | None = _setting(
-        None, _TASK, "fixed", "the task's data; each has its own by default", metavar="DIR"
+    compare: str = _task_kept(
+        "none", "what trains beside ours on the same batches", choices=("optax", "none")
     )
-    batch_size: int | None = _setting(
-        None, _TASK, "fixed", "examples in a step (default: the task's)", type=whole(1)
+    recipe: str = _optimizer(
+        "adamw", f"one of {', '.join(names.RECIPES)}", choices=names.RECIPES, metavar="NAME"
     )
-    steps: int | None = _setting(
-        None, _TASK, "kept", "how many steps (default: the task's)", type=whole(1)
-    )
-    dtype: str = _setting("float32", _TASK, "fixed", "the dtype of the parameters", choices=DTYPES)
-    seed: int = _setting(
-        0,
-        _TASK,
-        "fixed",
-        "seeds data, parameters and batches (default: 0)",
-        type=whole(0, 2**32 - 1),
-    )
-    compare: str = _setting(
-        "none",
-        _TASK,
-        "kept",
-        "what trains beside ours on the same batches",
-        choices=("optax", "none"),
-    )
-    recipe: str = _setting(
-        "adamw",
-        _OPTIMIZER,
-        "fixed",
-        f"one of {', '.join(names.RECIPES)}",
-        choices=names.RECIPES,
-        metavar="NAME",
-    )
-    storage: str = _setting(
+    storage: str = _optimizer(
         "float32",
-        _OPTIMIZER,
-        "fixed",
         "how our moments are stored between steps; Optax's stay in float32",
         choices=names.STORAGES,
     )
-    landing: str = _setting(
+    landing: str = _optimizer(
         "nearest",
-        _OPTIMIZER,
-        "fixed",
         "how our steps are written into half-precision parameters",
         choices=tuple(landing.NAMED),
     )
-    learning_rate: float | None = _setting(
-        None,
-        _OPTIMIZER,
-        "fixed",
-        "the peak learning rate (default: the task's)",
-        type=non_negative,
-        metavar="X",
+    learning_rate: float | None = _optimizer(
+        None, "the peak learning rate (default: the task's)", type=non_negative, metavar="X"
     )
-    schedule: str | None = _setting(
-        None,
-        _OPTIMIZER,
-        "fixed",
-        "how the learning rate changes (default: the task's)",
-        choices=SCHEDULES,
+    schedule: str | None = _optimizer(
+        None, "how the learning rate changes (default: the task's)", choices=SCHEDULES
     )
-    weight_decay: float | None = _setting(
-        None,
-        _OPTIMIZER,
-        "fixed",
-        "the strength of decay (default: the task's, or none)",
-        type=non_negative,
-        metavar="X",
+    weight_decay: float | None = _optimizer(
+        None, "the strength of decay (default: the task's, or none)", type=non_negative, metavar="X"
     )
-    clip: float | None = _setting(
+    clip: float | None = _optimizer(
         None,
-        _OPTIMIZER,
-        "fixed",
         "the largest global norm of gradients; 0 for none (default: the task's)",
         type=non_negative,
         metavar="X",
     )
-    describe: bool = _setting(False, _OPTIMIZER, "of the call", "print a table of leaves and end")
-    stop_at: float | None = _setting(
-        None, _TASK, "kept", "end at a validation loss of X or less", type=non_negative, metavar="X"
+    describe: bool = _optimizer(False, "print a table of leaves and end", resume="of the call")
+    stop_at: float | None = _task_kept(
+        None, "end at a validation loss of X or less", type=non_negative, metavar="X"
     )
-    stop_on_plateau: int | None = _setting(
+    stop_on_plateau: int | None = _task_kept(
         None,
-        _TASK,
-        "kept",
         "end when the validation loss has not fallen for N looks, of twenty in a run",
         type=whole(1),
     )
-    stop_on_divergence: bool = _setting(
-        False, _TASK, "kept", "end when the validation loss has diverged"
+    stop_on_divergence: bool = _task_kept(False, "end when the validation loss has diverged")
+    skip_nonfinite: bool = _guard(False, "skip steps that are not finite")
+    skip_spikes: bool = _guard(False, "skip steps whose gradient is far larger than usual")
+    loss_scale: bool = _guard(False, "scale the loss, for float16")
+    rewind: bool = _guard(False, "go back to good parameters when the loss has diverged")
+    watch: int = _guard(
+        20, "log figures of each leaf at every N-th step; 0 for never", type=whole(0)
     )
-    skip_nonfinite: bool = _setting(False, _GUARDS, "fixed", "skip steps that are not finite")
-    skip_spikes: bool = _setting(
-        False, _GUARDS, "fixed", "skip steps whose gradient is far larger than usual"
-    )
-    loss_scale: bool = _setting(False, _GUARDS, "fixed", "scale the loss, for float16")
-    rewind: bool = _setting(
-        False, _GUARDS, "fixed", "go back to good parameters when the loss has diverged"
-    )
-    watch: int = _setting(
-        20,
-        _GUARDS,
-        "fixed",
-        "log figures of each leaf at every N-th step; 0 for never",
-        type=whole(0),
-    )
-    devices: int | None = _setting(
+    devices: int | None = _devices(
         None,
-        _DEVICES,
-        "kept",
         "how many devices of this process; virtual ones on a CPU (default: all there are)",
         type=whole(1),
     )
-    how: str = _setting(
+    how: str = _devices(
         "jit",
-        _DEVICES,
-        "kept",
         "how batches are spread over devices; mesh is another name of jit",
         type=lambda way: "jit" if way == "mesh" else way,
         choices=HOWS,
     )
-    zero: bool = _setting(
-        False,
-        _DEVICES,
-        "kept",
-        "split moments over the devices too (ZeRO-1)",
-        action=argparse.BooleanOptionalAction,
+    zero: bool = _devices(
+        False, "split moments over the devices too (ZeRO-1)", action=argparse.BooleanOptionalAction
     )
-    distributed: bool = _setting(
+    distributed: bool = _process(
         False,
-        _DEVICES,
-        "of the call",
         "be one of several processes, as the cluster's environment or the next three flags say",
     )
-    coordinator: str | None = _setting(
-        None, _DEVICES, "of the call", "the address of the first process", metavar="HOST:PORT"
+    coordinator: str | None = _process(
+        None, "the address of the first process", metavar="HOST:PORT"
     )
-    processes: int | None = _setting(
-        None, _DEVICES, "of the call", "how many processes there are", type=whole(1)
+    processes: int | None = _process(None, "how many processes there are", type=whole(1))
+    process: int | None = _process(None, "which one this is, from 0", type=whole(0), metavar="I")
+    timeout: int = _process(60, "seconds to wait for other processes", type=whole(1), metavar="S")
+    run: str | None = _file(
+        None, "the run's folder (default: the next free runs/TASK-N)", metavar="DIR"
     )
-    process: int | None = _setting(
-        None, _DEVICES, "of the call", "which one this is, from 0", type=whole(0), metavar="I"
-    )
-    timeout: int = _setting(
-        60,
-        _DEVICES,
-        "of the call",
-        "seconds to wait for other processes",
-        type=whole(1),
-        metavar="S",
-    )
-    run: str | None = _setting(
-        None,
-        _KEPT,
-        "of the call",
-        "the run's folder (default: the next free runs/TASK-N)",
-        metavar="DIR",
-    )
-    save_every: int = _setting(
+    save_every: int = _kept(
         100,
-        _KEPT,
-        "kept",
         "steps between checkpoints; the last step is saved too, none while the loss is NaN",
         type=whole(1),
     )
-    resume: bool = _setting(
-        False,
-        _KEPT,
-        "of the call",
-        "go on from the latest checkpoint in --run (default: the last runs/TASK-N)",
+    resume: bool = _file(
+        False, "go on from the latest checkpoint in --run (default: the last runs/TASK-N)"
     )
-    step: int | None = _setting(
-        None, _KEPT, "of the call", "resume from step N; deletes later checkpoints", type=whole(1)
-    )
-    export: str | None = _setting(
+    step: int | None = _file(None, "resume from step N; deletes later checkpoints", type=whole(1))
+    export: str | None = _kept(
         None,
-        _KEPT,
-        "kept",
         "at the end write step, model and some batches to a file for `run-exported`",
         metavar="FILE",
     )
