@@ -15,7 +15,7 @@ from tests.cli.commands import done
 
 def parsed(*words):
     parser = argparse.ArgumentParser()
-    settings.add_flags(parser)
+    settings.add_arguments(parser)
     return settings.given(parser.parse_args(words))
 
 
