@@ -21,13 +21,7 @@ from adamx.health.read import JsonLines, history, read
 from adamx.health.report.doctor import Finding, doctor
 from adamx.health.report.page import page
 from adamx.health.report.plot import plot
-from adamx.health.states import (
-    CountedState,
-    LossScaleState,
-    ObserveState,
-    RewindState,
-    SkipState,
-)
+from adamx.health.states import CountedState, LossScaleState, ObserveState, RewindState, SkipState
 from adamx.health.stopping import diverged, plateau, reached
 
 __all__ = [

@@ -23,16 +23,7 @@ import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import (
-    abs_sq,
-    correction,
-    lerp,
-    log_rate,
-    ratio,
-    root,
-    times,
-    weights,
-)
+from adamx.core.arithmetic import abs_sq, correction, lerp, log_rate, ratio, root, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind

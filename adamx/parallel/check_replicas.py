@@ -85,10 +85,7 @@ def _copies(
     free = [i for i in range(prints.ndim) if i not in cut]
     count = int(np.prod([prints.shape[i] for i in cut], dtype=int))
     order = (*cut, *free)
-    return (
-        prints.transpose(order).reshape(count, -1),
-        devices.transpose(order).reshape(count, -1),
-    )
+    return prints.transpose(order).reshape(count, -1), devices.transpose(order).reshape(count, -1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -61,10 +61,7 @@ def _receive(port: int, missing: set[int], end: float) -> set[int]:
 def _arrive(address: tuple[str, int], process: int, end: float) -> bool:
     """Says that this process is there; returns whether all others are."""
     while (left := end - time.monotonic()) > 0:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(address, timeout=left) as link,
-        ):
+        with contextlib.suppress(OSError), socket.create_connection(address, timeout=left) as link:
             link.settimeout(left)
             link.sendall(_HELLO + str(process).encode())
             if link.recv(len(_GO)) == _GO:

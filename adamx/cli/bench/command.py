@@ -48,11 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="landings, with each of which bfloat16 parameters take part too: "
         f"{', '.join(names.LANDINGS)} (default: none; all with --target)",
     )
-    add(
-        "--without-kernels",
-        action="store_true",
-        help="measure ours without loops in C++ too",
-    )
+    add("--without-kernels", action="store_true", help="measure ours without loops in C++ too")
     add(
         "--target",
         choices=tuple(TARGETS),

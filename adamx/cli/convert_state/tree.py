@@ -17,10 +17,7 @@ from adamx.interop.torch.order import parameters_of
 
 
 def made_up(
-    weights: Mapping[str, Any],
-    layout: str,
-    names: Mapping[str, Any],
-    layouts: Mapping[str, str],
+    weights: Mapping[str, Any], layout: str, names: Mapping[str, Any], layouts: Mapping[str, str]
 ) -> dict[str, Any]:
     """Nested dictionaries with a leaf for each parameter of torch's.
 

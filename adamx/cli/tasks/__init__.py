@@ -40,12 +40,7 @@ TASK_HELP = (
 def add_task(parser: argparse.ArgumentParser, default: str) -> None:
     """Declares `--task`, `--data` and `--batch-size`; `default` is the default task."""
     add = parser.add_argument
-    add(
-        "--task",
-        default=default,
-        metavar="NAME",
-        help=TASK_HELP.format("", default),
-    )
+    add("--task", default=default, metavar="NAME", help=TASK_HELP.format("", default))
     add("--data", metavar="DIR", help="a folder of data (default: the task's own)")
     add("--batch-size", type=whole(1), metavar="N", help="examples in a step (default: the task's)")
 

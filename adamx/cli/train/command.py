@@ -94,12 +94,7 @@ class _Training:
     """One run of the command."""
 
     def __init__(
-        self,
-        args: Settings,
-        task: Task,
-        optimizers: dict[str, Any],
-        defaults: Defaults,
-        steps: int,
+        self, args: Settings, task: Task, optimizers: dict[str, Any], defaults: Defaults, steps: int
     ):
         self.args, self.task, self.steps = args, task, steps
         self.size = args.batch_size or defaults.batch_size

@@ -32,11 +32,7 @@ CLASSES: dict[str, Class] = {
     ),
     "adamw": Class("AdamW", recipes.adamw, (*_SHARED, "amsgrad"), _TWO, _KINDS),
     "nadam": Class(
-        "NAdam",
-        recipes.nadam,
-        (*_SHARED, "momentum_decay", "decoupled_weight_decay"),
-        _TWO,
-        _KINDS,
+        "NAdam", recipes.nadam, (*_SHARED, "momentum_decay", "decoupled_weight_decay"), _TWO, _KINDS
     ),
     "radam": Class("RAdam", recipes.radam, (*_SHARED, "decoupled_weight_decay"), _TWO, _KINDS),
     "adamax": Class("Adamax", recipes.adamax, _SHARED, _INF, _INF_KINDS),

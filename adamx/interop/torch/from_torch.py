@@ -168,11 +168,7 @@ def from_torch(
 
 
 def _notes(
-    groups: Sequence[Group],
-    matches: Sequence[Match],
-    moments: Mapping,
-    optimizer: Any,
-    rate: Any,
+    groups: Sequence[Group], matches: Sequence[Match], moments: Mapping, optimizer: Any, rate: Any
 ) -> list[str]:
     notes = [f"order: {order}" for order in dict.fromkeys(group.order for group in groups)]
     resting = {name for group in groups for name in group.resting}
