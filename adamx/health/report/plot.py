@@ -11,9 +11,8 @@ from adamx.health.report.not_finite import broken_spans
 
 History = Sequence[Mapping[str, Any]]
 
-BLUE, ORANGE, GREEN, RED, VIOLET, GREY = (
-    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#777777"),
-)
+BLUE, ORANGE, GREEN = "#0072b2", "#e69f00", "#009e73"
+RED, VIOLET, GREY = "#d55e00", "#cc79a7", "#777777"
 # The counters whose growth is marked, with their colours.
 EVENTS = {
     "skipped": RED,
@@ -115,25 +114,17 @@ def _is_number(x: Any) -> bool:
 
 def _shade(axes: Any, history: History) -> None:
     least = (history[-1]["step"] - history[0]["step"]) / 300
+    style = {"color": "#e00020", "alpha": 0.25, "lw": 0, "zorder": 3}  # over the heat map
     for i, (begin, end) in enumerate(broken_spans(history)):
-        # Over the heat map, under the legends.
-        axes.axvspan(
-            begin,
-            max(end, begin + least),
-            color="#e00020",
-            alpha=0.25,
-            lw=0,
-            zorder=3,
-            label=""
-            if i or axes.get_subplotspec().rowspan.start
-            else f"not finite from step {begin:,}",
-        )
+        is_first = i == axes.get_subplotspec().rowspan.start == 0
+        label = f"not finite from step {begin:,}" if is_first else ""
+        axes.axvspan(begin, max(end, begin + least), label=label, **style)
 
 
 def _loss(axes: Any, history: History) -> None:
     steps, losses = series(history, "loss")
-    shown = smooth(losses) if len(steps) > 60 else losses
     many = len(steps) > 60
+    shown = smooth(losses) if many else losses
     dots = "" if np.isfinite(losses).sum() > FEW else "o"
     axes.plot(steps, losses, dots + "-", color=BLUE, ms=3, lw=0.6, alpha=0.45 if many else 1)
     if many:
