@@ -59,6 +59,13 @@ def _unboxed(
         yield from (path + rest for rest in _unboxed(x, boxes, is_leaf)) if inside else (path,)
 
 
+def mapped(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Any = None) -> Any:
+    """As `jax.tree.map`, of a function that is given a leaf's name first."""
+    leaves, treedef = flatten(tree, is_leaf)
+    rows = zip(leaves, *map(treedef.flatten_up_to, rest), strict=True)
+    return treedef.unflatten([function(name(path), x, *more) for (path, x), *more in rows])
+
+
 def matches(pattern: str, path: str) -> bool:
     """Whether `path` matches one of the `|`-separated globs; a leading `!` negates the result.
 
@@ -85,9 +92,8 @@ def mask(pattern: str) -> Callable[[Any], Any]:
     """A function from a tree to a tree of booleans: which leaves' paths match `pattern`."""
 
     def select(tree: Any) -> Any:
-        leaves, treedef = flatten(tree)
         check_used("`mask`", [pattern], tree)
-        return treedef.unflatten([matches(pattern, name(path)) for path, _ in leaves])
+        return mapped(lambda path, _: matches(pattern, path), tree)
 
     return select
 

@@ -104,8 +104,7 @@ def to_optax(
         like = master_params(state, params) if instances(state, LandingState) else params
     _check_names(weights, like, problems)
     problems.check()
-    flat, treedef = paths.flatten(like)
-    made = treedef.unflatten([jnp.asarray(weights[paths.name(p)], x.dtype) for p, x in flat])
+    made = paths.mapped(lambda name, x: jnp.asarray(weights[name], x.dtype), like)
     blank = theirs.init(made)
     used: list[str] = []
     known = rules(opt, params)

@@ -58,9 +58,7 @@ def write(
     `params` is a tree of arrays, or of shapes with shardings. What is wrong is added to `problems`,
     and raised.
     """
-    leaves, treedef = paths.flatten(params)
-    rounded = [_like(weights[paths.name(path)], leaf) for path, leaf in leaves]
-    blank = treedef.unflatten(rounded)
+    blank = paths.mapped(lambda name, leaf: _like(weights[name], leaf), params)
     state = opt.init(blank)
     nodes = list(_nodes(template(opt, blank)))
     for _, mark in nodes:

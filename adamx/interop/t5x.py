@@ -15,7 +15,6 @@ import jax
 import optax
 import optax.contrib
 
-from adamx.core import paths
 from adamx.core.instances import is_hole
 from adamx.health.states import CountedState, LossScaleState, ObserveState, SkipState
 from adamx.interop.keras.average import AverageState
@@ -76,8 +75,4 @@ def _beside(tree: Any, axes: Any) -> Any:
     """The axes of the leaves that a tree has; holes stay holes."""
     if tree is None:
         return None
-    leaves, treedef = paths.flatten(tree, is_leaf=is_hole)
-    there = treedef.flatten_up_to(axes)
-    return treedef.unflatten(
-        [x if is_hole(x) else a for (_, x), a in zip(leaves, there, strict=True)]
-    )
+    return jax.tree.map(lambda x, a: x if is_hole(x) else a, tree, axes, is_leaf=is_hole)

@@ -72,8 +72,7 @@ def mup_multipliers(
     """
     link = _link(base, inputs, logits)
     link.init(params)
-    leaves, treedef = paths.flatten(params)
-    return treedef.unflatten([link.multiplier(paths.name(p), jnp.shape(x)) for p, x in leaves])
+    return paths.mapped(lambda name, x: link.multiplier(name, jnp.shape(x)), params)
 
 
 def scale_by_mup(
@@ -135,12 +134,10 @@ class ScaleByMup:
         return optax.EmptyState()
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        leaves, treedef = paths.flatten(updates)
-        found = []
-        for path, u in leaves:
-            name = paths.name(path)
-            found.append(scaled(u, self.multiplier(name, shards.whole(name, jnp.shape(u)))))
-        return treedef.unflatten(found), state
+        def one(name: str, u: Any) -> Any:
+            return scaled(u, self.multiplier(name, shards.whole(name, jnp.shape(u))))
+
+        return paths.mapped(one, updates), state
 
     def multiplier(self, name: str, shape: tuple[int, ...]) -> float:
         """What the learning rate of one leaf of this whole shape is multiplied by."""

@@ -56,12 +56,9 @@ class Cautious:
     axis_name: tuple[str, ...] | None = None
 
     def __call__(self, directions: Any, gradients: Any) -> Any:
-        leaves, treedef = paths.flatten(gradients)
-        found = treedef.flatten_up_to(directions)
-        named = [(paths.name(path), u, g) for (path, g), u in zip(leaves, found, strict=True)]
-        return treedef.unflatten([self._one(*row) for row in named])
+        return paths.mapped(self._one, gradients, directions)
 
-    def _one(self, name: str, u: Any, g: Any) -> jax.Array:
+    def _one(self, name: str, g: Any, u: Any) -> jax.Array:
         g = shards.masked(name, jnp.asarray(g))
         size = max(1, mapped_axes.size(name, g, self.axis_name))
         return _agreeing((jnp.asarray(u), g), {}, size, self.axis_name)

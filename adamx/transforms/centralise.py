@@ -52,8 +52,7 @@ class Centralise:
         return optax.EmptyState()
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        leaves, treedef = paths.flatten(updates)
-        return treedef.unflatten([self._one(paths.name(path), g) for path, g in leaves]), state
+        return paths.mapped(self._one, updates), state
 
     def _one(self, name: str, g: Any) -> jax.Array:
         shape = shards.whole(name, jnp.shape(g))

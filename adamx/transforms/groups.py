@@ -108,8 +108,7 @@ class Groups:
 
     def labels(self, tree: Any) -> Any:
         """A tree like `tree`, of the pattern that decides for each leaf."""
-        leaves, treedef = paths.flatten(tree)
-        return treedef.unflatten([self._label(paths.name(path)) for path, _ in leaves])
+        return paths.mapped(lambda name, _: self._label(name), tree)
 
     def _label(self, name: str) -> str:
         for pattern, _ in self.rows:

@@ -26,13 +26,11 @@ class ScaleByParameterRms:
 
     def update(self, updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         params = paths.needed(updates, params, "the relative step")
-        leaves, treedef = paths.flatten(updates, is_leaf=is_none)
-        rows = zip(leaves, treedef.flatten_up_to(params), strict=True)
-        return treedef.unflatten(
-            [None if u is None else self._scaled(paths.name(path), u, p) for (path, u), p in rows]
-        ), state
+        return paths.mapped(self._scaled, updates, params, is_leaf=is_none), state
 
-    def _scaled(self, name: str, u: jax.Array, p: Any) -> jax.Array:
+    def _scaled(self, name: str, u: Any, p: Any) -> Any:
+        if u is None:
+            return None
         p = shards.masked(name, jnp.asarray(p))
         size = max(1, mapped_axes.size(name, p, None))
         return _times_rms((u, p), {"least": self.least}, size)

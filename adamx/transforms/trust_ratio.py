@@ -65,8 +65,7 @@ class TrustRatio:
     axis_name: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        hyper = (self.min_norm, self.trust_coefficient, self.eps)
-        given = dict(zip(("min_norm", "trust_coefficient", "eps"), hyper, strict=True))
+        given = {k: getattr(self, k) for k in ("min_norm", "trust_coefficient", "eps")}
         hyperparameters.check(**given)
         hyperparameters.check_static(**given)
 
@@ -77,15 +76,12 @@ class TrustRatio:
         params = paths.needed(updates, params, "the trust ratio")
         scalars = {"floor": self.min_norm, "gain": self.trust_coefficient, "small": self.eps}
 
-        leaves, treedef = paths.flatten(updates, is_leaf=is_none)
-        held = treedef.flatten_up_to(params)
-        scaled = [
-            None
-            if u is None
-            else _scaled((shards.masked(paths.name(path), u), p), scalars, self.axis_name)
-            for (path, u), p in zip(leaves, held, strict=True)
-        ]
-        return treedef.unflatten(scaled), state
+        def one(name: str, u: Any, p: Any) -> Any:
+            if u is None:
+                return None
+            return _scaled((shards.masked(name, u), p), scalars, self.axis_name)
+
+        return paths.mapped(one, updates, params, is_leaf=is_none), state
 
 
 @leafwise

@@ -92,10 +92,7 @@ _AROUND = (AverageState, optax.MultiStepsState)
 
 
 def _filled(tree: Any, value: Callable[[str], Any]) -> Any:
-    leaves, treedef = paths.flatten(tree)
-    return treedef.unflatten(
-        [dtypes.cast(dtypes.widen(value(paths.name(path))), old.dtype) for path, old in leaves]
-    )
+    return paths.mapped(lambda name, x: dtypes.cast(dtypes.widen(value(name)), x.dtype), tree)
 
 
 def _named(tree: Any) -> list[tuple[str, np.ndarray]]:

@@ -128,8 +128,7 @@ def _mask(there: Held, order: Sequence[str], params: Any) -> dict[str, Any]:
     if not (there.config or {}).get("config", {}).get("weight_decay"):
         return {}
     decays = dict(zip(order, there.decays or (), strict=True))
-    leaves, treedef = paths.flatten(params)
-    return {"mask": treedef.unflatten([decays.get(paths.name(p), True) for p, _ in leaves])}
+    return {"mask": paths.mapped(lambda name, _: decays.get(name, True), params)}
 
 
 def _weights(

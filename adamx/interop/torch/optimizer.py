@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The optimizer of ours that a torch optimizer's groups describe."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optax
@@ -37,12 +37,4 @@ def build(
         return next(iter(made.values()))
     if FROZEN in used:
         made[FROZEN] = optax.set_to_zero()
-    return optax.partition(made, _labelled(labels))
-
-
-def _labelled(labels: Mapping[str, str]) -> Callable[[Any], Any]:
-    def tree(params: Any) -> Any:
-        leaves, treedef = paths.flatten(params)
-        return treedef.unflatten([labels[paths.name(path)] for path, _ in leaves])
-
-    return tree
+    return optax.partition(made, lambda tree: paths.mapped(lambda name, _: labels[name], tree))
