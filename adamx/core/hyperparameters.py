@@ -19,17 +19,10 @@ Hyper = ArrayLike | Schedule
 
 # The range [least, bound) of each hyperparameter that may not simply be any number >= 0.
 _RANGES: dict[str, tuple[float, float]] = {
-    "b1": (0.0, 1.0),
-    "b2": (0.0, 1.0),
-    "b3": (0.0, 1.0),
-    "momentum": (0.0, 1.0),
-    "shampoo_beta": (0.0, 1.0),
-    "learning_rate": (-math.inf, math.inf),
+    **dict.fromkeys(("b1", "b2", "b3", "momentum", "shampoo_beta"), (0.0, 1.0)),
+    **dict.fromkeys(("learning_rate", "strength", "threshold"), (-math.inf, math.inf)),
+    **dict.fromkeys(("step_offset", "decay_offset"), (-math.inf, math.inf)),
     "reset_every": (1.0, math.inf),
-    "strength": (-math.inf, math.inf),
-    "step_offset": (-math.inf, math.inf),
-    "decay_offset": (-math.inf, math.inf),
-    "threshold": (-math.inf, math.inf),
 }
 
 # What the `update` of a recipe takes as overrides for one call, as far as its rule has it.

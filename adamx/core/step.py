@@ -166,9 +166,8 @@ def in_one_pass(update: Any, params: Any, state: Any, grads: Any, extra: dict) -
 
 def _apply(update: Any, params: Any, state: Any, grads: Any, extra: dict) -> tuple[Any, Any]:
     updates, state = update(grads, state, params, **extra)
-    with jax.numpy_dtype_promotion(
-        "standard"
-    ):  # landings step half-precision parameters in float32
+    # Landings step half-precision parameters in float32.
+    with jax.numpy_dtype_promotion("standard"):
         return optax.apply_updates(params, updates), state
 
 

@@ -114,7 +114,7 @@ def check_mask(
     ours = said(opt)
     if decays is None or ours is None or not _differs(ours.strength, 0.0):
         return
-    names = [paths.name(path) for path, _ in paths.flatten(params)[0]]
+    names = paths.names(params)
     here = dict(zip(names, ours.decays(params) or [True] * len(names), strict=True))
     for leaf, there in zip(order, decays, strict=True):
         if here[leaf] != there:
