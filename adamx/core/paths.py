@@ -135,8 +135,12 @@ def nearest(pattern: str, names: list[str], most: int = 5) -> str:
         pairs = [(glob, end) for glob in globs for end in ends]
         return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
-    nearest = sorted(names, key=likeness, reverse=True)[:most]
-    return ", ".join(nearest) + (f" … ({len(names)} in all)" if len(names) > most else "")
+    return few(sorted(names, key=likeness, reverse=True), most)
+
+
+def few(names: list[str], most: int = 5) -> str:
+    """The first of some names, and how many there are where that is not all."""
+    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
 def is_hidden(tree: Any) -> bool:

@@ -161,13 +161,9 @@ def _check(mark: Any, moments: Mapping[str, Moments], problems: Problems) -> Non
             ours = ", ".join(f"{k} ({kind})" for k, kind in wanted.items())
             problems.add(f"{name}: the other side remembers {theirs}, `opt` {ours}")
     if len(counts) > 1:
-        said = "; ".join(f"{count} for {_few(names)}" for count, names in sorted(counts.items()))
+        said = "; ".join(f"{count} for {paths.few(x)}" for count, x in sorted(counts.items()))
         hint = ": give the first a group of their own (`optax.partition`)" if 0 in counts else ""
         problems.add(f"the numbers of steps differ within a group: {said}{hint}")
-
-
-def _few(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" … ({len(names)} in all)" if len(names) > most else "")
 
 
 def _count(mark: Any, moments: Mapping[str, Moments]) -> int:

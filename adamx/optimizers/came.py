@@ -123,8 +123,7 @@ def _link(
     threshold: ArrayLike,
     storage: StorageLike | None,
 ) -> tuple["Came", dict[str, Hyper]]:
-    own = {"b1": b1, "b2": b2, "b3": b3, "eps": eps, "eps_confidence": eps_confidence}
-    hyperparameters.check(**own)
+    own = hyperparameters.checked(b1=b1, b2=b2, b3=b3, eps=eps, eps_confidence=eps_confidence)
     hyperparameters.check_static(clipping_threshold=threshold)
     link = Came(
         FactoredRms(_squares({"b2": b2, "eps": eps}), last_two),

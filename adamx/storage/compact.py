@@ -97,7 +97,7 @@ class Compact:
             if not is_signed(kind):
                 moments[name] = self._squares(kind).decode(code)
             elif anchor:
-                moments[name] = self._means.decode(code, _unit(kind, self._means, unit))
+                moments[name] = MEANS.decode(code, _unit(kind, MEANS, unit))
             else:
                 moments[name] = ALONE.decode(code)
         spoilt = [k for k in kinds if anchor and (is_signed(kinds[k]) or k in shared)]
@@ -123,7 +123,7 @@ class Compact:
         for name in (k for k in order if k not in shared and _is_code(old[k])):
             kind, m = kinds[name], moments[name]
             if is_signed(kind) and anchor:
-                moments[name] = self._means.encode(m, _unit(kind, self._means, unit), bits[name])
+                moments[name] = MEANS.encode(m, _unit(kind, MEANS, unit), bits[name])
                 continue
             if is_signed(kind):
                 moments[name] = ALONE.encode(m, bits[name])
@@ -156,11 +156,6 @@ class Compact:
             if dtypes.is_complex(gradient) and real_mean:
                 return f"gradient is {gradient}, the state's `{name}` is real ({array.dtype})"
         return ""
-
-    @property
-    def _means(self) -> Means:
-        """The code of means beside a square."""
-        return MEANS
 
     def _squares(self, kind: Kind) -> Squares:
         """The code of a moment without a sign."""

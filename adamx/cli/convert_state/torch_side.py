@@ -89,8 +89,7 @@ def _with_guesses(report: Report, settings: Settings) -> Report:
     ]
     if not guessed:
         return report
-    shown = ", ".join(row.leaf for row in guessed[:8])
-    shown += f" … ({len(guessed)} in all)" if len(guessed) > 8 else ""
+    shown = paths.few([row.leaf for row in guessed], 8)
     first = guessed[0]
     words = first.leaf.split("/")[:-1]
     table = "/".join([*words, "embeddings" if settings.layout == "haiku" else "embedding"])
