@@ -89,6 +89,19 @@ def test_an_adaptive_clip_survives_any_gradient(link):
     assert half.dtype == jnp.float16
 
 
+@pytest.mark.parametrize("link", [adamx.clip_by_zscore(warmup=2), adamx.clip_by_percentile(50.0)])
+def test_an_adaptive_clip_has_a_derivative_from_the_first_step_on(link):
+    def total(sizes):
+        state, found = link.init(None), 0.0
+        for size in sizes:
+            clipped, state = link.update(size, state)
+            found += clipped
+        return found
+
+    sizes = jnp.array([1.0, 1.0, 0.0, 3.0, 9.0])
+    assert np.isfinite(jax.jit(jax.grad(total))(sizes)).all()
+
+
 COUNTED = optax.chain(health.counted(adamx.clip_by_percentile(50.0)), adamx.adam(1e-2))
 BATCHES = [jax.tree.map(lambda x, times=times: times * x, batch()) for times in (1, 3, 1, 3)]
 

@@ -93,16 +93,13 @@ class ZScore:
         spike = known & (z > self.z_max)
         passed = jnp.where(spike, mean + deviation * self.z_max**2 / jnp.where(spike, z, 1), norm)
         share = jnp.where(looks < self.warmup, 1 / (looks.astype(jnp.float32) + 1), 1 - self.decay)
-        now = mean + share * (passed - mean)
-        # At first (x - old mean)(x - new mean), for the variance of those seen; then ZClip's own.
-        off = jnp.where(
-            looks < self.warmup,
-            jnp.sqrt(jnp.abs(passed - mean)) * jnp.sqrt(jnp.abs(passed - now)),
-            passed - now,
-        )
-        spread = jnp.hypot(jnp.sqrt(1 - share) * deviation, jnp.sqrt(share) * off)
+        # At first the root of (x - old mean)(x - new mean), for the variance of those seen; then
+        # ZClip's own x - new mean.
+        rest = 1 - share
+        off = (passed - mean) * jnp.where(looks < self.warmup, jnp.sqrt(rest), rest)
+        spread = jnp.hypot(jnp.sqrt(rest) * deviation, jnp.sqrt(share) * off)
         seen = jnp.isfinite(norm)
-        after = ZScoreState(looks + 1, now, spread)
+        after = ZScoreState(looks + 1, mean + share * (passed - mean), spread)
         state = ZScoreState(*(jnp.where(seen, a, b) for a, b in zip(after, state, strict=True)))
         return jnp.where(seen, passed, mean + deviation), state
 
