@@ -93,7 +93,8 @@ def check_count(least: int = 1, **given: Any) -> None:
     """Raises where a number of steps, or of other things, is not whole, or below `least`."""
     for name, count in given.items():
         is_whole = np.issubdtype(getattr(count, "dtype", type(count)), np.integer)
-        if not (is_whole and np.ndim(count) == 0 and count >= least):
+        is_known = not isinstance(count, jax.core.Tracer)
+        if not (is_whole and is_known and np.ndim(count) == 0 and count >= least):
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {count!r}")
 
 

@@ -56,8 +56,8 @@ def fold_micro_batches(opt: Optimizer, every: int) -> Optimizer:
     clip, sees micro-batches.
 
     Args:
-      opt: `adamx.adam`, `adamw` or `lamb`, without `nesterov` and penalties (`decay.l2`, `l1`).
-        Of other rules the step is no function of two such means.
+      opt: `adamx.adam`, `adamw` or `lamb`, without `nesterov`, penalties (`decay.l2`, `l1`),
+        `cautious` and `grams`. Of other rules the step is no function of two such means.
       every: the number of gradients in a step.
 
     Returns:
@@ -81,6 +81,11 @@ def fold_micro_batches(opt: Optimizer, every: int) -> Optimizer:
     chain: Any = getattr(whole, "link", None)
     if not isinstance(chain, Chain):
         raise ValueError("`opt` must be adamx.adam, adamw or lamb by itself, got something else")
+    if chain.changes:
+        them = "it" if len(chain.changes) == 1 else "them"
+        raise ValueError(
+            f"`opt` must be without {' and '.join(chain.changes)}, got {them} around {chain.name}"
+        )
     first = chain.links.links[0]
     if not isinstance(first, ScaleBy):
         raise ValueError(f"`opt` must not have a penalty before its rule, got one in {chain.name}")

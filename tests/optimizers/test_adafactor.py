@@ -152,6 +152,7 @@ def test_decay_follows_the_rate_and_the_mask():
             "either `weight_decay` or `weight_decay_rate`",
         ),
         ({"min_dim_size_to_factor": 0}, "`min_dim_size_to_factor` must be a whole number"),
+        ({"min_dim_size_to_factor": jnp.ones([])}, "whole number of at least 1, got Array"),
     ],
 )
 def test_errors_name_the_argument(kwargs, words):

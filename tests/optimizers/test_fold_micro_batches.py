@@ -154,6 +154,11 @@ def test_a_run_goes_on_with_fewer_micro_batches_in_a_step(waiting):
             adamx.adamw(1e-3, weight_decay=adamx.decay.l2(0.1)),
             "`opt` must not have a penalty before its rule, got one in adamw",
         ),
+        (adamx.cautious(adamx.adamw(1e-3)), "without cautious, got it around adamw"),
+        (
+            adamx.grams(adamx.cautious(adamx.lamb(1e-3))),
+            "without cautious and grams, got them around lamb",
+        ),
         (optax.adam(1e-3), "`opt` must be adamx.adam, adamw or lamb by itself"),
     ],
 )
