@@ -63,10 +63,11 @@ def soap(
         R \leftarrow \beta R + (1 - \beta) \, G^\top G
 
     with the eigenvectors Q of L and R, of the steps before. The first step finds them and moves
-    nothing; later ones are improved by a power iteration and QR. Each dimension of a leaf has such
-    a basis, but vectors, and dimensions that are longer than `max_precond_dim`, are left to Adam.
-    A kernel of m x n takes 8 (m² + n²) bytes beside Adam's moments. A basis of more columns than
-    gradients so far have directions is completed at will, and so rounding decides its first steps.
+    nothing but by its decay, which the authors' code leaves out too; later ones are improved by a
+    power iteration and QR. Each dimension of a leaf has such a basis, but vectors, and dimensions
+    that are longer than `max_precond_dim`, are left to Adam. A kernel of m x n takes 8 (m² + n²)
+    bytes beside Adam's moments. A basis of more columns than gradients so far have directions is
+    completed at will, and so rounding decides its first steps.
 
     Evidence: with tuned rates the fewest steps to a loss, with Muon, in two benchmarks of language
     models (arXiv 2509.02046, 2509.01440): 1.4 times fewer than AdamW at 0.1B parameters, 1.1 times

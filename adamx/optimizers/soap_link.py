@@ -33,7 +33,7 @@ class ScaleBySoapState(NamedTuple):
     """The state of SOAP.
 
     Attributes:
-      count: how many gradients it has seen; the first one moves nothing.
+      count: how many gradients it has seen; the direction of the first one is 0.
       moments: the state of Adam, in the eigenbases.
       covariances: for each leaf a tuple with a matrix for each dimension, or
         `optax.MaskedNode()` for a dimension without.
