@@ -236,7 +236,7 @@ def lion(g, moments, t, *, b1=0.9, b2=0.99, mode="hard", smooth_beta=1.0):
     size = np.abs(x)
     sign = np.where(size == 0, 0.0, x / np.where(size == 0, 1.0, size))
     refined = np.where(size < 1, x, sign)
-    step = {"hard": sign, "smooth": np.tanh(smooth_beta * x), "refined": refined}[mode]
+    step = {"hard": sign, "smooth": sign * np.tanh(smooth_beta * size), "refined": refined}[mode]
     return (step,), {"mu": b2 * mu + (1 - b2) * g}
 
 

@@ -3,12 +3,13 @@
 
 from typing import Literal
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax.typing import DTypeLike
 
 from adamx.core import hyperparameters
-from adamx.core.arithmetic import lerp, magnitude, times, weights
+from adamx.core.arithmetic import lerp, magnitude, ratio, times, weights
 from adamx.core.hyperparameters import Hyper
 from adamx.core.rule import Rule
 from adamx.core.values import bind
@@ -25,12 +26,20 @@ __all__ = ["lion", "scale_by_lion"]
 def formula(g, mu, *, b1, c1, b2, c2, smooth_beta, mode):
     x = lerp(mu, g, b1, c1)
     if mode == "smooth":
-        u = jnp.tanh(times(smooth_beta, x))
+        u = _smooth(times(smooth_beta, x))
     elif mode == "refined":
         u = jnp.where(magnitude(x) < 1, x, jnp.sign(x))
     else:
         u = jnp.sign(x)
     return u, {"mu": lerp(mu, g, b2, c2)}
+
+
+def _smooth(x: jax.Array) -> jax.Array:
+    """The tanh of the size, in the direction of `x`: the complex tanh has poles."""
+    if not jnp.iscomplexobj(x):
+        return jnp.tanh(x)
+    size = magnitude(x)
+    return times(ratio(jnp.tanh(size), size), x)
 
 
 def scalars(t, b1, b2, smooth_beta):
