@@ -23,7 +23,7 @@ from adamx.core.compiled import Change, compiled
 from adamx.core.per_leaf import leafwise, split
 from adamx.core.rows import check_floating
 from adamx.core.rule import Rule, is_signed
-from adamx.core.values import value
+from adamx.core.values import parts, value
 from adamx.landing import Nearest
 from adamx.moments.described import described
 from adamx.moments.layout import Layout
@@ -55,8 +55,8 @@ def scale_by(
       >>> link.init(jnp.ones(3)).nu.dtype
       dtype('uint8')
     """
-    link = Nearest(ScaleBy(rule, choose(storage)))
-    return compiled(link, rule.hyper, rule.hyper.values())
+    link = ScaleBy(rule, choose(storage))
+    return compiled(Nearest(link), rule.hyper, [*rule.hyper.values(), *link.reads])
 
 
 @value
@@ -95,6 +95,11 @@ class ScaleBy:
                 direction, tree.stored[i] = _by_a_loop(loop, arrays, tree.scalars, *static)
             directions.append(direction)
         return tree.treedef.unflatten(directions), tree.closed()
+
+    @property
+    def reads(self) -> list[Any]:
+        """What the rule's scalars are computed from beside its hyperparameters."""
+        return list(parts(self.rule.at)[1].values())
 
     def modified(self, change: Change) -> Modified:
         """The link with its directions changed."""

@@ -37,7 +37,7 @@ def formula(g, mu, nu, *, b1, c1, b2, c2, eps, bound=None, nesterov):
     return u, {"mu": mu, "nu": lerp(nu, abs_sq(g), b2, c2)}
 
 
-def scalars(t, b1, b2, eps, *, bound_at):
+def scalars(t, b1, b2, eps, *, clips, bound_at):
     first = t == 1
     (b1, c1), (b2, c2) = weights(b1, t), weights(b2, t)
     scalars = {
@@ -47,7 +47,7 @@ def scalars(t, b1, b2, eps, *, bound_at):
         "c2": jnp.where(first, 1, c2),
         "eps": eps,
     }
-    return scalars if bound_at is None else scalars | {"bound": bound_at(t - 1)}
+    return scalars | {"bound": (bound_at or fourth_root)(t - 1)} if clips else scalars
 
 
 def _bounded(x: jax.Array, bound: jax.Array) -> jax.Array:
@@ -72,13 +72,12 @@ def rule(
     clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Rule:
     """A mean of gradients, each normalised by its past and bounded by `clip_value_fn(t - 1)`."""
-    bound_at = clip_value_fn or fourth_root
     return Rule(
         name="adopt",
         state=optax.ScaleByAdamState,
         moments={"mu": "normalised", "nu": "squared"},
         hyper=hyperparameters.checked(b1=b1, b2=b2, eps=eps),
-        at=bind(scalars, bound_at=bound_at if use_clipping else None),
+        at=bind(scalars, clips=use_clipping, bound_at=clip_value_fn),
         formula=bind(formula, nesterov=nesterov),
     )
 

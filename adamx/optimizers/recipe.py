@@ -173,7 +173,7 @@ def around(
     own = {**own, **{k: v for before in front for k, v in before.hyper.items()}}
     whole = Chain(name, Ended(links, choose_landing(landing)))
     names = (*own, "learning_rate", "weight_decay", "step_scale")
-    return compiled(whole, names, [*own.values(), *hyper])
+    return compiled(whole, names, [*own.values(), *hyper, *getattr(link, "reads", ())])
 
 
 def framed(
@@ -220,8 +220,8 @@ def alone(
     nu_dtype: DTypeLike | None = None,
 ) -> Optimizer:
     """The direction of a rule, as a link for a chain of one's own: `scale_by_*`."""
-    link = Nearest(ScaleBy(rule, choose(storage, mu_dtype, nu_dtype)))
-    return compiled(link, rule.hyper, rule.hyper.values())
+    link = ScaleBy(rule, choose(storage, mu_dtype, nu_dtype))
+    return compiled(Nearest(link), rule.hyper, [*rule.hyper.values(), *link.reads])
 
 
 @value

@@ -119,6 +119,19 @@ def test_a_schedule_inside_a_decay_is_the_one_that_was_given():
     assert seen == [0.5, 0.25]
 
 
+@pytest.mark.parametrize("wrap", [adamx.scale_by_adopt, lambda **kw: adamx.adopt(-1.0, **kw)])
+def test_the_bound_of_adopt_is_the_one_that_was_given(wrap):
+    most, g = 0.0, jnp.ones(1)
+
+    def bound(count):
+        return most * count
+
+    for most in (0.5, 0.25):
+        opt = wrap(b1=0.0, clip_value_fn=bound)
+        _, state = opt.update(g, opt.init(g), g)
+        assert opt.update(9 * g, state, g)[0] == most
+
+
 def test_an_optimizer_with_a_schedule_is_freed_with_what_it_compiled():
     class Rate:
         def __call__(self, count):
