@@ -135,7 +135,14 @@ def value_at(name: str, value: Hyper | None, count: Any, overrides: Mapping[str,
         check_static(**{name: given})
         check(**{name: given})
         return given
-    return value(count) if callable(value) else value
+    if not callable(value):
+        return value
+    found = value(count)
+    if not hasattr(found, "__float__") or np.shape(found) != ():
+        shape = getattr(found, "shape", None)
+        got = f"a {type(found).__name__}" if shape is None else f"an array of shape {shape}"
+        raise ValueError(f"`{name}`: a schedule must return a scalar, got {got}")
+    return found
 
 
 def exact(value: Any, dtype: jnp.dtype) -> Any:

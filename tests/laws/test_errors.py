@@ -135,6 +135,14 @@ def test_an_override_out_of_range_is_refused():
         opt.update(params, opt.init(params), params, b1=np.float32(2.0))
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "b1"])
+@pytest.mark.parametrize("bad, got", [(jnp.ones(1) / 2, r"shape \(1,\)"), (None, "a NoneType")])
+def test_a_schedule_that_returns_no_number_is_named(name, bad, got):
+    opt, params = adamx.adamw(**{"learning_rate": 0.1, name: lambda count: bad}), jnp.ones(3)
+    with pytest.raises(ValueError, match=f"`{name}`: a schedule must return a scalar, got .*{got}"):
+        opt.update(params, opt.init(params), params)
+
+
 @pytest.mark.parametrize("bad", [jnp.array(True), jnp.array(1j), np.array(1j)])
 def test_an_array_that_is_no_real_number_is_refused(bad):
     with pytest.raises(TypeError, match="`learning_rate` must be a real number, got"):
