@@ -72,6 +72,8 @@ def rule(
     clip_value_fn: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Rule:
     """A mean of gradients, each normalised by its past and bounded by `clip_value_fn(t - 1)`."""
+    if clip_value_fn is not None and not callable(clip_value_fn):
+        raise TypeError(f"`clip_value_fn` must be a function of the step, got {clip_value_fn!r}")
     return Rule(
         name="adopt",
         state=optax.ScaleByAdamState,

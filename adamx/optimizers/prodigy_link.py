@@ -48,7 +48,8 @@ class Prodigy:
     flip_sign: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.betas) != 2:
+        hyperparameters.check_static(estim_lr0=self.estim_lr0)
+        if not isinstance(self.betas, tuple | list) or len(self.betas) != 2:
             raise ValueError(f"`betas` must be two numbers, got {self.betas!r}")
         b1, b2 = self.betas
         hyperparameters.check(b1=b1, b2=b2, b3=self.beta3, eps=self.eps)

@@ -88,6 +88,7 @@ def test_a_hyperparameter_out_of_range_is_refused_where_the_recipe_is_built(reci
             lambda: adamx.adam(1e-3, storage="int7"),
             "`storage` must be one of 'float32', 'bfloat16'",
         ),
+        (lambda: adamx.prodigy(betas=0.9), "`betas` must be two numbers, got 0.9"),
         (lambda: adamx.adam(1e-3, storage=3), "`storage` must be one of 'float32', 'bfloat16'"),
         (
             lambda: adamx.adam(1e-3, storage="bfloat16", mu_dtype="bfloat16"),
@@ -127,6 +128,13 @@ def test_what_is_no_number_is_refused(bad):
         bad = object()
     with pytest.raises(TypeError, match="`b1` must be a number, an array or a schedule, got "):
         adamx.adam(1e-3, b1=bad)
+
+
+def test_a_number_in_the_place_of_a_function_is_refused():
+    with pytest.raises(TypeError, match="`clip_value_fn` must be a function of the step, got"):
+        adamx.adopt(1e-3, clip_value_fn=1.0)
+    with pytest.raises(TypeError, match="`estim_lr0` must be a number or an array, got a schedule"):
+        adamx.prodigy(estim_lr0=lambda count: 1e-6)
 
 
 def test_an_override_out_of_range_is_refused():

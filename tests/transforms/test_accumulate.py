@@ -202,6 +202,14 @@ def test_a_wrong_argument_is_refused(call, said):
         call(adamx.adam(1e-3))
 
 
+@pytest.mark.parametrize("wrap", [adamx.accumulate, adamx.fold_micro_batches])
+def test_a_number_of_numpys_is_a_number_of_gradients(wrap):
+    opt, g = wrap(adamx.adam(0.1), np.int64(256) // 128), jnp.ones(1)
+    updates, state = opt.update(g, opt.init(g), g)
+    assert updates == 0
+    assert opt.update(g, state, g)[0] < 0
+
+
 def test_a_wrong_gradient_is_refused_by_name():
     opt = adamx.accumulate(adamx.adam(1e-3), 2)
     state = opt.init({"a": jnp.ones(3)})
