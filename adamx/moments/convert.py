@@ -210,9 +210,7 @@ def _shapes(state: optax.OptState) -> Any:
     """Shapes of the parameters, as far as moments tell."""
     held = [x for x in jax.tree.leaves(state, is_leaf=is_moments) if is_moments(x)]
     if not held:
-        raise ValueError(
-            "`state` has no moments of ours or Optax's; give `params` if that is meant"
-        )
+        raise ValueError(f"no moments in `state` tell the shapes of the parameters: {_GIVE}")
     _, rows, treedef = leaves(held[0])
     for other in held[1:]:  # of groups each knows its own leaves
         _, more, form = leaves(other)

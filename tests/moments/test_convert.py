@@ -251,3 +251,10 @@ def test_what_codes_cannot_say_is_not_made_up(storage):
     assert np.isnan(back.mu).tolist() == [True, True, True, False, False, False]
     assert np.isnan(back.nu).tolist() == [True, True, True, False, False, False]
     assert back.mu[4] == 0
+
+
+@pytest.mark.parametrize("name", ["came", "adam_mini"])
+def test_parameters_that_no_moments_tell_are_asked_for(name):
+    opt = getattr(adamx, name)(1e-3)
+    with pytest.raises(ValueError, match="no moments in `state` tell the shapes of the parameters"):
+        adamx.convert(opt.init({"w": jnp.ones((2, 3))}), opt, opt)
