@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of arrays where one side is wrapped: by DataParallel, DistributedDataParallel or compile.
+"""Names of arrays where one side is wrapped, as by DistributedDataParallel, compile or FSDP.
 
-Wrappers put a word before every name of the model's state dict, but not before those that the
-optimizer was given earlier, or that a convention makes.
+Wrappers put a word before the names of the model, or of the layer that they are around, in its
+state dict, but not in those that the optimizer was given earlier, or that a convention makes.
 """
 
+import functools
 import re
 from collections.abc import Collection
 
-_WRAPPED = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
+_WRAPPERS = "module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module"
+_WRAPPED = re.compile(rf"(?:^|(?<=\.))(?:{_WRAPPERS})\.")
 
 
 def find(name: str, known: Collection[str]) -> str:
@@ -17,11 +19,16 @@ def find(name: str, known: Collection[str]) -> str:
     Example:
       >>> find("fc.weight", ["module.fc.weight", "module.fc.bias"])
       'module.fc.weight'
-      >>> find("_orig_mod.fc.bias", ["fc.bias"])
-      'fc.bias'
+      >>> find("_orig_mod.fc.bias", ["fc._orig_mod.bias"])
+      'fc._orig_mod.bias'
     """
     if name in known:
         return name
-    bare = _WRAPPED.sub("", name)
-    alike = [other for other in known if other.endswith(bare) and _WRAPPED.sub("", other) == bare]
+    bare = _bare(name)
+    alike = [other for other in known if _bare(other) == bare]
     return alike[0] if len(alike) == 1 else name
+
+
+@functools.lru_cache(100_000)
+def _bare(name: str) -> str:
+    return _WRAPPED.sub("", name)

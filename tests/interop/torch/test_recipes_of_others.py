@@ -146,19 +146,28 @@ def test_a_full_state_dict_is_keyed_by_names():
     goes_on(model, opt, moved, 1e-3)
 
 
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module._orig_mod."])
-def test_a_wrapped_model_keeps_its_names(wrapper):
-    """`DistributedDataParallel` and `torch.compile` put a word before every name of the model."""
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "module.{}.{}",
+        "_orig_mod.{}.{}",
+        "module._orig_mod.{}.{}",
+        "{}._orig_mod.{}",
+        "_fsdp_wrapped_module.{}._fsdp_wrapped_module._checkpoint_wrapped_module.{}",
+    ],
+)
+def test_a_wrapped_model_keeps_its_names(wrapped):
+    """Wrappers put a word before the names of the model, or of the layers that they are around."""
     model = models.network(torch, torch.float32)
     opt = torch.optim.AdamW(model.named_parameters(), lr=1e-3)
     models.train_torch(torch, model, opt, 0, 10)
-    weights = {f"{wrapper}{name}": x for name, x in model.state_dict().items()}
+    weights = {wrapped.format(*k.rsplit(".", 1)): x for k, x in model.state_dict().items()}
     moved = interop.from_torch(weights, opt.state_dict(), models.template("float32"))
     back = interop.torch.to_torch(moved.params, moved.state, moved.opt, weights, opt.state_dict())
     assert list(back.weights) == list(weights)
-    wrapped = opt.state_dict()
-    wrapped["param_groups"][0]["param_names"] = list(weights)
-    again = interop.from_torch(model.state_dict(), wrapped, models.template("float32"))
+    renamed = opt.state_dict()
+    renamed["param_groups"][0]["param_names"] = list(weights)
+    again = interop.from_torch(model.state_dict(), renamed, models.template("float32"))
     jax.tree.map(np.testing.assert_array_equal, again.params, moved.params)
     goes_on(model, opt, moved, 1e-3)
 
