@@ -153,6 +153,7 @@ def from_torch(
         made, state = states.write(identity, params, arrays, {}, problems)
         gone = lost((arrays, {}), states.read(identity, made, state))
         return Moved(made, None, None, rest, report_of(matches, {}, gone, left))
+    given = opt is not None
     if opt is not None:
         problems.add(*differences(opt, params, groups, labels))
         new, kept = fresh(groups, matches, theirs), states.trained(opt, params)
@@ -162,14 +163,15 @@ def from_torch(
         opt = build(groups, labels, learning_rate, ours)
     made, state = states.write(opt, params, arrays, moments, problems)
     gone = lost((arrays, moments), states.read(opt, made, state))
-    notes = _notes(groups, matches, moments, optimizer, learning_rate)
-    notes += sorted(dict.fromkeys(retuned(opt, params, groups, labels)))
+    notes = _notes(groups, matches, moments)
+    if given:
+        notes += sorted(dict.fromkeys(retuned(opt, params, groups, labels)))
+    else:
+        notes += _of_schedulers(groups, optimizer["param_groups"], learning_rate)
     return Moved(made, opt, state, rest, report_of(matches, labels, gone, left, notes))
 
 
-def _notes(
-    groups: Sequence[Group], matches: Sequence[Match], moments: Mapping, optimizer: Any, rate: Any
-) -> list[str]:
+def _notes(groups: Sequence[Group], matches: Sequence[Match], moments: Mapping) -> list[str]:
     notes = [f"order: {order}" for order in dict.fromkeys(group.order for group in groups)]
     resting = {name for group in groups for name in group.resting}
     names = [m.path for m in matches if resting & set(m.sources)]
@@ -180,12 +182,19 @@ def _notes(
         )
     if new := [name for name in names if name in moments]:
         notes.append(f"never had a gradient in torch, starts with fresh moments: {', '.join(new)}")
-    if rate is None and any("initial_lr" in group for group in optimizer["param_groups"]):
+    return notes
+
+
+def _of_schedulers(groups: Sequence[Group], listed: Sequence[Mapping], rate: Any) -> list[str]:
+    """What torch's scheduler was moving, and does not move here."""
+    left = "torch's scheduler is left behind, from here it is constant:"
+    notes = []
+    if rate is None and any("initial_lr" in group for group in listed):
         rates = ", ".join(f"{g.arguments['lr']:g}" for g in groups if "lr" in g.arguments)
-        notes.append(
-            f"learning rate: torch's scheduler is left behind, from here it is constant: {rates} "
-            "(give `learning_rate` a schedule)"
-        )
+        notes.append(f"learning rate: {left} {rates} (give `learning_rate` a schedule)")
+    if any("max_momentum" in group for group in listed):
+        betas = ", ".join(f"{g.arguments['betas'][0]:g}" for g in groups if "betas" in g.arguments)
+        notes.append(f"its first beta: {left} {betas} (give `opt`, with a schedule of b1)")
     return notes
 
 

@@ -235,6 +235,27 @@ def test_a_scheduler_that_is_left_behind_is_reported():
     assert "from here it is constant: 0.001" in str(moved.report)
 
 
+def test_a_beta_that_a_scheduler_was_moving_is_reported():
+    """OneCycleLR and CyclicLR move the first beta too, which stays where it was."""
+    model = models.network(torch, torch.float32)
+    opt = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(opt, 0.01, total_steps=10)
+    models.train_torch(torch, model, opt, 0, 2)
+    schedule.step()
+    template = models.template("float32")
+    for rate in (None, 0.1):
+        moved = interop.from_torch(
+            model.state_dict(), opt.state_dict(), template, learning_rate=rate
+        )
+        b1 = opt.param_groups[0]["betas"][0]
+        assert f"constant: {b1:g} (give `opt`, with a schedule of b1)" in str(moved.report)
+    moved = interop.from_torch(
+        model.state_dict(), opt.state_dict(), template, opt=adamx.adamw(1e-3, weight_decay=0.01)
+    )
+    assert f"b1 is 0.9 here, {b1:g} in torch" in str(moved.report)
+    assert "constant" not in str(moved.report)  # the rate is that of `opt`
+
+
 def test_wrong_names_and_layouts_are_found():
     model, opt = trained()
     message = said(
