@@ -63,6 +63,7 @@ def test_a_checkpoint_goes_there_goes_on_and_comes_back(tmp_path, storage):
     assert "of checkpoint 20" in out
     found = interop.torch.read(tmp_path / "back.pt")
     assert found["epoch"] == 2
+    assert "as there.pt has it, not of this checkpoint: epoch" in out
     model.load_state_dict(found["model_state_dict"])
     theirs.load_state_dict(found["optimizer_state_dict"])
     assert models.apart(model, params) == 0

@@ -52,7 +52,9 @@ def leave(folder: Path, path: Path, settings: Settings) -> tuple[int, Report]:
         kind=mapping.kind,
     )
     torch_files.write(path, found._replace(weights=back.weights, optimizer=back.optimizer))
-    return step, back.report
+    stale = [str(key) for key in found.content if key not in found.keys]
+    note = f"as {settings.like} has it, not of this checkpoint: {', '.join(stale)}"
+    return step, back.report._replace(notes=[*back.report.notes, *([note] if stale else [])])
 
 
 def _moved(path: Path, settings: Settings) -> tuple[bridge.Moved, Found]:
