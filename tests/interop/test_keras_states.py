@@ -181,6 +181,35 @@ def test_files_are_read_and_written(model, kind, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, again.state, state)
 
 
+@pytest.mark.parametrize("kind", [".weights.h5", ".keras"])
+def test_files_of_a_scaled_loss_hold_the_optimizer_inside(kind, tmp_path):
+    """Keras puts a `LossScaleOptimizer` around what `compile` gets where layers are float16."""
+    pytest.importorskip("h5py", reason="Keras' files")
+    path, copy = tmp_path / f"run{kind}", tmp_path / f"copy{kind}"
+    layers, optimizers = real().layers, real().optimizers
+    model = real().Sequential([layers.Input((3,)), layers.Dense(2)])
+    model.compile(optimizers.LossScaleOptimizer(optimizers.AdamW(1e-3)), loss="mse")
+    model.fit(np.ones((32, 3)), np.ones((32, 2)), epochs=2, verbose=0)
+    model.save_weights(path) if kind == ".weights.h5" else model.save(path)
+    like = {"kernel": np.zeros((3, 2)), "bias": np.zeros(2)}
+    names = {"kernel": "layers/dense/vars/0", "bias": "layers/dense/vars/1"}
+    opt = interop.keras.adamw() if kind == ".weights.h5" else None
+    params, opt, state = interop.from_keras(path, like, opt, names=names)
+    inner = model.optimizer.inner_optimizer
+    np.testing.assert_array_equal(state[0].mu["kernel"], inner.variables[2].value)
+    updates, state = opt.update(params, state, params)
+    params = optax.apply_updates(params, updates)
+    interop.to_keras(params, state, opt, path, names=names, out=copy)
+    if kind == ".weights.h5":
+        model.load_weights(copy)
+    else:
+        model = real().saving.load_model(copy)
+    inner = model.optimizer.inner_optimizer
+    assert int(inner.iterations) == 3
+    np.testing.assert_array_equal(state[0].mu["kernel"], inner.variables[2].value)
+    np.testing.assert_array_equal(params["kernel"], model.layers[0].kernel.value)
+
+
 def test_live_models_are_matched_by_name_or_by_a_mapping(model):
     names = {k: v.path for k, v in zip(NAMES, model.trainable_variables, strict=True)}
     variables = model.trainable_variables

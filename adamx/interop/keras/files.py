@@ -5,6 +5,9 @@ Links to other places and other files are refused, and so are an array that is l
 file holds of it, and a group or an array in two places: Keras writes neither, and a few of them
 would stand for more arrays than fit into memory. A `.keras` file is an archive with a
 `model.weights.h5` and a `config.json`.
+
+The variables of an optimizer in a `LossScaleOptimizer` are in a file twice: in their own place, and
+as the last ones of the one around it.
 """
 
 import io
@@ -19,16 +22,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _INSIDE = "model.weights.h5"
+_OUTER, _INNER = "optimizer/vars/", "optimizer/inner_optimizer/vars/"
 _LARGEST_CONFIG = 2**26  # bytes; that of a model of a thousand layers has a hundredth of it
 
 
 class File(NamedTuple):
-    """What a file holds: the optimizer's variables in Keras' order, all other arrays by their path,
-    such as `layers/dense/vars/0`, and the optimizer's configuration, if it is a `.keras` file."""
+    """What a file holds.
+
+    Attributes:
+      optimizer: the optimizer's variables, in Keras' order; of the one in a `LossScaleOptimizer`.
+      weights: the arrays of the model, by their path, such as `layers/dense/vars/0`.
+      config: the configuration of that optimizer, which only a `.keras` file has.
+      places: all paths of the optimizer's variables, to the number of the variable.
+    """
 
     optimizer: list[np.ndarray]
     weights: dict[str, np.ndarray]
     config: Mapping[str, Any] | None
+    places: dict[str, int]
 
 
 def read(path: str | Path) -> File:
@@ -62,9 +73,14 @@ def write(
 ) -> None:
     """A copy of the file `source` with other values, as those of a `File`."""
     path, source = Path(path), Path(source)
-    new = {**{f"optimizer/vars/{i}": x for i, x in enumerate(optimizer)}, **weights}
     before = read(source)
-    held = {**{f"optimizer/vars/{i}": x for i, x in enumerate(before.optimizer)}, **before.weights}
+    if len(optimizer) != len(before.optimizer):
+        raise ValueError(
+            f"{source} holds {len(before.optimizer)} variables of an optimizer, not "
+            f"{len(optimizer)}"
+        )
+    new = {**{place: optimizer[i] for place, i in before.places.items()}, **weights}
+    held = {place: before.optimizer[i] for place, i in before.places.items()} | before.weights
     for name, x in new.items():
         if name not in held or held[name].shape != np.shape(x):
             raise ValueError(f"{source} holds no {name} of shape {np.shape(x)}")
@@ -98,17 +114,28 @@ def _arrays(stream: Any, path: Path, config: Mapping[str, Any] | None) -> File:
             if room < 0:
                 raise ValueError(f"{path}: its arrays together are larger than the file")
             found[name] = _number(np.asarray(held[()]))
-    of_optimizer = {k: x for k, x in found.items() if k.startswith("optimizer/vars/")}
-    words = [k.removeprefix("optimizer/vars/") for k in of_optimizer]
+    outer = _numbered(found, _OUTER, path)
+    inner = _numbered(found, _INNER, path)
+    variables, around = inner or outer, len(outer) - len(inner or outer)
+    if around < 0:
+        raise ValueError(f"{path}: the optimizer inside has more variables than the one around it")
+    places = {f"{_OUTER}{around + i}": i for i in range(len(variables))}
+    places |= {f"{_INNER}{i}": i for i in range(len(inner))}
+    weights = {k: x for k, x in found.items() if not k.startswith((_OUTER, _INNER))}
+    return File(variables, weights, config, places)
+
+
+def _numbered(found: Mapping[str, np.ndarray], home: str, path: Path) -> list[np.ndarray]:
+    """The variables in a group of the file, in the order of their numbers."""
+    words = [k.removeprefix(home) for k in found if k.startswith(home)]
     for word in words:
         if not (word.isascii() and word.isdecimal()):
-            raise ValueError(f"{path}: optimizer/vars/{word} is no numbered variable")
+            raise ValueError(f"{path}: {home}{word} is no numbered variable")
     numbers = sorted(map(int, words))
     if numbers != list(range(len(numbers))):
         raise ValueError(f"{path}: the optimizer's variables are numbered {numbers}")
-    weights = {k: x for k, x in found.items() if k not in of_optimizer}
     try:
-        return File([of_optimizer[f"optimizer/vars/{i}"] for i in numbers], weights, config)
+        return [found[f"{home}{i}"] for i in numbers]
     except KeyError as error:  # such as 00
         raise ValueError(f"{path}: the optimizer's variables are {', '.join(words)}") from error
 
@@ -161,6 +188,13 @@ def _config(archive: zipfile.ZipFile, path: Path) -> Mapping[str, Any] | None:
     config = compiled.get("optimizer") if isinstance(compiled, dict) else None
     if config is None or isinstance(config, str):  # a name alone, as `compile("adam")` gives it
         return None if config is None else {"class_name": config, "config": {}}
+    config = _checked(config, path)
+    inner = config.get("config", {}).get("inner_optimizer")
+    return config if inner is None else _checked(inner, path)
+
+
+def _checked(config: Any, path: Path) -> Mapping[str, Any]:
+    """The configuration of an optimizer, if it has the form of one."""
     if not (isinstance(config, dict) and isinstance(config.get("class_name"), str)):
         raise ValueError(
             f"{path}: the optimizer in its config.json must have a `class_name`, got {config!r:.60}"
