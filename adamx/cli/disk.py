@@ -4,11 +4,12 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from adamx.cli.flags import UsageError
+from adamx.interop.replaced import replaced
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
@@ -41,12 +42,5 @@ def why(error: OSError) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file such that it has its old content or the new one, whatever happens."""
-    new = path.with_name(f"{path.name}.new")
-    with writing(path):
-        try:
-            new.write_text(text, encoding="utf-8")
-            new.replace(path)
-        except OSError:
-            with suppress(OSError):
-                new.unlink()
-            raise
+    with writing(path), replaced(path) as new:
+        new.write_text(text, encoding="utf-8")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python -m adamx convert-state`: torch checkpoints into Orbax ones and back."""
 
+import errno
 import json
 
 import jax
@@ -71,6 +72,30 @@ def test_a_checkpoint_goes_there_goes_on_and_comes_back(tmp_path, storage):
     done(f"convert-state moved old.pt --like there.pt --storage {storage} --step 10", tmp_path)
     found = interop.torch.read(tmp_path / "old.pt")["optimizer_state_dict"]["state"]
     assert {float(s["step"]) for s in found.values()} == {10.0}
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    saved(tmp_path / "there.pt", *trained(steps=1))
+    done("convert-state there.pt moved", tmp_path)
+    before = (tmp_path / "there.pt").read_bytes()
+    save = torch.save
+
+    def full(content, file):
+        """As torch's writer does it on a disk that takes no byte more."""
+        file.write(b"PK")
+        try:
+            raise OSError(errno.ENOSPC, "no space")
+        except OSError:
+            raise RuntimeError("[enforce fail at inline_container.cc:672]") from None
+
+    monkeypatch.setattr(torch, "save", full)
+    code, _, err = here("convert-state moved there.pt --like there.pt", tmp_path)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "cannot write there.pt: No space left on device" in err
+    assert (tmp_path / "there.pt").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["moved", "there.pt"]
+    monkeypatch.setattr(torch, "save", save)
+    done("convert-state moved there.pt --like there.pt", tmp_path)
 
 
 def test_groups_are_printed_as_a_partition(tmp_path):

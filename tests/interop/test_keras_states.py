@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of Keras 3 carried over, and back: the paths stay together to 1e-9 of a step."""
 
+import errno
 import io
 import zipfile
 
@@ -179,6 +180,30 @@ def test_files_are_read_and_written(model, kind, tmp_path):
         np.testing.assert_array_equal(params[group][leaf], variable.value)
     again = interop.from_keras(model.optimizer, params, got.opt, names=list(NAMES))
     jax.tree.map(np.testing.assert_array_equal, again.state, state)
+
+
+@pytest.mark.parametrize("kind", [".weights.h5", ".keras"])
+def test_a_file_may_be_written_over_itself_and_is_whole_whatever_happens(
+    model, kind, tmp_path, monkeypatch
+):
+    pytest.importorskip("h5py", reason="Keras' files")
+    path = tmp_path / f"run{kind}"
+    model.save_weights(path) if kind == ".weights.h5" else model.save(path)
+    params, opt, state = interop.from_keras(path, shapes(), interop.keras.nadam(), names=NAMES)
+    moved = jax.tree.map(lambda p: p + 1, params)
+    interop.to_keras(moved, state, opt, path, names=NAMES, out=path)
+    again = interop.from_keras(path, shapes(), opt, names=NAMES)
+    jax.tree.map(np.testing.assert_array_equal, again.params, moved)
+
+    def full(file, new):
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(interop.keras.files, "_put", full)
+    with pytest.raises(OSError, match="no space"):
+        interop.to_keras(params, state, opt, path, names=NAMES, out=path)
+    again = interop.from_keras(path, shapes(), opt, names=NAMES)
+    jax.tree.map(np.testing.assert_array_equal, again.params, moved)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("kind", [".weights.h5", ".keras"])

@@ -9,6 +9,7 @@ to the arrays of the file, such as `layers/dense/vars/0`, in the order of
 from pathlib import Path
 from typing import Any
 
+from adamx.cli import disk
 from adamx.cli.convert_state import checkpoint
 from adamx.cli.convert_state.settings import Arrived, Settings
 from adamx.cli.convert_state.tree import put, retyped
@@ -45,7 +46,9 @@ def leave(folder: Path, path: Path, settings: Settings) -> tuple[int, Report]:
     like = Path(settings.like)
     made, _ = _carried(like, settings)
     step, run = checkpoint.read(folder, made.opt, made.params, made.state, settings.step)
-    bridge.to_keras(run.params, run.state, made.opt, like, names=settings.mapping.names, out=path)
+    names = settings.mapping.names
+    with disk.writing(path):
+        bridge.to_keras(run.params, run.state, made.opt, like, names=names, out=path)
     back, _ = _carried(path, settings)
     before = _read(run.params, made.opt, run.state)
     return step, _report(before, _read(*back), settings)

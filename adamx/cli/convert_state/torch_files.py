@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from adamx.cli import disk
 from adamx.cli.flags import UsageError
 from adamx.interop import torch as bridge
+from adamx.interop.replaced import replaced
 
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json")
@@ -58,8 +59,12 @@ def write(path: Path, found: Found) -> None:
     import torch
 
     content = found.content | dict(zip(found.keys, (found.weights, found.optimizer), strict=True))
-    with disk.writing(path):
-        torch.save(content, path)
+    with disk.writing(path), replaced(path) as new, new.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's own, while it handles that of a full disk
+            system = error.__context__
+            raise (system if isinstance(system, OSError) else error) from error
 
 
 def _read(path: Path) -> Any:

@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adamx.interop.replaced import replaced
+
 _INSIDE = "model.weights.h5"
 _OUTER, _INNER = "optimizer/vars/", "optimizer/inner_optimizer/vars/"
 _LARGEST_CONFIG = 2**26  # bytes; that of a model of a thousand layers has a hundredth of it
@@ -84,6 +86,11 @@ def write(
     for name, x in new.items():
         if name not in held or held[name].shape != np.shape(x):
             raise ValueError(f"{source} holds no {name} of shape {np.shape(x)}")
+    with replaced(path) as copy:
+        _write(copy, source, new)
+
+
+def _write(path: Path, source: Path, new: Mapping[str, Any]) -> None:
     if not zipfile.is_zipfile(source):
         shutil.copyfile(source, path)
         with _h5py().File(path, "r+") as file:
