@@ -4,6 +4,7 @@
 import argparse
 import importlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -96,9 +97,12 @@ def check_folder(flag: str, path: str) -> None:
 
 
 def check_writable(path: str) -> None:
-    """Raises `UsageError` if the file's folder does not exist; call it before the work starts."""
-    if not Path(path).absolute().parent.is_dir():
+    """Raises `UsageError` if nothing can be written there; call it before the work starts."""
+    place = Path(path).absolute()
+    if not place.parent.is_dir():
         raise UsageError(f"cannot write {path}: there is no such folder")
+    if not os.access(place if place.exists() else place.parent, os.W_OK):
+        raise UsageError(f"cannot write {path}: Permission denied")
 
 
 def check_file(path: str) -> None:

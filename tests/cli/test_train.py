@@ -3,6 +3,7 @@
 
 import gzip
 import json
+import os
 import random
 import signal
 import struct
@@ -441,3 +442,19 @@ def test_what_cannot_be_exported_or_read_is_refused(tmp_path):
     assert "x.bin: not a file of `train --export`" in said
     said = refused("run-exported x.bin --out none/y.bin", tmp_path)
     assert "there is no such folder" in said
+
+
+def test_what_may_not_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    def access(path, mode):
+        return Path(path) not in (tmp_path, tmp_path / "x.csv")
+
+    (tmp_path / "x.csv").touch()
+    monkeypatch.setattr(os, "access", access)
+    for line, name in {
+        "train --task digits --export x.bin": "x.bin",
+        "compare --results x.csv": "x.csv",
+        "compare --picture x.png": "x.png",
+        "convert-state a.pt moved": "moved",
+    }.items():
+        assert f"cannot write {name}: Permission denied" in refused(line, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
