@@ -111,6 +111,8 @@ def rewind(
         is_bad = ~jnp.isfinite(loss) | (warm & (off > z_max))
         renew = ~is_bad & (off <= 1) & (state.age >= every) & (state.slow == 0)
         renew &= state.skipped == 0
+        # At the first step: `inner` may be half trained, where `init` kept a new one.
+        renew |= state.age == 0
 
         kept = lax.cond(
             renew,
