@@ -73,7 +73,8 @@ def from_keras(
         layer (`conv2d_transpose`), is refused; a layer with another name is not recognised.
       gradient_accumulation_steps: for a `.weights.h5` of an optimizer that accumulates.
       **ours: without `opt`, what our recipes add or have instead: `storage`, `landing`, `mask`,
-        `learning_rate`.
+        `learning_rate`. A file does not say which leaves `exclude_from_weight_decay` left out of
+        the decay: give `mask`. A live optimizer does.
 
     Returns:
       The run.
