@@ -34,11 +34,12 @@ def rewind(
 ) -> optax.GradientTransformationExtraArgs:
     """`opt` that goes back to its last good snapshot when the loss has diverged.
 
-    A snapshot is taken every `every` steps, when the loss is normal. A loss is bad if it is not
-    finite, or more than `z_max` deviations above the recent mean. After `patience` bad losses in a
-    row, or `max_skipped` steps in a row that guards in `opt` have skipped, parameters and state
-    become those of the snapshot. The next `slow_steps` steps are `step_scale` times as long,
-    multiplied by `step_scale` again each time the run goes back to the same snapshot.
+    A snapshot is taken at the first step, then every `every` steps when the loss is normal. A loss
+    is bad if it is not finite, or more than `z_max` deviations above the recent mean. After
+    `patience` bad losses in a row, or `max_skipped` steps in a row that guards in `opt` have
+    skipped, parameters and state become those of the snapshot. The next `slow_steps` steps are
+    `step_scale` times as long, multiplied by `step_scale` again each time the run goes back to the
+    same snapshot.
 
     Counts of guards in `opt` since the snapshot are lost with the rest of the state.
 
