@@ -73,10 +73,15 @@ OVER_TIME = {
     "`embed`: 40% of elements get no gradient any more": rows(
         idle__embed=[0.1] * 20 + [0.5] * 20, idle=[0.0] * 20 + [0.35] * 20
     ),
+    "the loss was 2 and is 6": rows(loss=[9.0] * 20 + [2.0, 2.1, 1.9] * 20 + [6.0, 6.3] * 10),
     "a step changes the parameters by 2.5%": rows(update_ratio=[0.025] * 40),
 }
 WELL = {
     "the loss falls": rows(loss=[2.0] * 20 + [1.0] * 20, noise_scale=[math.inf]),
+    "the loss falls by chance": rows(loss=[2.0, 1.4, 2.7] * 20 + [1.5] * 20 + [2.1, 1.6, 2.4] * 9),
+    "the loss rises a little": rows(loss=[9.0] * 20 + [2.0] * 20 + [2.3] * 20),
+    "the data is learned by heart": rows(loss=[2.3] * 20 + [1e-4] * 20 + [0.1] * 20),
+    "a loss jumped and came back": rows(loss=[9.0] * 20 + [2.0] * 20 + [7.0] * 9 + [2.1] * 20),
     "the schedule ends": rows(update_ratio=[1e-3] * 20 + [1e-8] * 20),
     "the schedule ends, in float32": rows(lost=[0.0] * 60 + [0.5] * 40),
     "constant pixels, rare words": rows(idle__embed=[0.95] * 5 + [0.6] * 40, idle=[0.5] * 45),

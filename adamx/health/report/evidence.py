@@ -68,6 +68,22 @@ class Evidence:
         before = statistics.median(known[:width]) if width else 0.0
         return statistics.median(known[-width:]) / before if before > 0 else math.nan
 
+    def risen(self, name: str) -> tuple[float, float] | None:
+        """The lowest median of some observations in a row, and the last one, if that is far above.
+
+        Far is three tenths of the fall before, a fifth of the lowest, and more than they scatter.
+        """
+        known = list(filter(math.isfinite, self._known(name)))
+        width = min(LATELY, len(known) // 3)
+        if width < ENOUGH:
+            return None
+        medians = [statistics.median(known[i - width : i]) for i in range(width, len(known) + 1)]
+        at = medians.index(min(medians))
+        best, now = medians[at], medians[-1]
+        scatter = max(_deviation(known[at : at + width]), _deviation(known[-width:]))
+        far = max(0.3 * (medians[0] - best), 0.2 * abs(best), 4 * scatter)
+        return (best, now) if now - best > far else None
+
     def fallen(self, name: str) -> float:
         """The part that is left lately of what the figure was before its largest sudden fall.
 
@@ -90,6 +106,12 @@ class Evidence:
     def _known(self, name: str) -> list[float]:
         values = self._values.get(name, [])
         return values if len(values) >= self._enough else []
+
+
+def _deviation(values: list[float]) -> float:
+    """The standard deviation of values that are normal but for a few."""
+    middle = statistics.median(values)
+    return 1.48 * statistics.median([abs(x - middle) for x in values])
 
 
 def gathered(rows: Rows, enough: int) -> dict[str, Evidence]:

@@ -53,6 +53,13 @@ def _is_stalled(seen: Evidence) -> bool:
     return 1e-6 < seen.fallen("rate_p50") < 0.05
 
 
+def _divergence(seen: Evidence) -> str:
+    times, risen = seen.times_the_first("loss"), seen.risen("loss")
+    if times > 1.5 or risen is None:
+        return f"the loss is {times:.1f} times that of early rows"
+    return f"the loss was {risen[0]:.3g} and is {risen[1]:.3g}"
+
+
 def _ratio(seen: Evidence) -> float:
     return max(seen.lately("update_ratio"), seen.usual("update_ratio"))
 
@@ -90,8 +97,8 @@ RULES = (
     NO_STEPS,
     Rule(
         "diverged",
-        lambda seen: seen.times_the_first("loss") > 1.5,
-        lambda seen: f"the loss is {seen.times_the_first('loss'):.1f} times that of early rows",
+        lambda seen: seen.times_the_first("loss") > 1.5 or seen.risen("loss") is not None,
+        _divergence,
         "lower the learning rate, warm it up, clip by global norm, or use `health.rewind`",
         of_tree=True,
     ),
