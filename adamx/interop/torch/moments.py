@@ -127,4 +127,8 @@ def _check_counts(groups: Sequence[Group], problems: Problems) -> None:
                 counts.setdefault(_steps(state), []).append(name)
         if len(counts) > 1:
             said = "; ".join(f"{n} for {', '.join(names)}" for n, names in sorted(counts.items()))
-            problems.add(f"{group.label}: the numbers of steps differ: {said}")
+            problems.add(
+                f"{group.label}: the numbers of steps differ: {said}: torch counts for each "
+                "parameter, here a group counts: split it in `optimizer['param_groups']` by these "
+                "numbers, and give `order`"
+            )

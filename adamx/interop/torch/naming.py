@@ -17,6 +17,10 @@ from adamx.interop.torch.wrappers import find
 Order = Sequence[str] | Sequence[Sequence[str]] | None
 Groups = Sequence[Mapping[str, Any]]
 HOW = "order=[n for n, _ in model.named_parameters()]"
+UNTRAINED = (
+    ": if buffers or frozen parameters are among these, give `order`, such as [n for n, p in "
+    "model.named_parameters() if p.requires_grad]"
+)
 
 
 def names_of(
@@ -53,7 +57,7 @@ def names_of(
         problems.add(
             f"the groups of the optimizer have {sizes} parameters, "
             f"{'`order`' if source == GIVEN else source} names {[len(n) for n in found]}"
-            f"{f': if buffers are among these, give `{HOW}`' if source == OWN else ''}"
+            f"{UNTRAINED if source == OWN else ''}"
         )
         if source == OWN:  # whose moments these are is not known, so nothing else is said of them
             return [[] for _ in groups], source

@@ -59,7 +59,15 @@ def test_counts_that_differ_are_listed_by_count():
     opt.state_dict()["state"][2]["step"] += 4
     message = said(model, opt)
     assert message.startswith("from_torch: group0: the numbers of steps differ: 3 for fc1.weight, ")
-    assert message.endswith("; 7 for norm.weight")
+    assert "; 7 for norm.weight: torch counts for each parameter, here a group counts" in message
+    weights, state = model.state_dict(), opt.state_dict()
+    (group,), names = state["param_groups"], list(weights)
+    keys = [[0, 1, 3, 4, 5], [2]]
+    state["param_groups"] = [group | {"params": part} for part in keys]
+    order = [[names[i] for i in part] for part in keys]
+    moved = interop.from_torch(weights, state, models.template("float32"), order=order)
+    counts = {k: int(x.inner_state[0].count) for k, x in moved.state.inner_states.items()}
+    assert counts == {"group0": 3, "group1": 7}
 
 
 def test_a_layer_that_never_had_a_gradient_rests_here_and_there():
@@ -438,8 +446,9 @@ def test_a_float_buffer_that_no_leaf_takes_is_no_parameter():
     params["fc1"]["pe"] = jax.ShapeDtypeStruct((5,), jnp.float32)
     message = said(model, opt, params)
     assert message.endswith(
-        "have [6] parameters, the weights' own names [7]: if buffers are among these, give "
-        "`order=[n for n, _ in model.named_parameters()]`"
+        "have [6] parameters, the weights' own names [7]: if buffers or frozen parameters are "
+        "among these, give `order`, such as [n for n, p in model.named_parameters() if "
+        "p.requires_grad]"
     )
     order = [name for name, _ in model.named_parameters()]
     moved = interop.from_torch(weights, state, params, order=order)
