@@ -110,6 +110,14 @@ def test_where_no_checkpoint_is_whole_that_is_said(folder):
         kept.restore(blank(run_of(0)))
 
 
+def test_a_mistake_in_the_optimizer_is_not_taken_for_damage(folder):
+    wrong = adamx.adamw(1e-2, storage="int8", mask="!*/biass")
+    said = pytest.raises(ValueError, match="no leaf matches '!\\*/biass'")
+    with Checkpoints(folder, wrong) as kept, said as caught:
+        kept.restore(blank(run_of(3)))
+    assert not isinstance(caught.value, DamagedError)
+
+
 def test_later_checkpoints_are_forgotten_so_that_their_steps_can_be_saved_again(folder):
     replace(folder / "3")
     with Checkpoints(folder, OPT) as kept:

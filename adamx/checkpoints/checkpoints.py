@@ -162,12 +162,12 @@ class Checkpoints:
     ) -> tuple[Run | None, str]:
         """The run, or None and what is wrong with it."""
         args, restore = self._orbax.args.Composite, self._orbax.args.StandardRestore
-        part = "about"
+        part, ours = "about", about.describe(opt, shapes)
         try:
             with quiet():
                 found = self._manager.restore(step, args=args(about=restore()))
                 theirs = about.unpacked(found["about"])
-                complaints = list(about.differences(theirs, about.describe(opt, shapes)))
+                complaints = list(about.differences(theirs, ours))
                 if not complaints:
                     part = "run"
                     found = self._manager.restore(step, args=args(run=restore(plain(shapes))))
