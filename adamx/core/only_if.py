@@ -31,7 +31,7 @@ def only_if(due: jax.Array, step: Callable[..., tuple[Any, Any]], kept: Any) -> 
 
 
 def _nothing(like: Any) -> jax.Array:
-    return _varying(jnp.full(like.shape, -0.0, like.dtype), like)
+    return _varying(jnp.full_like(like, -0.0, dtype=like.dtype), like)
 
 
 def _as_before(x: Any, old: Any) -> jax.Array:

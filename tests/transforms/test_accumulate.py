@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import adamx
 from tests import cases
@@ -184,6 +184,27 @@ def test_inside_shard_map(spec):
     want = jax.jit(two)(*first)
     np.testing.assert_array_equal(found[0]["a"], want[0]["a"])
     assert found[1].gradient_step == 1
+
+
+@every_maker
+def test_on_a_mesh_of_explicit_axes(make):
+    opt, params = make(adamx.adamw(0.1, storage="int8")), {"a": jnp.ones((8, 4)), "b": jnp.ones(3)}
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    specs = {"a": PartitionSpec("x", "y"), "b": PartitionSpec()}
+    placed = jax.tree.map(lambda p, s: jax.device_put(p, NamedSharding(mesh, s)), params, specs)
+
+    def two(params):
+        state = opt.init(params)
+        for g in (3.0, 5.0):
+            grads = jax.tree.map(lambda p, g=g: p * g, params)
+            params, state = adamx.step(opt, params, state, grads)
+        return params
+
+    want = jax.jit(two)(params)
+    with jax.set_mesh(mesh):
+        found = jax.jit(two)(placed)
+    jax.tree.map(np.testing.assert_array_equal, found, want)
+    assert found["a"].sharding == placed["a"].sharding
 
 
 @pytest.mark.parametrize(
