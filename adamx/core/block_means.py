@@ -13,10 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from adamx.core import shards
+from adamx.core.explicit_axes import replicated
 from adamx.core.norms import mapped_axes
 
 Blocks = tuple[int, ...]
@@ -50,7 +50,7 @@ def block_means(x: jax.Array, blocks: Blocks, name: str = "") -> jax.Array:
     for axis, count in enumerate(blocks):
         if count not in (1, whole[axis]):
             split = (*mean.shape[:axis], count, -1, *mean.shape[axis + 1 :])
-            mean = jnp.mean(_replicated(mean).reshape(split), axis + 1)
+            mean = replicated(lambda x, s=split, axis=axis: jnp.mean(x.reshape(s), axis + 1), mean)
     return mean
 
 
@@ -79,14 +79,6 @@ def beside(means: jax.Array, blocks: Blocks, x: jax.Array, name: str = "") -> ja
     missing = size * lax.axis_size(_axis()) - whole[cut]
     means = jnp.pad(means, [(0, missing * (i == cut)) for i in range(means.ndim)])
     return lax.dynamic_slice_in_dim(means, lax.axis_index(_axis()) * size, size, cut)
-
-
-def _replicated(x: jax.Array) -> jax.Array:
-    """`x` on all devices of a mesh of explicit axes, where a sharded dimension can't be split."""
-    sharding = jax.typeof(x).sharding
-    if AxisType.Explicit not in sharding.mesh.axis_types:
-        return x
-    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 def _gathered(x: jax.Array, cut: int) -> jax.Array:

@@ -13,6 +13,7 @@ import optax
 from jax import lax
 
 from adamx.core import arithmetic, dtypes, hyperparameters, norms, paths, shards
+from adamx.core.explicit_axes import replicated
 from adamx.core.norms import mapped_axes
 from adamx.core.values import parts
 from adamx.moments.find import is_moments, side, template
@@ -188,7 +189,9 @@ def _sampled(update: jax.Array, mean: jax.Array) -> jax.Array:
         steps[most] *= 2
         counts[most] = -(-update.shape[most] // steps[most])
     window = tuple(slice(None, None, step) for step in steps)
-    update, mean = (x[window].astype(jnp.float32).reshape(-1) for x in (update, mean))
+    update, mean = (
+        replicated(lambda x: x[window].astype(jnp.float32).reshape(-1), x) for x in (update, mean)
+    )
     rates = jnp.where(mean > 0, update / jnp.where(mean > 0, mean, 1), jnp.nan)
     axis = shards.axis_name()
     if axis is None or not steps:  # a scalar is not sharded

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import adamx
 from adamx import health, parallel
@@ -273,6 +275,24 @@ def test_figures_of_many_devices_are_those_of_one(how, zero):
         # Samples are taken at other places where arrays are cut.
         tolerance = 0.3 if name.startswith("rate") else 1e-3
         np.testing.assert_allclose(found[name], want[name], tolerance, 1e-4, err_msg=name)
+
+
+def test_figures_on_a_mesh_of_explicit_axes():
+    params = {"kernel": jnp.ones((24, 128)), "long": jnp.ones(2012), "bias": jnp.ones(3)}
+    grads = jax.tree.map(lambda p: jax.random.normal(jax.random.key(0), p.shape), params)
+    mesh = jax.make_mesh((4, 2), ("x", "y"), (AxisType.Explicit,) * 2)
+    specs = {"kernel": P("x", "y"), "long": P("x"), "bias": P()}
+    placed = jax.tree.map(lambda s: NamedSharding(mesh, s), specs)
+    opt = health.observe(adamx.adam(1e-2))
+
+    @jax.jit
+    def figures(params, grads):
+        return opt.update(grads, opt.init(params), params)[1].figures
+
+    want = figures(params, grads)
+    with jax.set_mesh(mesh):
+        found = figures(jax.device_put(params, placed), jax.device_put(grads, placed))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-5), found, want)
 
 
 def test_optimizers_of_optax_are_observed_too():
