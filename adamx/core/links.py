@@ -200,10 +200,17 @@ def seen(mask: Any) -> Narrow:
     """The function that hides what a mask of Optax's hides."""
 
     def narrow(tree: Any) -> Any:
-        found = mask(tree) if callable(mask) else mask
+        found = mask(tree) if is_function(mask) else mask
         return _only(jax.tree.map(bool, found), True, tree)
 
     return narrow
+
+
+def is_function(mask: Any) -> bool:
+    """Whether a mask makes a tree of booleans, as Optax tells. A tree of them may be callable too,
+    as modules of Equinox are."""
+    leaves = jax.tree.leaves(mask)
+    return bool(leaves) and all(map(callable, leaves))
 
 
 def _labelled(labels: Any, label: Any) -> Narrow:

@@ -9,7 +9,7 @@ import optax
 
 from adamx.core import paths
 from adamx.core.compiled import transformation
-from adamx.core.links import Inside, seen
+from adamx.core.links import Inside, is_function, seen
 from adamx.core.values import value
 
 Mask = Any  # a tree of booleans, a function of the parameters to one, or a path pattern
@@ -33,7 +33,7 @@ class Masked:
     def leaves(self, updates: optax.Updates) -> list[bool]:
         """For each leaf of `updates`, whether the link acts on it."""
         mask = self._mask
-        mask = mask(updates) if callable(mask) else mask
+        mask = mask(updates) if is_function(mask) else mask
         spread = jax.tree.map(
             lambda acts, below: jax.tree.map(lambda _: acts, below), mask, updates
         )
@@ -68,7 +68,7 @@ class Frozen:
 
 def frozen(mask: Mask) -> Any:
     """A mask as a value."""
-    if isinstance(mask, str) or callable(mask):
+    if isinstance(mask, str) or is_function(mask):
         return mask
     leaves, treedef = jax.tree.flatten(mask)
     return Frozen(tuple(map(bool, leaves)), treedef)

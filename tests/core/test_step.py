@@ -163,6 +163,17 @@ def test_a_step_of_a_whole_equinox_model_keeps_its_functions(kwargs):
         opt.init(model)
 
 
+def test_a_mask_that_can_be_called_is_a_tree_all_the_same():
+    """As in Optax, which calls what has functions for leaves."""
+    model = eqx.nn.Linear(2, 3, key=jax.random.key(0))
+    of_rank_two = jax.tree.map(lambda p: p.ndim == 2, model)
+    opts = [adamx.adamw(0.1, mask=mask) for mask in (of_rank_two, "*weight")]
+    grads = jax.tree.map(jnp.ones_like, model)
+    found, want = (adamx.step(opt, model, opt.init(model), grads) for opt in opts)
+    chex.assert_trees_all_equal(found, want)
+    assert str(adamx.describe(opts[0], model)) == str(adamx.describe(opts[1], model))
+
+
 def test_eager_steps_keep_no_optimizer_alive():
     """Nor the arrays that its schedules and closures hold."""
     held, params = [], jnp.ones(3)
