@@ -39,8 +39,8 @@ def elementwise(
 
         def partition(mesh: Any, operands: Any, results: Any) -> Any:
             # Where arrays are cut differently, as moments by ZeRO, by the finest of the cuts.
-            spec = min((x.sharding for x in operands[:arrays]), key=part_size).spec
-            rows = NamedSharding(mesh, PartitionSpec(*spec, *[None] * (rank - len(spec))))
+            cuts = (_even(x.sharding, flat[0].shape) for x in operands[:arrays])
+            rows = min(cuts, key=part_size)
             everywhere = [NamedSharding(mesh, PartitionSpec()) for _ in flat[arrays:]]
             shape = whole or flat[0].shape
 
@@ -63,6 +63,20 @@ def elementwise(
 
 
 _NO_MESH = AbstractMesh((), ())
+
+
+def _even(sharding: Any, shape: tuple[int, ...]) -> NamedSharding:
+    """A sharding with an entry for each dimension, without those that its axes do not divide."""
+    mesh = sharding.mesh
+
+    def divides(axes: Any, size: int) -> bool:
+        names = (axes,) if isinstance(axes, str) else axes or ()
+        return size % math.prod(mesh.shape[name] for name in names) == 0
+
+    spec = (*sharding.spec, *[None] * (len(shape) - len(sharding.spec)))
+    rows = zip(spec, shape, strict=True)
+    kept = (axes if divides(axes, size) else None for axes, size in rows)
+    return NamedSharding(mesh, PartitionSpec(*kept))
 
 
 def _first(spec: Any, part: tuple[int, ...], whole: tuple[int, ...]) -> Any:

@@ -344,3 +344,19 @@ def test_in_an_explicit_mesh_results_have_the_types_that_plain_jax_gives_them():
         with kernels.using(False):
             want = jax.eval_shape(functools.partial(adamx.step, opt), params, state, params)
     assert str(got) == str(want)
+
+
+def test_shards_of_different_sizes_are_stepped_as_whole_arrays():
+    """`with_sharding_constraint` may ask for them, and no custom call can have them."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    opt, params = adamx.adamw(0.1, storage="int8"), {"even": jnp.ones((10, 8)), "odd": jnp.ones(13)}
+    specs = {"even": P(None, "x"), "odd": P("x")}
+    uneven = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
+
+    def step(params):
+        grads = jax.lax.with_sharding_constraint(params, uneven)
+        return adamx.step(opt, params, opt.init(params), grads)
+
+    got = jax.jit(step)(params)
+    with kernels.using(False):
+        same(got, jax.jit(step)(params))
