@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import KeyPath
 
 from adamx.core import dtypes, paths
@@ -113,15 +113,21 @@ def state_shardings(
     given = jax.tree.leaves(specs_of(params, mesh, param_specs), is_leaf=is_spec)
     specs = dict(zip(owners, given, strict=True))
     shapes = {path: jax.numpy.shape(leaf) for path, leaf in paths.flatten(params)[0]}
+    of_means = specs
+    if zero_axis is not None and AxisType.Explicit in mesh.axis_types:
+        # There the types of arrays tell how the means of split gradients lie.
+        of_means = {k: _with(spec, zero_axis, shapes[k], mesh) or spec for k, spec in specs.items()}
     state = jax.eval_shape(opt.init, params)
     split, whole, shardings = 0, [], []
     spaces = [x.memory_space for x in jax.make_jaxpr(opt.init)(params).out_avals]
     for (path, leaf, owner, is_alike), space in zip(owned(state, params), spaces, strict=True):
-        spec = specs[owner] if is_alike else PartitionSpec()
+        spec, left = specs[owner] if is_alike else PartitionSpec(), None
         if owner is not None and not is_alike:
-            spec = _left(specs[owner], shapes[owner], leaf.shape)
+            left = _left(of_means[owner], shapes[owner], leaf.shape)
+            spec = spec if left is None else left
         if zero_axis is not None and owner is not None:
-            spec = _with(spec, zero_axis, leaf.shape, mesh) or spec
+            if left is None or of_means is specs:
+                spec = _with(spec, zero_axis, leaf.shape, mesh) or spec
             if has(spec, zero_axis):
                 split += _bytes(leaf, spec, mesh)
             elif mesh.shape[zero_axis] > 1:
@@ -179,16 +185,19 @@ def is_spec(x: Any) -> bool:
     return isinstance(x, PartitionSpec)
 
 
-def _left(spec: PartitionSpec, whole: tuple[int, ...], shape: tuple[int, ...]) -> PartitionSpec:
+def _left(
+    spec: PartitionSpec, whole: tuple[int, ...], shape: tuple[int, ...]
+) -> PartitionSpec | None:
     """What is left of a parameter's spec for its means: along dimensions that have size 1, or along
-    one that is gone; nothing where it may be either of two that are split differently."""
+    one that is gone; nothing where it may be either of two that are split differently. None for
+    other shapes."""
     parts = [*spec, *[None] * (len(whole) - len(spec))]
     if len(shape) == len(whole) and all(a in (1, b) for a, b in zip(shape, whole, strict=True)):
         rows = zip(parts, shape, whole, strict=True)
         return PartitionSpec(*(part if a == b else None for part, a, b in rows))
     gone = [i for i in range(len(whole)) if whole[:i] + whole[i + 1 :] == shape]
     found = {PartitionSpec(*parts[:i], *parts[i + 1 :]) for i in gone}
-    return found.pop() if len(found) == 1 else PartitionSpec()
+    return found.pop() if len(found) == 1 else PartitionSpec() if found else None
 
 
 def _spec(p: Any, mesh: Mesh) -> PartitionSpec:

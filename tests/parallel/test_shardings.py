@@ -2,6 +2,7 @@
 """Where states lie: with their parameters, whatever class holds them; and what knows Optax's state
 knows ours."""
 
+import functools
 import math
 
 import flax.nnx
@@ -226,3 +227,26 @@ def test_means_of_a_parameter_take_what_is_left_of_its_spec():
     found = state_shardings(adamx.adam_mini(1e-3), params, mesh, specs).shardings[0]
     assert found.mu["square"].spec == P("data", "model")
     assert found.nu["square"].spec == P(None, "model")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [adamx.adam_mini, adamx.came, functools.partial(adamx.adafactor, min_dim_size_to_factor=2)],
+)
+def test_means_of_shards_lie_as_their_types_say(make):
+    """With ZeRO and tensor parallelism on a mesh of explicit axes; else JAX refuses to add them."""
+    mesh = jax.make_mesh((4, 2), ("data", "model"), (AxisType.Explicit,) * 2)
+    opt, params = make(1e-3), {"kernel": jnp.ones((32, 16))}
+    layout = state_shardings(opt, params, mesh, {"kernel": P(None, "model")}, "data")
+    split = jax.ShapeDtypeStruct(
+        (32, 16), jnp.float32, sharding=NamedSharding(mesh, P("data", "model"))
+    )
+
+    def place(x, sharding):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    state = jax.tree.map(place, jax.eval_shape(opt.init, params), layout.shardings)
+    with jax.set_mesh(mesh):
+        _, after = jax.eval_shape(opt.update, {"kernel": split}, state, {"kernel": split})
+    for old, new in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        assert NamedSharding(mesh, new.sharding.spec).is_equivalent_to(old.sharding, old.ndim)
