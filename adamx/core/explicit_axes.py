@@ -18,3 +18,15 @@ def replicated(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.
         return function(x)
     inside: Any = auto_axes(function, out_sharding=NamedSharding(mesh, PartitionSpec()))
     return inside(x)
+
+
+def alike(function: Callable[..., Any], like: Any, *args: Any) -> Any:
+    """`function(*args)`; on a mesh of explicit axes, the results lie as the arrays of `like` do."""
+    types = jax.tree.map(jax.typeof, like)
+    meshes = {x.sharding.mesh for x in jax.tree.leaves(types)}
+    mesh = next((x for x in meshes if AxisType.Explicit in x.axis_types), None)
+    if mesh is None:
+        return function(*args)
+    out = jax.tree.map(lambda x: NamedSharding(mesh, x.sharding.spec), types)
+    inside: Any = auto_axes(function, out_sharding=out)
+    return inside(*args)

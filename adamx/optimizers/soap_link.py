@@ -15,6 +15,7 @@ from jax import lax
 
 from adamx.core import dtypes, hyperparameters, paths, shards
 from adamx.core.arithmetic import lerp, weights
+from adamx.core.explicit_axes import alike
 from adamx.core.hyperparameters import Hyper
 from adamx.core.instances import is_hole
 from adamx.core.rows import check_floating, check_state, rows
@@ -83,6 +84,14 @@ class Soap:
                 "eigenbasis needs whole arrays"
             )
         self._adam.opened(updates, state.moments, extra)  # whose errors name a leaf
+        traced = {k: x for k, x in extra.items() if isinstance(x, jax.Array)}
+        step = functools.partial(self._stepped, {k: x for k, x in extra.items() if k not in traced})
+        return alike(step, (updates, state), updates, state, traced)
+
+    def _stepped(
+        self, known: dict[str, Any], updates: optax.Updates, state: Any, traced: dict[str, Any]
+    ) -> tuple[optax.Updates, Any]:
+        extra = {**known, **traced}
         table = rows(self.name, updates, covariances=state.covariances, bases=state.bases)
         bases, old = table.columns["bases"], table.columns["covariances"]
         grads = [dtypes.widen(g) for g in table.gradients]

@@ -13,6 +13,8 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import adamx
 from tests import cases
@@ -246,6 +248,17 @@ def test_on_eight_devices_it_makes_the_steps_of_one(how, zero):
             run, _ = train.step(run, data)
         got = train.collect(run).params
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-11), got, want)
+
+
+def test_on_a_mesh_of_explicit_axes_results_lie_as_their_arguments():
+    mesh = jax.make_mesh((4, 2), ("x", "y"), (AxisType.Explicit,) * 2)
+    opt, params = adamx.soap(0.01), {"kernel": jnp.ones((8, 8)), "bias": jnp.ones(8)}
+    specs = {"kernel": P("x", "y"), "bias": P("x")}
+    placed = jax.tree.map(lambda p, s: jax.device_put(p, NamedSharding(mesh, s)), params, specs)
+    state = opt.init(placed)
+    got = jax.eval_shape(functools.partial(adamx.step, opt, b2=0.9), placed, state, placed)
+    assert got[0]["kernel"].sharding.spec == P("x", "y")
+    assert got[1][0].moments.mu["kernel"].sharding.spec == P("x", "y")
 
 
 @pytest.mark.parametrize("how", ["shard_map", "pmap"])
