@@ -174,7 +174,10 @@ class Checkpoints:
         except (MemoryError, jax.errors.JaxRuntimeError):  # no fault of the checkpoint
             raise
         except Exception as error:
-            return None, f"`{part}` cannot be read ({damage.short(error)})"
+            why = damage.short(error)
+            if part == "about" and not (self._folder / str(step) / part).exists():
+                why = "there is none: did Orbax alone write this checkpoint?"
+            return None, f"`{part}` cannot be read ({why})"
         for complaint in complaints:
             raise ValueError(f"{self._named(step)}: {complaint}")
         found = found["run"]
