@@ -26,21 +26,26 @@ def lowered(
     if jax.process_count() > 1:
         raise ValueError("`lower` takes the whole batch: lower a step in one process")
     run = jax.eval_shape(lambda x: x, run)
-    _check_layout(like._replace(model=None, key=None), run._replace(model=None, key=None))
+    check_layout(
+        like, run, "a run for `lower` is as `step` takes it: jax.eval_shape(train.init, params)"
+    )
     batch = jax.tree.map(_shape, batch)
     return stepped.lower(jax.tree.map(_placed, run, jax.tree.broadcast(stored, run)), place(batch))
 
 
-def _check_layout(like: Run, run: Run) -> None:
+_REMEDY = "a run for `lower` is as `step` takes it: jax.eval_shape(train.init, params)"
+
+
+def check_layout(like: Run, run: Run, remedy: str) -> None:
     """Raises where a run is not as it is between steps; a collected run is not, for one."""
-    remedy = "a run for `lower` is as `step` takes it: jax.eval_shape(train.init, params)"
+    like, run = (x._replace(model=None, key=None) for x in (like, run))
     leaves, treedef = paths.flatten(like)
     if jax.tree.structure(run) != treedef:
         raise ValueError(f"{remedy}; this one has another structure")
     for (path, want), got in zip(leaves, jax.tree.leaves(run), strict=True):
-        if got.shape != want.shape:
+        if jnp.shape(got) != want.shape:
             raise ValueError(
-                f"{paths.name(path)}: {remedy}, of shape {want.shape} here; got {got.shape}"
+                f"{paths.name(path)}: {remedy}, of shape {want.shape} here; got {jnp.shape(got)}"
             )
 
 

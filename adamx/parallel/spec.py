@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from adamx.core import paths
 from adamx.parallel.loss import Loss, Outcome, Run, checked_run
-from adamx.parallel.lower import lowered
+from adamx.parallel.lower import check_layout, lowered
 from adamx.parallel.shardings import Report, has, is_spec
 
 
@@ -138,12 +138,20 @@ def ways(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, over
         )
 
+    def between() -> Run:
+        return jax.eval_shape(init, task.shapes)
+
     def step(run: Run, batch: Any) -> tuple[Run, Outcome]:
-        return stepped(checked_run("run", run), place(batch))
+        run, batch = checked_run("run", run), place(batch)
+        try:
+            return stepped(run, batch)
+        except (TypeError, ValueError):
+            if jax.process_count() == 1:  # of several, each has a part of what `between` is
+                check_layout(between(), run, _TO_SPREAD)
+            raise
 
     def lower(run: Run, batch: Any) -> jax.stages.Lowered:
-        like = jax.eval_shape(init, task.shapes)
-        return lowered(stepped, run, batch, like=like, stored=stored, place=place)
+        return lowered(stepped, run, batch, like=between(), stored=stored, place=place)
 
     whole, parts = copied(unpack, plain), copied(pack, stored)
     return DataParallel(
@@ -155,6 +163,9 @@ def ways(
         like=like,
         report=report,
     )
+
+
+_TO_SPREAD = "a run that was collected or restored goes through `train.spread` first"
 
 
 def _is_virtual(mesh: Mesh) -> bool:

@@ -135,6 +135,15 @@ def test_a_collected_run_is_refused(how):
         train.lower(jax.eval_shape(train.init, params), shapes(rows=15)[1])
 
 
+@pytest.mark.parametrize("how", ["shard_map", "pmap"])
+def test_a_step_says_that_a_collected_run_has_to_be_spread(how):
+    params, batch = map(filled, shapes())
+    train = parallel.data_parallel(loss_fn, OPT, params, how=how, zero=True)
+    run = train.collect(train.init(params))
+    with pytest.raises(ValueError, match=r"/bias: a run .* goes through `train.spread` first"):
+        train.step(run, batch)
+
+
 @pytest.mark.parametrize("target", targets.TARGETS)
 @ways
 def test_a_step_compiles_for_devices_that_are_not_here(how, zero, target):
