@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 
 from adamx.core.step import step as take_step
 from adamx.parallel.loss import Outcome, Run, gradient
-from adamx.parallel.shardings import split, state_shardings
+from adamx.parallel.shardings import over, split, state_shardings
 from adamx.parallel.spec import DataParallel, Task, spread_batch, ways
 
 
@@ -49,11 +49,20 @@ def laid(tree: Any, shardings: Any) -> Any:
     """Traced arrays, moved to these shardings; the mesh may have axes of any type."""
 
     def one(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-        if AxisType.Explicit in sharding.mesh.axis_types:
-            return jax.sharding.reshard(x, sharding)
-        return jax.lax.with_sharding_constraint(x, sharding)
+        mesh = sharding.mesh
+        for kind, move in _MOVES.items():
+            kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+            axes = {name for name, found in kinds if found == kind}
+            x = move(x, NamedSharding(mesh, over(sharding.spec, axes))) if axes else x
+        return x
 
     return jax.tree.map(one, tree, shardings)
+
+
+_MOVES: dict[AxisType, Any] = {
+    AxisType.Explicit: jax.sharding.reshard,
+    AxisType.Auto: jax.lax.with_sharding_constraint,
+}
 
 
 def _state(task: Task, zero_axis: str | None, memory_kind: str | None) -> Any:

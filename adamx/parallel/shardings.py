@@ -228,6 +228,12 @@ def has(spec: PartitionSpec, axis: str) -> bool:
     return any(axis in _names(part) for part in spec)
 
 
+def over(spec: PartitionSpec, axes: set[str]) -> PartitionSpec:
+    """What a spec splits over these axes."""
+    kept = [tuple(name for name in _names(part) if name in axes) for part in spec]
+    return PartitionSpec(*(names[0] if len(names) == 1 else names or None for names in kept))
+
+
 def _names(part: Any) -> tuple[str, ...]:
     return () if part is None else (part,) if isinstance(part, str) else tuple(part)
 

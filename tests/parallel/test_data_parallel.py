@@ -117,6 +117,23 @@ def test_every_way_makes_the_steps_of_one_device(how, zero, kind):
         np.testing.assert_allclose(outcome.loss, loss_fn(before, data), 1e-12)
 
 
+def test_axes_of_a_mesh_may_differ_in_kind():
+    kinds = AxisType.Auto, AxisType.Explicit
+    mixed = jax.make_mesh((4, 2), ("data", "model"), kinds)
+    params, specs = {"kernel": jnp.ones((16, 8))}, {"kernel": P(None, "model")}
+    train = parallel.data_parallel(
+        lambda params, x: jnp.mean((x @ params["kernel"]) ** 2),
+        optax.sgd(0.1, 0.9),
+        params,
+        mixed,
+        zero=True,
+        param_specs=specs,
+    )
+    run, _ = train.step(train.init(params), np.ones((8, 16), np.float32))
+    np.testing.assert_allclose(run.params["kernel"], 1 - 0.1 * 2 * 16 / 8, 1e-6)
+    assert run.state[0].trace["kernel"].sharding.spec == P("data", "model")
+
+
 @ways
 def test_gradients_are_means(how, zero):
     """Which Adam would not show: it takes the same steps with gradients eight times too large."""
