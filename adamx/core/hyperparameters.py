@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 Schedule = Callable[[jax.Array], ArrayLike]
@@ -93,7 +94,7 @@ def check_count(least: int = 1, **given: Any) -> None:
     """Raises where a number of steps, or of other things, is not whole, or below `least`."""
     for name, count in given.items():
         is_whole = np.issubdtype(getattr(count, "dtype", type(count)), np.integer)
-        is_known = not isinstance(count, jax.core.Tracer)
+        is_known = not isinstance(count, Tracer)
         if not (is_whole and is_known and np.ndim(count) == 0 and count >= least):
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {count!r}")
 
