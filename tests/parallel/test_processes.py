@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[2]
 TRAIN = [sys.executable, "-m", "adamx", "train", "--task", "digits", "--batch-size", "64"]
 
 
+QUICK = ["--watch", 0]  # half of what is compiled is what watches
+
+
 def start(*flags, process=None, processes=2, port=0, devices=4, timeout=60):
     command = [*TRAIN, *map(str, flags), "--devices", str(devices)]
     if process is not None:
@@ -70,13 +73,14 @@ def alone(*flags, run):
 def loss_of_one(steps):
     """What one process ends with, on four devices."""
     with tempfile.TemporaryDirectory() as run:
-        return final_loss(alone("--steps", steps, run=run))
+        return final_loss(alone("--steps", steps, *QUICK, run=run))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how, zero", [("jit", False), ("shard_map", True), ("pmap", True)])
 def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
-    flags = ["--steps", 30, "--how", how, *["--zero"] * zero]
+    watched = [] if how == "shard_map" else QUICK
+    flags = ["--steps", 30, "--how", how, *["--zero"] * zero, *watched]
     port = free_port()
     run = tmp_path / "two"
     both = [start(*flags, "--run", run, "--save-every", 20, process=i, port=port) for i in (0, 1)]
@@ -103,7 +107,7 @@ def test_two_processes_make_the_run_of_one(how, zero, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_dead_process_ends_the_others_with_a_sentence(victim, tmp_path):
     port = free_port()
-    flags = ["--steps", 1_000_000, "--how", "shard_map", "--zero", "--run", tmp_path]
+    flags = ["--steps", 1_000_000, "--how", "shard_map", "--zero", "--run", tmp_path, *QUICK]
     both = [start(*flags, "--save-every", 5, process=i, port=port) for i in (0, 1)]
     try:
         deadline = time.monotonic() + 200
