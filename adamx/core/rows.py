@@ -14,8 +14,14 @@ from adamx.core import dtypes, paths
 
 
 class Rows(NamedTuple):
-    """The leaves of several trees of one structure; `columns` has those of all but the gradients,
-    by the name of the tree."""
+    """The leaves of several trees of one structure.
+
+    Attributes:
+      names: of the leaves.
+      gradients: of the leaves.
+      columns: of each other tree, by its name, what it has at each leaf.
+      treedef: the structure of the gradients.
+    """
 
     names: list[str]
     gradients: list[Any]

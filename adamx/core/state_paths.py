@@ -15,8 +15,14 @@ from adamx.core import paths
 
 
 class Owned(NamedTuple):
-    """One leaf of a state, the path of the parameter that it belongs to, None if to none, and
-    whether it has that parameter's shape."""
+    """One leaf of a state.
+
+    Attributes:
+      path: its path.
+      leaf: the leaf.
+      owner: the path of the parameter that it belongs to; None if it belongs to none.
+      is_alike: whether it has that parameter's shape.
+    """
 
     path: KeyPath
     leaf: Any

@@ -11,10 +11,15 @@ from adamx.interop.states import Moments
 
 
 class Row(NamedTuple):
-    """One leaf: its name here and there, how it was rearranged, and its parameter group, if any.
+    """One leaf.
 
-    `lost` has, of the weight (`"weight"`) and each moment, the root mean square of the error,
-    relative to that of the values.
+    Attributes:
+      leaf: its name here.
+      source: its name, or names, there.
+      kind: how it was rearranged.
+      group: its parameter group; empty if it is not trained.
+      lost: of the weight (`"weight"`) and each moment, by name: the root mean square of the error,
+        relative to that of the values.
     """
 
     leaf: str

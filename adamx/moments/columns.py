@@ -18,8 +18,13 @@ from adamx.storage.compact import Compact
 class Column(NamedTuple):
     """The leaves of a node, each with its storage.
 
-    `leaves` has the parameter or gradient that each belongs to, if there is one. Those that have no
-    parameter's shape stay as they are, with None as the storage.
+    Attributes:
+      node: the node.
+      treedef: the structure of each of its moments.
+      names: of the leaves.
+      leaves: the parameters, or gradients, that the leaves belong to; None where there is none.
+      storages: of the leaves; None for those that have no parameter's shape and stay as they are.
+      layout: which class and fields keep the arrays.
     """
 
     node: Node

@@ -22,7 +22,14 @@ def template(opt: optax.GradientTransformation, params: Any) -> Any:
 
 
 class Side(NamedTuple):
-    """How one optimizer keeps the moments of one rule; `treedef` and `names` are of the leaves."""
+    """How one optimizer keeps the moments of one rule.
+
+    Attributes:
+      layout: where the arrays are.
+      storages: of each leaf.
+      treedef: of the leaves, holes included.
+      names: of the leaves.
+    """
 
     layout: Layout
     storages: list[Storage]

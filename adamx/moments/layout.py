@@ -51,7 +51,14 @@ def _holding(arrays: dict[str, Any], name: str) -> Any:
 
 
 class Layout(NamedTuple):
-    """The fields of a state, and whether they are the moments' own, in a state of Optax's class."""
+    """The fields of a state, and whether they are the moments' own.
+
+    Attributes:
+      rule: whose moments they are.
+      fields: the names of the arrays.
+      is_plain: whether the state is of Optax's class.
+      formats: the storages, as errors call them.
+    """
 
     rule: Rule
     fields: tuple[str, ...]

@@ -127,7 +127,13 @@ class ScaleBy:
 class Tree(NamedTuple):
     """A tree of gradients and its state, opened: everything that a step needs, leaf by leaf.
 
-    A step replaces the arrays in `stored`, and `layout` puts them back into the state.
+    Attributes:
+      treedef: the structure of the gradients.
+      names, gradients, parts, storages: of each leaf.
+      stored: each leaf's stored moments, which a step replaces.
+      noise: the words of each leaf's random bits, or None.
+      scalars: the rule's scalars at this step.
+      layout: puts the moments back into the state.
     """
 
     treedef: Any

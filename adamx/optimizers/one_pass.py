@@ -35,9 +35,15 @@ _OWN = ("own rate", "own strength", "own factor", "own gain")  # in the order of
 
 
 class Parts(NamedTuple):
-    """The links of a chain that one loop can do together, and their places in it.
+    """The links of a chain that one loop can do together.
 
-    No landing is the one to nearest.
+    Attributes:
+      rule: makes directions.
+      descend: multiplies by the rate.
+      descend_at: its place in the chain.
+      decay: pulls towards zero, or None.
+      decay_at: its place in the chain.
+      landing: writes half-precision parameters; None is to nearest.
     """
 
     rule: ScaleBy

@@ -35,7 +35,14 @@ F = TypeVar("F", bound=Callable[..., Optimizer])
 
 
 class Entry(NamedTuple):
-    """One recipe of the table and the `scale_by_*` of its rule, as the decorator below says."""
+    """One recipe of the table.
+
+    Attributes:
+      build: the recipe.
+      link: the `scale_by_*` that holds its rule.
+      link_kwargs: the link's arguments whose defaults differ from the recipe's.
+      elementwise: whether its moments have the parameters' shapes, in any storage.
+    """
 
     build: Callable[..., Optimizer]
     link: Callable[..., Optimizer]

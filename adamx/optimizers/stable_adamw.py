@@ -49,7 +49,14 @@ def paired(b1: Hyper, b2: Hyper, eps: Hyper, eps_root: Hyper) -> Rule:
 
 @value
 class Stable:
-    """A rule of pairs and the decay behind it as one link, divided by the pairs' norm."""
+    """A rule of pairs and the decay behind it as one link, divided by the pairs' norm.
+
+    Attributes:
+      rule: makes the pairs.
+      decays: the links behind it, if any.
+      axis_name: the mapped axes along which leaves are sharded.
+      changes: what is made of the directions, in order.
+    """
 
     rule: ScaleBy
     decays: tuple[Link, ...] = ()

@@ -23,8 +23,14 @@ from adamx.parallel.zero import Zero, zero
 class Parts(NamedTuple):
     """How the leaves of a state are split.
 
-    `cuts` has None for replicated leaves, and `given` the `PartitionSpec` of each leaf's parameter
-    over other axes of the mesh.
+    Attributes:
+      task: the task.
+      plan: how ZeRO splits parameters; None without ZeRO.
+      shapes: the shapes and dtypes of the state's whole leaves.
+      cuts: how each leaf is split; None for replicated leaves.
+      given: the `PartitionSpec` of each leaf's parameter over other axes of the mesh.
+      names: the names of the leaves.
+      treedef: the state's structure.
     """
 
     task: Task

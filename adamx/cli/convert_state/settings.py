@@ -8,7 +8,17 @@ from adamx.interop.report import Report
 
 
 class Settings(NamedTuple):
-    """What the flags say, which `command.py` explains; None where they say nothing."""
+    """What the flags say.
+
+    Attributes:
+      mapping: the mapping file.
+      layout: how modules here name and lay out their parameters.
+      shapes: a tree of shapes, or None to make one up from the names there.
+      dtype: of the parameters here; None for that of the other side.
+      storage, landing: of the optimizer here.
+      like: the other library's file that the way back follows.
+      step: the checkpoint of the way back; None for the latest.
+    """
 
     mapping: Mapping
     layout: str
@@ -21,7 +31,14 @@ class Settings(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """A run that came from another library; `recipe` is its optimizer as a program builds it."""
+    """A run that came from another library.
+
+    Attributes:
+      params, opt, state: the run.
+      steps: how many it has made.
+      report: what went where.
+      recipe: the optimizer, as a program builds it.
+    """
 
     params: Any
     opt: Any

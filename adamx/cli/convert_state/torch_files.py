@@ -17,7 +17,14 @@ OPTIMIZER = "optimizer.pt"
 
 
 class Found(NamedTuple):
-    """A checkpoint: the two state dicts, everything in the file, and where in it the two are."""
+    """A checkpoint.
+
+    Attributes:
+      weights: the model's state dict.
+      optimizer: the optimizer's state dict.
+      content: everything in the file.
+      keys: where the two state dicts are in it.
+    """
 
     weights: Mapping[str, Any]
     optimizer: Mapping[str, Any]

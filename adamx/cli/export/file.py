@@ -24,9 +24,15 @@ FORM = 1
 
 
 class Exported(NamedTuple):
-    """The contents of a file. A step and its serialized program take parameters and state, and a
-    batch, as lists of arrays. `about` has the title, the steps done and those at the export, and
-    the units of throughput."""
+    """The contents of a file.
+
+    Attributes:
+      about: the title, the steps done and those at the export, the units of throughput.
+      step: `(arrays, batch) -> (arrays, loss)`, lists of arrays.
+      program: the step, serialized.
+      arrays: the parameters and the state.
+      batches: lists of arrays.
+    """
 
     about: dict[str, Any]
     step: Callable[[list[Any], list[Any]], tuple[list[Any], Any]]

@@ -12,11 +12,15 @@ NORMS = ("grad_norm", "update_norm", "param_norm")
 
 
 class Broken(NamedTuple):
-    """A history that ends with rows that are not finite, after the rows `before`.
+    """A history that ends with rows that are not finite.
 
-    `step` is that of the first of them, if rows have steps; `figure` is the first one that is not
-    finite. `leaves` are those of the first row that shows any, which has `of` leaves and was `seen`
-    at a step.
+    Attributes:
+      before: the rows before these.
+      step: the step of the first of them; None if the rows have no steps.
+      figure: the first figure that is not finite.
+      leaves: those of the first row that shows any.
+      of: how many leaves that row has.
+      seen: its step.
     """
 
     before: Sequence[Row]

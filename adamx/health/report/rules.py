@@ -14,10 +14,15 @@ from adamx.health.report.evidence import Evidence
 
 
 class Rule(NamedTuple):
-    """One kind of problem, with what the evidence of a group says of it.
+    """One kind of problem.
 
-    With `of_tree` it applies to the whole tree only. A bias that starts at zero changes by more
-    than its own size, which is normal.
+    Attributes:
+      name: one or two words, for tables.
+      holds: whether the evidence of a group shows the problem.
+      what: the symptom in words, from the same evidence.
+      advice: what to try.
+      of_tree: whether the rule applies to the whole tree only. A bias that starts at zero changes
+        by more than its own size, which is normal.
     """
 
     name: str

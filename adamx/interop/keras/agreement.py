@@ -37,8 +37,14 @@ _COMPARED = (
 
 
 class Said(NamedTuple):
-    """What a recipe says of itself: what is around it, its rule, the link that decays (with its
-    mask; None for none), and whether its steps have a trust ratio."""
+    """What a recipe says of itself.
+
+    Attributes:
+      around: what Keras does around it.
+      rule: its rule.
+      decay: the link that decays, with its mask; None for none.
+      trusts: whether its steps have a trust ratio.
+    """
 
     around: Around
     rule: Rule

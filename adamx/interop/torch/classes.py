@@ -10,8 +10,15 @@ from adamx.interop.torch.lazy_rows import sparse_adam
 
 
 class Class(NamedTuple):
-    """An optimizer of torch's: its name, our recipe, the recipe's arguments as groups have them,
-    our names of moments to torch's, and the kinds of these."""
+    """An optimizer of torch's.
+
+    Attributes:
+      name: of the class.
+      build: the recipe.
+      arguments: of the recipe, as groups have them.
+      moments: our names of moments to torch's.
+      kinds: of these moments.
+    """
 
     name: str
     build: Callable[..., Any]

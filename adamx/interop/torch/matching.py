@@ -17,7 +17,14 @@ Layouts = Mapping[str, str | Move] | None
 
 
 class Match(NamedTuple):
-    """One of our leaves, torch's arrays that `move` makes it of, and what such a move is called."""
+    """One of our leaves and what it is made of.
+
+    Attributes:
+      path: the leaf's name.
+      sources: torch's names.
+      move: makes the leaf of these arrays.
+      kind: how that is called.
+    """
 
     path: str
     sources: tuple[str, ...]
