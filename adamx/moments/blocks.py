@@ -32,10 +32,16 @@ def partition(heads: Heads | None = None, blocks: AxisOf | None = None) -> "Part
       >>> parts.of("embedding", (50257, 768)), parts.of("out", (768, 64)), parts.of("bias", (64,))
       ((50257, 1), (1, 64), (1,))
     """
+    for argument, given in (("heads", heads), ("blocks", blocks)):
+        if not isinstance(given, Mapping | None):
+            raise TypeError(f"`{argument}` must be a table of path patterns, got {given!r}")
     rows = tuple((k, v if isinstance(v, tuple) else (v, None)) for k, v in (heads or {}).items())
     for pattern, (count, _) in rows:
         if not isinstance(count, int) or count < 1:
             raise ValueError(f"`heads` must be a number of at least 1, got {count!r} ({pattern})")
+    for pattern, axis in (blocks or {}).items():
+        if not isinstance(axis, int | None):
+            raise TypeError(f"`blocks` must be a dimension or None, got {axis!r} ({pattern})")
     return Partition(rows, tuple((blocks or {}).items()))
 
 

@@ -94,6 +94,8 @@ def test_blocks_can_be_given_by_path():
     "kwargs, words",
     [
         ({"heads": {"*qery": 2}}, r"`heads`: no leaf matches '\*qery'"),
+        ({"blocks": ["*qery"]}, "`blocks` must be a table of path patterns, got"),
+        ({"blocks": {"*query": "x"}}, "`blocks` must be a dimension or None, got 'x'"),
         ({"heads": {"kernel": 5}}, r"kernel: dimension 1 of \(4, 6\) does not fall into 5"),
         ({"heads": {"kernel": (2, 3)}}, r"kernel: `heads` names dimension 3 of \(4, 6\)"),
         ({"blocks": {"kernel": -3}}, r"kernel: `blocks` names dimension -3 of \(4, 6\)"),
@@ -101,7 +103,7 @@ def test_blocks_can_be_given_by_path():
     ],
 )
 def test_wrong_blocks_are_errors_that_name_them(kwargs, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         adamx.adam_mini(0.1, **kwargs).init({"kernel": jnp.ones((4, 6))})
 
 
