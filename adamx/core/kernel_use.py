@@ -15,9 +15,14 @@ import jax
 
 
 class Use(NamedTuple):
-    """How steps are traced: whether a leaf's may be one operation (a loop in C++ on CPUs, if there
-    is any, an HLO map on GPUs), whether results are written in the place of their operands, and for
-    which platform; None for the devices that JAX has here."""
+    """How steps are traced.
+
+    Attributes:
+      kernels: whether a leaf's step may be one operation: a loop in C++ on CPUs, if there is any,
+        an HLO map on GPUs.
+      in_place: whether results are written in the place of their operands.
+      platform: for what they are compiled; None for the devices that JAX has here.
+    """
 
     kernels: bool = True
     in_place: bool = True

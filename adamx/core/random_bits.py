@@ -39,8 +39,13 @@ class Words(NamedTuple):
 
 
 class Key(NamedTuple):
-    """Identifies the bits of one leaf at one step; of a shard of it with the shape of the whole
-    leaf, and the position of the shard's first element therein."""
+    """Identifies the bits of one leaf, or of a shard of it, at one step.
+
+    Attributes:
+      words: the words of the leaf and the step.
+      whole: the shape of the whole leaf; None if the array is whole.
+      first: the position of the shard's first element in it.
+    """
 
     words: Words
     whole: tuple[int, ...] | None = None

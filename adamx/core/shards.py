@@ -21,8 +21,12 @@ Shape = tuple[int, ...]
 
 
 class Cut(NamedTuple):
-    """The shape of a whole array, and the dimension that is cut into equal parts, the last ones
-    padded; None if it is not cut."""
+    """How one array is cut.
+
+    Attributes:
+      shape: the shape of the whole array.
+      dim: the dimension cut into equal parts, the last ones padded; None if it is not cut.
+    """
 
     shape: Shape
     dim: int | None
@@ -49,8 +53,12 @@ class Cuts:
 
 
 class Part(NamedTuple):
-    """Which part of a whole array a leaf is: the array's shape, None if the leaf is whole, and the
-    row-major position of the leaf's first element in it."""
+    """Which part of a whole array a leaf is.
+
+    Attributes:
+      whole: the shape of the whole array; None if the leaf is whole.
+      first: the row-major position of the leaf's first element in the whole array.
+    """
 
     whole: Shape | None = None
     first: jax.Array | int = 0

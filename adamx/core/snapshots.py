@@ -11,8 +11,13 @@ from adamx.core.instances import instances, is_hole
 
 
 class Snapshot(NamedTuple):
-    """What a run was at some step, and whether the last step went back to it. The state is that of
-    the optimizer inside the one that keeps the snapshot."""
+    """What a run was at some step.
+
+    Attributes:
+      params: its parameters.
+      state: the state of the optimizer that keeps the snapshot.
+      due: whether the last step went back to it.
+    """
 
     params: Any
     state: Any

@@ -38,7 +38,12 @@ class Move(NamedTuple):
 
 
 class Small(NamedTuple):
-    """The size of one of many steps at gradients of 1e-8, in learning rates of each."""
+    """The size of a step at gradients of 1e-8, in learning rates of each.
+
+    Attributes:
+      step: which of many steps at constant gradients.
+      a, b: its size.
+    """
 
     step: int
     a: float

@@ -20,8 +20,13 @@ RATE = 1e-3  # where a library has no default
 
 
 class Known(NamedTuple):
-    """An optimizer with a name: what makes it of its library's own arguments, the library's names
-    of the common hyperparameters, and arguments that the signature does not list, with defaults."""
+    """An optimizer with a name.
+
+    Attributes:
+      build: makes it of its library's own arguments.
+      names: its library's names of the common hyperparameters.
+      more: arguments that its signature does not list, with their defaults.
+    """
 
     build: Callable[..., optax.GradientTransformation]
     names: Mapping[str, str]

@@ -15,7 +15,13 @@ from adamx.storage import choose as choose_storage
 
 
 class Stored(NamedTuple):
-    """A recipe with moments in float32 and plain additions; how it stores and lands, in words."""
+    """A recipe, apart from how its numbers are kept.
+
+    Attributes:
+      exact: the same with moments in float32 and plain additions.
+      storage: how its moments are stored, in words.
+      landing: how its steps are added to half-precision parameters.
+    """
 
     exact: Any
     storage: str = "float32"

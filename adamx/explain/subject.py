@@ -24,8 +24,10 @@ class Setting(NamedTuple):
 class Subject:
     """An optimizer, with what is known of it before it is run.
 
-    `settings` has the common hyperparameters by our names, the others by its own; `build` makes the
-    optimizer with other values of some common ones.
+    Attributes:
+      name: as it is called, such as `torch.AdamW`.
+      settings: its hyperparameters: the common ones by our names, the others by its own.
+      build: makes the optimizer, with other values of some common hyperparameters.
     """
 
     name: str

@@ -77,7 +77,13 @@ def positions(move: Move, shapes: Sequence[tuple[int, ...]]) -> Array:
 
 
 class Part(NamedTuple):
-    """One of our leaves, which `move` makes of another library's arrays: those of these indices."""
+    """One of our leaves, as made from arrays of another library.
+
+    Attributes:
+      sources: the indices of these arrays in the list of all.
+      move: makes the leaf of them.
+      leaf: the leaf.
+    """
 
     sources: tuple[int, ...]
     move: Move

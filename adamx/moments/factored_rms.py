@@ -34,9 +34,13 @@ def square_rule(name: str, hyper: Mapping[str, Hyper], at: Callable[..., Any]) -
 class FactoredRms:
     """Divides gradients by the root of their mean square, factored where `axes` says so.
 
-    `axes` maps a leaf's shape to the two dimensions to factor, or to None. Such leaves have a mean
-    square in their own shape with `all_leaves`, and are left as they are without. The state is
-    Optax's: arrays of one element stand for what a leaf has none of.
+    The state is Optax's: arrays of one element stand for what a leaf has none of.
+
+    Attributes:
+      rule: the hyperparameters, and from a step to its weights `b` and `c` and to `eps`.
+      axes: from a leaf's shape to the two dimensions to factor, or None.
+      all_leaves: whether other leaves have a mean square in their own shape; else they are left
+        as they are.
     """
 
     rule: Rule

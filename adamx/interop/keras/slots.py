@@ -21,16 +21,26 @@ from adamx.interop.trained import rules
 
 
 class Slot(NamedTuple):
-    """What one variable is: "iteration", "learning_rate", "average", "accumulator",
-    "momentum_product" or the name of a moment, and the leaf that it belongs to, if to one."""
+    """What one variable is.
+
+    Attributes:
+      kind: "iteration", "learning_rate", "average", "accumulator", "momentum_product", or the name
+        of a moment.
+      leaf: the parameter that it belongs to; empty if to none.
+    """
 
     kind: str
     leaf: str = ""
 
 
 class Kept(NamedTuple):
-    """What an optimizer of ours keeps, as far as Keras has it too: the rule of each leaf that it
-    trains, and whether it averages parameters and accumulates gradients."""
+    """What an optimizer of ours keeps, as far as Keras has it too.
+
+    Attributes:
+      rules: the rule of each leaf that it trains, by name.
+      averages: whether it keeps an average of the parameters.
+      accumulates: whether it accumulates gradients.
+    """
 
     rules: Mapping[str, Rule]
     averages: bool
