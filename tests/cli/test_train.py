@@ -88,7 +88,7 @@ def test_a_terminal_shows_a_bar(tmp_path):
 
 
 FLAGS = {
-    "source": "--task source --steps 3 --batch-size 2 --schedule linear --clip 0.5",
+    "source": "--task source --steps 3 --batch-size 2 --schedule linear --clip 0.5 --watch 0",
     "cnn in bfloat16": "--task digits-cnn --steps 6 --dtype bfloat16 --landing compensated8 "
     "--storage int8 --recipe nadamw",
     "text with guards": "--task text --steps 4 --skip-nonfinite --skip-spikes --rewind --watch 2",
@@ -142,6 +142,7 @@ def test_a_task_of_ones_own(tmp_path):
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
     flags = "train --task regression --steps 600 --save-every 25 --rewind --skip-spikes"
+    flags += " --watch 0"  # half of what is compiled is what watches
     code, _, err = ended(start(f"{flags} --run whole", tmp_path))
     assert code == 0, err
     for seed in (0, 1):
@@ -298,7 +299,7 @@ def mnist(folder, zipped=False):
 @pytest.mark.parametrize("zipped", [False, True])
 def test_mnist_is_read_from_its_own_files(zipped, tmp_path):
     mnist(tmp_path, zipped)
-    flags = "--data . --steps 60 --batch-size 50 --run here --devices 1"
+    flags = "--data . --steps 60 --batch-size 50 --run here --devices 1 --watch 0"
     out = done(f"train --task {'digits' if zipped else 'digits-cnn'} {flags}", tmp_path)
     assert "200 images to train on, 60 to test on" in out
     assert ("MLP 784-512-256-10" in out) == zipped
@@ -340,7 +341,7 @@ def test_folders_of_texts_are_kinds(tmp_path):
         for i in range(3):
             text = "".join(rng.choice(list(letters), 4000))
             (tmp_path / "texts" / kind / f"{i}.txt").write_text(text)
-    flags = "--data texts --steps 20 --batch-size 16 --run here --devices 1"
+    flags = "--data texts --steps 20 --batch-size 16 --run here --devices 1 --watch 0"
     out = done(f"train --task text {flags}", tmp_path)
     assert "of 2 kinds (rest, vowels)" in out
     assert number(table(out, "adamx.adamw")["test accuracy"][0]) > 90
@@ -399,6 +400,7 @@ def shown_losses(out):
 def test_an_exported_step_goes_on_training_in_a_process_without_the_model(tmp_path):
     flags = (
         "--task regression --storage int8 --dtype bfloat16 --landing exact --rewind --skip-spikes"
+        " --watch 0"
     )
     done(f"train {flags} --steps 30 --devices 1 --run here --export step.bin", tmp_path)
     code, out, err = ended(start("run-exported step.bin --steps 40 --out more.bin", tmp_path))
@@ -419,7 +421,7 @@ def test_a_step_trained_on_many_devices_is_exported_for_one(tmp_path):
 @pytest.mark.slow
 def test_an_exported_step_is_the_step(tmp_path, caplog):
     """The same batches, the same numbers, to the last digit that programs of XLA share."""
-    flags = "--task digits --devices 1"
+    flags = "--task digits --devices 1 --watch 0"
     done(f"train {flags} --steps 20 --run a --export step.bin", tmp_path)
     done(f"train {flags} --steps 23 --run b", tmp_path)
     with jax.log_compiles():
