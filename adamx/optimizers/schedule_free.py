@@ -22,7 +22,7 @@ from adamx.core import dtypes, hyperparameters
 from adamx.core.arithmetic import times
 from adamx.core.compiled import compiled, transformation
 from adamx.core.hyperparameters import Hyper
-from adamx.core.instances import instances
+from adamx.core.instances import instances, is_hole, is_none
 from adamx.core.per_leaf import leafwise
 from adamx.core.snapshots import Snapshot
 from adamx.core.values import bind
@@ -168,9 +168,9 @@ def schedule_free_eval_params(state: optax.OptState, params: optax.Params) -> op
         )
 
     def one(z: Any, y: Any, p: Any) -> Any:
-        return p if _is_hole(z) else _average((y, z, p), {"b1": found[0].b1})
+        return p if _is_missing(z) else _average((y, z, p), {"b1": found[0].b1})
 
-    return jax.tree.map(one, found[0].z, master_params(state, params), params, is_leaf=_is_hole)
+    return jax.tree.map(one, found[0].z, master_params(state, params), params, is_leaf=_is_missing)
 
 
 @leafwise
@@ -194,5 +194,5 @@ def _rising(count: jax.Array, *, peak: Any, steps: int) -> jax.Array:
     return jnp.asarray(peak, jnp.float32) * jnp.minimum(jnp.asarray(count, jnp.float32) / steps, 1)
 
 
-def _is_hole(x: Any) -> bool:
-    return x is None or isinstance(x, optax.MaskedNode)
+def _is_missing(x: Any) -> bool:
+    return is_none(x) or is_hole(x)

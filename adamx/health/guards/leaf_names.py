@@ -7,7 +7,7 @@ from typing import Any
 import optax
 
 from adamx.core import paths
-from adamx.core.instances import instances
+from adamx.core.instances import instances, is_hole
 from adamx.core.state_paths import owned
 from adamx.health.scalars import first
 from adamx.health.states import KINDS, LossScaleState, SkipState
@@ -72,7 +72,7 @@ def _guards(state: Any, is_masked: bool) -> Iterator[tuple[Any, bool]]:
 def _has_holes(state: Any) -> bool:
     """Whether a mask hides leaves from a state itself, and not only from a part of it."""
     found = instances(state, optax.MaskedNode, optax.MaskedState)
-    return any(isinstance(x, optax.MaskedNode) for x in found)
+    return any(map(is_hole, found))
 
 
 def _skips(guard: SkipState | LossScaleState) -> bool:
