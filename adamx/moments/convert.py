@@ -10,12 +10,15 @@ import optax
 from jax.core import Tracer
 
 from adamx.core import dtypes, hyperparameters, paths, random_bits
+from adamx.core.per_leaf import leafwise
 from adamx.landing.master import remainders
 from adamx.moments import late_landing
 from adamx.moments.described import Described
 from adamx.moments.difference import difference
 from adamx.moments.find import Side, is_moments, leaves, side, template
+from adamx.moments.scale_by import static_storage
 from adamx.moments.store import Store, StoredState
+from adamx.storage import Arrays, Storage
 from adamx.storage.compact import fit_for_codes
 
 
@@ -175,7 +178,7 @@ def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, li
         stored = stored if is_ours else _in_working_precision(stored)
         if complaint := storage.complaint(stored, kinds, _dtype(stored.values())):
             raise TypeError(f"{name}: {complaint}: `state` is not one of `opt_from`")
-        found.append(storage.decode(stored, kinds))
+        found.append(_decoded(stored, {}, tuple(kinds.items()), static_storage(storage)))
     return count, found
 
 
@@ -190,12 +193,25 @@ def encoded(count: Any, rows: list[dict], there: Side, blank: Any) -> Any:
         if not goal:
             new.append({})
             continue
-        key: Any = None if words is None else random_bits.Key(words)
-        old = {k: jnp.zeros(x.shape, x.dtype) for k, x in goal.items()}
-        if any(jnp.issubdtype(x.dtype, jnp.integer) for x in goal.values()):
-            moments = fit_for_codes(moments, kinds)
-        new.append(storage.encode(moments, kinds, old, key))
+        forms = tuple((k, x.shape, x.dtype) for k, x in goal.items())
+        static = tuple(kinds.items()), static_storage(storage), forms
+        new.append(_encoded((moments, words), {}, *static))
     return there.layout.state(count, new, there.treedef)
+
+
+@leafwise
+def _decoded(stored: Arrays, scalars: Any, kinds: tuple, storage: Storage) -> Arrays:
+    return storage.decode(stored, dict(kinds))
+
+
+@leafwise
+def _encoded(arrays: tuple, scalars: Any, kinds: tuple, storage: Storage, forms: tuple) -> Arrays:
+    moments, words = arrays
+    old = {k: jnp.zeros(shape, dtype) for k, shape, dtype in forms}
+    if any(jnp.issubdtype(x.dtype, jnp.integer) for x in old.values()):
+        moments = fit_for_codes(moments, dict(kinds))
+    key: Any = None if words is None else random_bits.Key(words)
+    return storage.encode(moments, dict(kinds), old, key)
 
 
 def _in_working_precision(stored: dict[str, Any]) -> dict[str, Any]:
