@@ -100,7 +100,7 @@ class _Training:
         self.size = args.batch_size or defaults.batch_size
         self.speaks = devices.is_first()
         rate = optimizer.schedule(args, defaults, steps)
-        self.rate: Any = rate if callable(rate) else lambda step: rate
+        self.rate: Any = jax.jit(rate) if callable(rate) else lambda step: rate
         self.name, self.opt = next(iter(optimizers.items()))
         over, key = devices.over(args), jax.random.key(args.seed) if task.random else None
         self.runners = {k: at_the_start(task, o, over, key) for k, o in optimizers.items()}
