@@ -126,8 +126,9 @@ def _special(args: argparse.Namespace, repeats: int) -> int:
     print(machine(), flush=True)
     for recipe in args.recipes:
         if args.devices:
-            table = dispatch_table(recipe, args.devices, repeats)
-            title = f"{recipe}: 100 small leaves on {args.devices} devices"
+            leaves = 10 if args.quick else 100
+            table = dispatch_table(recipe, args.devices, leaves, repeats)
+            title = f"{recipe}: {leaves} small leaves on {args.devices} devices"
         else:
             load = QUICK if args.quick else Load()
             table = watching_table(recipe, repeats, load)

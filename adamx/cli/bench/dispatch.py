@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cost of dispatching a step to several devices, ours beside Optax's.
 
-The tree is a hundred small leaves, so that there is little to compute. `dispatch` is the time until
+The leaves are small, so that there is little to compute. `dispatch` is the time until
 the step returns, `step` the time until its results are ready.
 """
 
@@ -20,17 +20,18 @@ from adamx.cli import names
 from adamx.cli.bench.timing import quartiles, ratios
 
 HOWS = ("jit", "shard_map", "pmap")
-SHAPES = {f"layer_{i}": (8, 8) for i in range(100)}
 HEADER = ["", "dispatch: optax [ms]", "adamx", "/ optax", "step: optax [ms]", "adamx", "/ optax"]
 
 
-def dispatch_table(recipe: str, devices: int, repeats: int) -> tuple[list[str], list[list[str]]]:
+def dispatch_table(
+    recipe: str, devices: int, leaves: int, repeats: int
+) -> tuple[list[str], list[list[str]]]:
     """The header and a row for each of `HOWS`, with and without ZeRO-1."""
     theirs = names.theirs(names.reference(recipe), learning_rate=1e-3)
     opts = {"optax": theirs, "adamx": names.ours(recipe, learning_rate=1e-3)}
     rows = []
     for how, zero in itertools.product(HOWS, (False, True)):
-        calls = {k: _step(opt, how, zero, devices) for k, opt in opts.items()}
+        calls = {k: _step(opt, how, zero, devices, leaves) for k, opt in opts.items()}
         samples: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
         for i in range(repeats + 1):  # the first round compiles
             for name in list(calls)[:: 1 if i % 2 else -1]:
@@ -45,9 +46,11 @@ def dispatch_table(recipe: str, devices: int, repeats: int) -> tuple[list[str], 
     return HEADER, rows
 
 
-def _step(opt: Any, how: Any, zero: bool, devices: int) -> Callable[[], tuple[float, float]]:
+def _step(
+    opt: Any, how: Any, zero: bool, devices: int, leaves: int
+) -> Callable[[], tuple[float, float]]:
     mesh = jax.make_mesh((devices,), ("data",), (AxisType.Auto,), devices=jax.devices()[:devices])
-    params = {name: jnp.ones(shape, jnp.float32) for name, shape in SHAPES.items()}
+    params = {f"layer_{i}": jnp.ones((8, 8), jnp.float32) for i in range(leaves)}
     train = parallel.data_parallel(_loss, opt, params, mesh, how=how, zero=zero)
     run = train.init(params)
     batch = np.ones((devices, 4), np.float32)
