@@ -14,22 +14,23 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
-# JAX 0.10 has two ways to make machine code of a fusion. The older takes half the time for programs
-# as small as a test's. `XLA_FLAGS= pytest` tests what users run; newer JAX knows no other.
+# Most of a test is compiling programs that run once: little is optimized, and on JAX 0.10 the older
+# of its two ways to make machine code is taken. `XLA_FLAGS= pytest` tests what users run.
 QUICK = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 older = importlib.metadata.version("jaxlib").startswith("0.10.")
-quickly = older and "XLA_FLAGS" not in os.environ
-if quickly:
+platforms = os.environ.get("JAX_PLATFORMS", "cpu")
+quickly = platforms == "cpu" and "XLA_FLAGS" not in os.environ
+if quickly and older:
     os.environ["XLA_FLAGS"] = QUICK
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
-if jax.config.jax_platforms == "cpu":
+jax.config.update("jax_platforms", platforms)
+if platforms == "cpu":
     jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
-if quickly:
+if quickly and older:
     jax.devices()  # reads the flags
     del os.environ["XLA_FLAGS"]  # child processes train, and that is slower when compiled so
 
@@ -62,6 +63,21 @@ def pytest_collection_modifyitems(config, items):
         seen[test] += 1
     items[:], left_out = parts
     config.hook.pytest_deselected(items=left_out)
+
+
+jax.config.update("jax_disable_most_optimizations", quickly)
+_optimizes = not quickly
+
+
+@pytest.fixture(autouse=True)
+def optimized_or_not(request):
+    """Optimizes programs as for users, or not. Equal bits need it: fused operations round once."""
+    global _optimizes
+    wanted = not quickly or request.node.get_closest_marker("optimized") is not None
+    if wanted != _optimizes:
+        _optimizes = wanted
+        jax.config.update("jax_disable_most_optimizations", not wanted)
+        jax.clear_caches()
 
 
 _tests, _maps = itertools.count(1), Path("/proc/self/maps")

@@ -63,6 +63,7 @@ def trained(opt):
     return {k: x[-1] for k, x in path.items()}, state, second
 
 
+@pytest.mark.optimized
 @some_slow("row", ROWS, ("adamw", "amsgrad", "lion", "adan", "ademamix", "partition", "injected"))
 def test_a_run_goes_on_here_and_there_again(in_double, row):
     theirs, opt = ROWS[row](optax), ROWS[row](adamx)

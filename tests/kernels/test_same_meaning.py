@@ -13,7 +13,10 @@ from adamx import kernels
 from tests import cases
 from tests.products import rest_slow, values_in_turn
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
+pytestmark = [
+    pytest.mark.optimized,
+    pytest.mark.skipif(not kernels.available(), reason=str(kernels.available())),
+]
 
 RECIPES = cases.RECIPES | cases.VARIANTS
 

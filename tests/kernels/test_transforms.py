@@ -16,7 +16,10 @@ from jax.sharding import PartitionSpec as P
 import adamx
 from adamx import kernels
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason=str(kernels.available()))
+pytestmark = [
+    pytest.mark.optimized,
+    pytest.mark.skipif(not kernels.available(), reason=str(kernels.available())),
+]
 
 RNG = np.random.default_rng(0)
 HALF = {

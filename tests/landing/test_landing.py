@@ -229,6 +229,7 @@ def test_exact_takes_the_trajectory_of_a_float32_run_bit_for_bit(seed):
     assert (np.asarray(stalled) != np.asarray(got)).mean() > 0.5
 
 
+@pytest.mark.optimized
 def test_exact_takes_the_trajectory_of_a_float32_run_in_float16_away_from_zero():
     rng = np.random.default_rng(0)
     p = jnp.asarray(rng.uniform(1, 2, 64), jnp.float16)
@@ -239,6 +240,7 @@ def test_exact_takes_the_trajectory_of_a_float32_run_in_float16_away_from_zero()
     np.testing.assert_array_equal(adamx.master_params(state, got), want)
 
 
+@pytest.mark.optimized
 def test_exact_follows_gradients_that_the_bfloat16_parameters_gave():
     rng = np.random.default_rng(0)
     curvature = jnp.asarray(2.0 ** rng.uniform(-4, 4, 64), jnp.bfloat16)

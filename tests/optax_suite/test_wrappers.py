@@ -121,6 +121,7 @@ def walks(wrap: Callable[[Factory], Any], ours: Factory, theirs: Factory, *probl
 BESIDE_NORMS = ("masked", "flatten", "inject_hyperparams")
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(
     "wrap, theirs, ours",
     [

@@ -54,6 +54,7 @@ def test_each_leaf_steps_as_by_its_own_optimizer_alone():
         chex.assert_trees_all_close(got, want, rtol=1e-6)  # two programs, of two shapes
 
 
+@pytest.mark.optimized
 def test_a_clip_in_front_sees_all_leaves_and_a_step_in_one_pass_is_the_plain_step():
     """Loops in C++ in the groups that have them: the same bits as by XLA alone."""
     params = model("bfloat16")
