@@ -141,7 +141,7 @@ def test_a_task_of_ones_own(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
-    flags = "train --task regression --steps 600 --save-every 25 --rewind --skip-spikes"
+    flags = "train --task regression --steps 300 --save-every 20 --rewind --skip-spikes"
     flags += " --watch 0"  # half of what is compiled is what watches
     code, _, err = ended(start(f"{flags} --run whole", tmp_path))
     assert code == 0, err
@@ -151,7 +151,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
         while not any(path.name.isdecimal() for path in run.glob("checkpoints/*")):
             assert process.poll() is None
             time.sleep(0.01)
-        time.sleep(random.Random(seed).uniform(0, 2))
+        time.sleep(random.Random(seed).uniform(0, 1))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         # With the flags in the folder; Orbax tells on stderr of slow saves and of those cut off.
