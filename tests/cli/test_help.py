@@ -61,6 +61,7 @@ def test_short_examples_run(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized  # they train
 def test_long_examples_run_one_after_the_other(tmp_path):
     for name in sorted(LONG, key=lambda name: (name != "train", name)):  # which writes for others
         for line in examples(name):
