@@ -2,8 +2,9 @@
 """Frozen dataclasses that `jax.jit` takes as arguments.
 
 The arrays in such a value are traced. Everything else is static and compared by value, functions by
-identity. So two optimizers built alike share what JAX has compiled, another array in one of them
-compiles nothing, and `jax.clear_caches()` frees all of it.
+identity and by the plain values that they read (`outer_names.py`). So two optimizers built alike
+share what JAX has compiled, another array in one of them compiles nothing, and `jax.clear_caches()`
+frees all of it.
 
 Example:
   >>> import jax, jax.numpy as jnp
@@ -23,6 +24,8 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
+
+from adamx.core.outer_names import outer_values
 
 T = TypeVar("T")
 
@@ -75,12 +78,15 @@ class _Parts:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Same:
-    """A function, equal to itself only: methods of one object are equal after it has changed."""
+    """A function, equal to itself only: methods of one object are equal after it has changed. And
+    only as long as what it reads is the same."""
 
     function: Any
+    outer: tuple[Any, ...]
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Same) and self.function is other.function
+        is_same = isinstance(other, _Same) and self.function is other.function
+        return is_same and self.outer == other.outer
 
     def __hash__(self) -> int:
         return id(self.function)
@@ -108,7 +114,7 @@ def _static(x: Any, children: list[Any]) -> Any:
         return _Items(tuple((k, _static(v, children)) for k, v in x.items()))
     if isinstance(x, tuple):
         return _Parts(type(x), tuple(_static(v, children) for v in x))
-    return _Same(x) if callable(x) and not isinstance(x, type) else x
+    return _Same(x, outer_values(x)) if callable(x) and not isinstance(x, type) else x
 
 
 def _whole(part: Any, children: Iterator[Any]) -> Any:
