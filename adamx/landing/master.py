@@ -12,7 +12,7 @@ from adamx.core import dtypes, paths
 from adamx.core.arithmetic import straight
 from adamx.core.instances import instances
 from adamx.core.per_leaf import leafwise
-from adamx.core.snapshots import Snapshot
+from adamx.core.snapshots import Snapshot, on_device
 from adamx.landing import split_words
 from adamx.landing.float_words import HALVES
 from adamx.landing.kahan import weight as compensated
@@ -69,7 +69,9 @@ def remainders(state: optax.OptState) -> dict[KeyPath, jax.Array]:
 
 
 def _weight(p: Any, remainder: jax.Array | None) -> Any:
-    return weight_leaf((p, remainder), {}) if getattr(p, "dtype", None) in HALVES else p
+    if getattr(p, "dtype", None) not in HALVES:
+        return p
+    return weight_leaf(on_device((p, remainder)), {})
 
 
 @leafwise

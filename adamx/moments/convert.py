@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from adamx.core import dtypes, hyperparameters, paths, random_bits
 from adamx.core.per_leaf import leafwise
+from adamx.core.snapshots import on_device
 from adamx.landing.master import remainders
 from adamx.moments import late_landing
 from adamx.moments.described import Described
@@ -175,7 +176,7 @@ def decoded(state: Any, here: Side, is_ours: bool = True) -> tuple[jax.Array, li
             continue
         if storage is None:
             raise ValueError(f"{name}: `state` has moments of a leaf that others lack: {_GIVE}")
-        stored = stored if is_ours else _in_working_precision(stored)
+        stored = on_device(stored if is_ours else _in_working_precision(stored))
         if complaint := storage.complaint(stored, kinds, _dtype(stored.values())):
             raise TypeError(f"{name}: {complaint}: `state` is not one of `opt_from`")
         found.append(_decoded(stored, {}, tuple(kinds.items()), static_storage(storage)))

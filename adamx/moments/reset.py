@@ -10,7 +10,7 @@ import optax
 import optax.contrib
 
 from adamx.core import hyperparameters
-from adamx.core.snapshots import Snapshot
+from adamx.core.snapshots import Snapshot, on_device
 from adamx.moments.layout import PackedState
 from adamx.transforms.variance_reduction import VarianceReductionState
 from adamx.transforms.weight_decay import CountState
@@ -91,12 +91,19 @@ def _node(x: Any, start: Any, keep: Keep, zero: bool) -> Any:
     for name, field in x._asdict().items():
         if name in _moments(x):
             first = getattr(start, name)
-            new[name] = jax.tree.map(jnp.zeros_like, field) if zero else _like(first, field)
+            new[name] = jax.tree.map(_zeros, field) if zero else _like(first, field)
         elif name in _COUNTS:
             new[name] = jnp.zeros_like(field) if restarts else field
         else:
             new[name] = _walked(field, getattr(start, name), keep, zero)
     return x._replace(**new)
+
+
+def _zeros(x: Any) -> jax.Array:
+    """Zeros where `x` is, which may be in the memory of the host."""
+    zeros = jnp.zeros_like(on_device(x))
+    there = jax.typeof(x).memory_space == jax.memory.Space.Host
+    return jax.device_put(zeros, jax.memory.Space.Host) if there else zeros
 
 
 def _like(first: Any, field: Any) -> Any:

@@ -500,6 +500,24 @@ def test_moments_rest_on_the_host():
         close(run.params, on_one_device(opt, loss_fn, params, data, 2)[0], 1e-5)
 
 
+def test_a_state_on_the_host_is_converted_read_and_reset():
+    params, data = model(jnp.bfloat16), batch(dtype=jnp.bfloat16)
+    opt, plain = adamx.adamw(1e-2, storage="int8", landing="exact"), optax.adamw(1e-2)
+    train = parallel.data_parallel(loss_fn, opt, params, zero=True, memory_kind="pinned_host")
+    run, _ = trained(train, params, data, 2)
+    near = jax.device_put(run.state, jax.memory.Space.Device)
+    assert run.state[-1].remainder["kernel"].sharding.memory_kind == "pinned_host"
+    for do in (
+        lambda state: adamx.master_params(state, run.params),
+        lambda state: adamx.convert(state, opt, adamx.adamw(1e-2, landing="exact")),
+        lambda state: adamx.interop.to_optax(run.params, state, opt, plain),
+        adamx.reset,
+    ):
+        close(do(run.state), do(near), 0)
+    spread = adamx.reset(run.state)[0].mu["kernel"].sharding
+    assert spread == run.state[0].mu["kernel"].sharding
+
+
 MISTAKES = {
     "`how` must be one of 'jit', 'shard_map', 'pmap', got 'xmap'": {"how": "xmap"},
     "`axis` must be one of the mesh's ('data',), got 'batch'": {"axis": "batch"},
