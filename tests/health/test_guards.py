@@ -139,6 +139,12 @@ def test_mistakes_of_adaptive_clips_are_named():
         adamx.clip_by_zscore(decay=1)
     with pytest.raises(ValueError, match="`warmup` must be a whole number of at least 1, got 0"):
         adamx.clip_by_zscore(warmup=0)
+    with pytest.raises(
+        TypeError, match="`z_max` must be a number, an array or a schedule, got '2'"
+    ):
+        adamx.clip_by_zscore("2")
+    with pytest.raises(TypeError, match="`percentile` must be a number or an array, got a sched"):
+        adamx.clip_by_percentile(lambda step: 50)
     with pytest.raises(ValueError, match=r"`percentile` must be in \[0, 100\], got 101"):
         adamx.clip_by_percentile(101)
     with pytest.raises(ValueError, match="`history` must be a whole number of at least 1, got 0"):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from adamx.core.compiled import compiled
-from adamx.core.hyperparameters import check_count
+from adamx.core.hyperparameters import check, check_count, check_static
 from adamx.core.norms import mapped_axes, scaled
 from adamx.core.norms.mapped_axes import AxisName
 from adamx.core.rows import check_state
@@ -63,6 +63,8 @@ def clip_by_zscore(
     References:
       Kumar et al., `ZClip <https://arxiv.org/abs/2504.02507>`_, 2025.
     """
+    check_static(z_max=z_max, decay=decay)
+    check(z_max=z_max)
     if not z_max > 0:
         raise ValueError(f"`z_max` must be > 0, got {z_max}")
     if not 0 <= decay < 1:
@@ -138,6 +140,8 @@ def clip_by_percentile(
     References:
       Seetharaman et al., `AutoClip <https://arxiv.org/abs/2007.14469>`_, 2020.
     """
+    check_static(percentile=percentile)
+    check(percentile=percentile)
     if not 0 <= percentile <= 100:
         raise ValueError(f"`percentile` must be in [0, 100], got {percentile}")
     check_count(history=history)
