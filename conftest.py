@@ -52,16 +52,21 @@ def pytest_addoption(parser):
     )
 
 
+LONG = ("test_notebooks", "test_processes", "test_on_gpu", "test_train")
+
+
 @pytest.hookimpl(trylast=True)  # after `-m`
 def pytest_collection_modifyitems(config, items):
-    """Leaves out all but one in N of each test's cases."""
+    """Leaves out all but one in N of each test's cases. What takes long comes first, so that no
+    worker is left with it at the end."""
     count, seen = config.getoption("--one-in"), Counter()
     parts = [], []
     for item in items:
         test = item.nodeid.split("[")[0]
         parts[seen[test] % count > 0].append(item)
         seen[test] += 1
-    items[:], left_out = parts
+    kept, left_out = parts
+    items[:] = sorted(kept, key=lambda item: item.path.stem not in LONG)
     config.hook.pytest_deselected(items=left_out)
 
 
