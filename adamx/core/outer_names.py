@@ -6,6 +6,7 @@ changed. Only plain values count: numbers, strings, and lists, tuples, sets and 
 them. Arrays and models change at every step, and masks read no more of them than their shapes.
 """
 
+import dis
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import CodeType, FunctionType
@@ -47,9 +48,10 @@ def _is_beside(x: Any, function: FunctionType) -> bool:
 
 @functools.cache
 def _names(code: CodeType) -> frozenset[str]:
-    """All names that may be global in a function and in those defined in it."""
+    """The global names that a function reads, and those defined in it; not those of attributes."""
+    read = {x.argval for x in dis.get_instructions(code) if x.opname == "LOAD_GLOBAL"}
     inner = (_names(x) for x in code.co_consts if isinstance(x, CodeType))
-    return frozenset(code.co_names).union(*inner)
+    return frozenset(read).union(*inner)
 
 
 def _plain(x: Any) -> Hashable:

@@ -7,6 +7,7 @@ import jax
 import optax
 from jax import lax
 
+from adamx.core.host_memory import on_device
 from adamx.core.instances import instances, is_hole
 
 
@@ -53,13 +54,3 @@ def _over(kept: Any, params: Any) -> Any:
             "around what changes their tree, such as `optax.flatten`"
         )
     return found
-
-
-def on_device(tree: Any) -> Any:
-    """Arrays where computations can reach them."""
-
-    def one(x: jax.Array) -> jax.Array:
-        there = jax.typeof(x).memory_space == jax.memory.Space.Host
-        return jax.device_put(x, jax.memory.Space.Device) if there else x
-
-    return jax.tree.map(one, tree)

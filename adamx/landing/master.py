@@ -10,9 +10,10 @@ from jax.tree_util import KeyPath
 
 from adamx.core import dtypes, paths
 from adamx.core.arithmetic import straight
+from adamx.core.host_memory import on_device
 from adamx.core.instances import instances
 from adamx.core.per_leaf import leafwise
-from adamx.core.snapshots import Snapshot, on_device
+from adamx.core.snapshots import Snapshot
 from adamx.landing import split_words
 from adamx.landing.float_words import HALVES
 from adamx.landing.kahan import weight as compensated

@@ -10,8 +10,8 @@ import optax
 from jax.core import Tracer
 
 from adamx.core import dtypes, hyperparameters, paths, random_bits
+from adamx.core.host_memory import on_device
 from adamx.core.per_leaf import leafwise
-from adamx.core.snapshots import on_device
 from adamx.landing.master import remainders
 from adamx.moments import late_landing
 from adamx.moments.described import Described

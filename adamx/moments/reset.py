@@ -10,7 +10,8 @@ import optax
 import optax.contrib
 
 from adamx.core import hyperparameters
-from adamx.core.snapshots import Snapshot, on_device
+from adamx.core.host_memory import is_on_host, on_device, on_host
+from adamx.core.snapshots import Snapshot
 from adamx.moments.layout import PackedState
 from adamx.transforms.variance_reduction import VarianceReductionState
 from adamx.transforms.weight_decay import CountState
@@ -102,8 +103,7 @@ def _node(x: Any, start: Any, keep: Keep, zero: bool) -> Any:
 def _zeros(x: Any) -> jax.Array:
     """Zeros where `x` is, which may be in the memory of the host."""
     zeros = jnp.zeros_like(on_device(x))
-    there = jax.typeof(x).memory_space == jax.memory.Space.Host
-    return jax.device_put(zeros, jax.memory.Space.Host) if there else zeros
+    return on_host(zeros) if is_on_host(x) else zeros
 
 
 def _like(first: Any, field: Any) -> Any:

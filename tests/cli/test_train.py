@@ -151,7 +151,7 @@ def test_a_run_that_is_killed_and_resumed_is_the_run_that_was_not(tmp_path):
         while not any(path.name.isdecimal() for path in run.glob("checkpoints/*")):
             assert process.poll() is None
             time.sleep(0.01)
-        time.sleep(random.Random(seed).uniform(0, 1))
+        time.sleep(random.Random(seed).uniform(0, 0.5))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         # With the flags in the folder; Orbax tells on stderr of slow saves and of those cut off.

@@ -76,6 +76,7 @@ def test_arrays_models_and_what_is_not_assigned_do_not_count():
         return {name: name in late and LARGE.ndim for name in tree}
 
     assert outer_values(early) == ()
+    assert outer_values(lambda tree: tree.FIRST) == ()  # an attribute of the same name
     late = [LARGE]
     assert outer_values(early) == ()
     late.clear()

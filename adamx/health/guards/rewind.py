@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from adamx.core.host_memory import on_device, on_host
 from adamx.core.hyperparameters import check_choice, check_count
 from adamx.core.instances import instances
-from adamx.core.snapshots import Snapshot, on_device
+from adamx.core.snapshots import Snapshot
 from adamx.health.running_stats import Usual, learned, usual
 from adamx.health.states import LossScaleState, RewindState, SkipState, check_own, nodes
 from adamx.landing import LandingState
@@ -84,7 +85,7 @@ def rewind(
     opt = optax.with_extra_args_support(opt)
 
     def copied(tree: Any) -> Any:
-        return jax.tree.map(lambda x: _on_host(x) if memory == HOST else jnp.array(x), tree)
+        return jax.tree.map(lambda x: on_host(x) if memory == HOST else jnp.array(x), tree)
 
     def init(params: optax.Params) -> RewindState:
         inner, no = opt.init(params), jnp.zeros([], bool)
@@ -170,10 +171,6 @@ def _skips(state: Any) -> Any:
 def _spread(loss: Usual) -> jax.Array:
     """The deviation of losses, at least 2% of their mean: full-batch losses have almost none."""
     return jnp.maximum(jnp.sqrt(loss.variance), jnp.maximum(0.02 * jnp.abs(loss.mean), 1e-30))
-
-
-def _on_host(x: Any) -> jax.Array:
-    return jax.device_put(x, jax.memory.Space.Host)
 
 
 def _shortened(
